@@ -1,0 +1,1 @@
+"""The steps of the recipe, one module each; the library they call is in the sub-packages."""

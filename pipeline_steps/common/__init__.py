@@ -1,0 +1,1 @@
+"""What every step shares: errors for people, atomic outputs, one command-line style, progress lines."""

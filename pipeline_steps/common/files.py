@@ -1,0 +1,58 @@
+"""Reading files with errors that name the file, and digests of files."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline_steps.common.errors import UserError
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector: bulk loading of many small objects is 2-4 times faster without it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def require_file(path: str | Path, what: str, remedy: str = "check the path") -> Path:
+    """Return ``path`` as a Path, or raise UserError if it is not an existing file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{what} not found: {path} ({remedy})")
+    return path
+
+
+def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check the path") -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing, empty, truncated or not JSON; the message names file and position.
+    """
+    path = require_file(path, what, remedy)
+    content = path.read_bytes()
+    try:
+        with without_garbage_collection():
+            return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise UserError(
+            f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
+            "it is truncated or damaged: delete it and make or download it again)"
+        ) from None
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
