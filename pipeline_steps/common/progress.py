@@ -20,9 +20,7 @@ def format_duration(seconds: float) -> str:
 class Progress:
     """Prints ``predicting: 120/300 images, 8.3/s, 22s left`` every ``interval`` seconds and at the end."""
 
-    def __init__(
-        self, what: str, total: int, unit: str, interval: float = 5.0, stream: TextIO | None = None
-    ) -> None:
+    def __init__(self, what: str, total: int, unit: str, interval: float = 5.0, stream: TextIO | None = None) -> None:
         self.what, self.total, self.unit, self.interval = what, total, unit, interval
         self.stream = stream or sys.stderr
         self.done = 0

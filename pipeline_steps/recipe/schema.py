@@ -1,0 +1,107 @@
+"""The recipe as a whole, with the checks that need more than one section."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline_steps.recipe.base import Section
+from pipeline_steps.recipe.data import Data
+from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing
+from pipeline_steps.recipe.training import Expert, Model, Name, Training, Weights
+
+
+def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """``overlay`` laid over ``base``: mappings merge key by key, everything else (lists too) is replaced."""
+    result = dict(base)
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+class Recipe(Section):
+    """A recipe: everything between an empty disk and a submission."""
+
+    name: str = Name
+    """Name of the recipe; its outputs are below ``results/<name>/``."""
+    recipe_version: int = Field(1, ge=1)
+    """Raise it to train everything again although no setting changed."""
+    lvis_version: Literal["v0.5", "v1"] = "v0.5"
+    """LVIS release."""
+    datasets_root: str = "datasets"
+    """Folder of all data sets."""
+    seed: int = Field(0, ge=0)
+    """Seed of trainings that do not give their own."""
+    data: Data = Data()
+    """Data stage."""
+    training: Training = Training()
+    """Training defaults; each model may override keys."""
+    weights: list[Weights] = []
+    """Public weights to convert."""
+    pretraining: list[Model] = []
+    """COCO pre-trainings."""
+    models: list[Model] = Field(min_length=1)
+    """LVIS models: fine-tuned, evaluated, and available to the ensemble."""
+    experts: list[Expert] = []
+    """Expert models for the ensemble."""
+    testing: Testing = Testing()
+    """Test inference."""
+    ensemble: Ensemble
+    """Ensemble."""
+    evaluation: Evaluation = Evaluation()
+    """Evaluation."""
+    report: Report = Report()
+    """Report."""
+    compute: Compute = Compute()
+    """Resources."""
+
+    @model_validator(mode="after")
+    def _references(self) -> Recipe:
+        trained = [*self.pretraining, *self.models, *self.experts]
+        names = [model.name for model in trained] + [weights.name for weights in self.weights]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the name {name!r} is used twice among pretraining, models, experts and weights")
+        starts = {""} | {m.name for m in self.pretraining} | {w.name for w in self.weights}
+        for model in trained:
+            if model.init not in starts:
+                raise ValueError(f"{model.name}: init {model.init!r} is no pretraining model and no weights entry")
+            self.training_of(model)
+        for member in self.ensemble.members:
+            if member.name not in {m.name for m in (*self.models, *self.experts)}:
+                raise ValueError(f"ensemble member {member.name!r} is no model and no expert")
+        for name in self.testing.mask_models:
+            if name not in {m.name for m in self.models}:
+                raise ValueError(f"testing.mask_models: {name!r} is no model")
+        if not self.data.openimages.enabled:
+            for model in trained:
+                if "openimages_train" in model.datasets:
+                    raise ValueError(f"{model.name} trains on openimages_train, but data.openimages.enabled is false")
+        return self
+
+    def model(self, name: str) -> Model:
+        """The model, expert or pre-training called ``name`` (KeyError if there is none)."""
+        for model in (*self.pretraining, *self.models, *self.experts):
+            if model.name == name:
+                return model
+        raise KeyError(name)
+
+    def training_of(self, model: Model) -> Training:
+        """The training settings of ``model``: the recipe's defaults with the model's overrides."""
+        return Training.model_validate(merged(self.training.model_dump(), model.training))
+
+    def seed_of(self, model: Model) -> int:
+        """Seed of the training of ``model``."""
+        return self.seed if model.seed is None else model.seed
+
+    def mask_models(self) -> list[str]:
+        """Names of the models whose soft masks are averaged."""
+        return list(self.testing.mask_models) or [model.name for model in self.models]
+
+    def path(self, text: str) -> str:
+        """``text`` with ``{datasets_root}`` replaced."""
+        return text.replace("{datasets_root}", self.datasets_root)

@@ -1,0 +1,123 @@
+"""Configuration keys of testing, ensembling, evaluation, report and compute resources."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline_steps.recipe.base import Section
+
+
+class KeepPerImage(Section):
+    """Detections kept per image in the tables, before the evaluator's cap."""
+
+    val: int = Field(1000, ge=1)
+    """For val: more than the cap, because AP_fixed has no cap per image. Printed beside AP_fixed."""
+    test: int = Field(300, ge=1)
+    """For test: the server reads 300."""
+
+
+class Testing(Section):
+    """Multi-scale test inference (report, section 5)."""
+
+    box_scales: list[int] = [600, 800, 1000, 1200, 1400]
+    """Shorter edges for box testing, in pixels."""
+    mask_scales: list[int] = [600, 800, 1000, 1200, 1400]
+    """Shorter edges for mask testing, in pixels."""
+    longer_edge: int = Field(1400, ge=32)
+    """The longer edge is at most this at every scale; scales that become equal are computed once."""
+    horizontal_flip: bool = False
+    """Add the mirrored image at every scale."""
+    score_threshold: float = Field(0.0, ge=0, lt=1)
+    """Detections must score above this (report: 0.0)."""
+    nms_iou: float = Field(0.5, gt=0, le=1)
+    """IoU threshold of the per-category NMS within a scale and across scales."""
+    proposals: int = Field(1000, ge=1)
+    """RPN proposals per image and scale."""
+    keep_per_image: KeepPerImage = KeepPerImage()
+    """Detections kept per image."""
+    mask_models: list[str] = []
+    """Models whose soft masks are averaged for the merged boxes; empty: all of ``models``."""
+    shards: int = Field(32, ge=1, le=512)
+    """Jobs that share the images of one split and model. Results do not depend on it."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast precision of inference."""
+    batch_images: int = Field(1, ge=1)
+    """Images of equal size that go through the network together."""
+
+
+class Member(Section):
+    """One member of the ensemble."""
+
+    name: str
+    """Name of a model or an expert."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of its scores."""
+
+
+class RescoringAlpha(Section):
+    """Re-scoring (report, section 5): rank score = score + alpha of the category's frequency group."""
+
+    rare: float = Field(0.1, ge=0)
+    """Added for rare categories."""
+    common: float = Field(0.05, ge=0)
+    """Added for common categories."""
+    frequent: float = Field(0.0, ge=0)
+    """Added for frequent categories."""
+
+
+class Ensemble(Section):
+    """How the members' boxes are merged, per category."""
+
+    members: list[Member]
+    """Models and experts that take part."""
+    fusion: Literal["nms", "wbf", "soft_nms"] = "nms"
+    """Non-maximum suppression (report), weighted-box fusion, or soft-NMS."""
+    iou: float = Field(0.5, gt=0, le=1)
+    """IoU above which boxes of one category are merged."""
+    soft_nms_sigma: float = Field(0.5, gt=0)
+    """Gaussian width of soft-NMS."""
+    alpha: RescoringAlpha = RescoringAlpha()
+    """Re-scoring."""
+
+
+class Evaluation(Section):
+    """LVIS evaluation on val."""
+
+    evaluator: Literal["hotcoco", "official"] = "hotcoco"
+    """``official`` runs the lvis package: same result, slower."""
+    max_detections: int = Field(300, ge=1)
+    """Detections per image that count for AP (LVIS: 300)."""
+    fixed_per_category: int = Field(10000, ge=1)
+    """Detections per category over the data set that count for AP_fixed."""
+
+
+class Report(Section):
+    """Tables, figures and pictures."""
+
+    gallery_images: int = Field(24, ge=0)
+    """Images drawn in the gallery."""
+    gallery_score: float = Field(0.3, ge=0, le=1)
+    """Score from which detections are drawn."""
+
+
+class Compute(Section):
+    """Resources of the workflow's jobs. Nothing here changes a result."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of training and inference."""
+    threads: int = Field(8, ge=1)
+    """CPU threads of a training or inference job."""
+    training_gpus: int = Field(8, ge=0)
+    """GPUs of a training job, per node."""
+    training_nodes: int = Field(1, ge=1)
+    """Nodes of a training job."""
+    inference_gpus: int = Field(1, ge=0)
+    """GPUs of an inference job."""
+    training_hours: float = Field(24, gt=0)
+    """Time limit of the first attempt of a training job; grows with the attempt."""
+    inference_hours: float = Field(4, gt=0)
+    """Time limit of the first attempt of an inference job."""
+    memory_gb: int = Field(64, ge=1)
+    """Memory of a training or inference job."""

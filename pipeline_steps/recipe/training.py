@@ -1,0 +1,146 @@
+"""Configuration keys of training: losses, sampling, augmentation, schedule, checkpoints, and the models to train."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline_steps.recipe.base import Section
+
+Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
+
+
+class CocoIgnore(Section):
+    """COCO Ignore (report, section 3.1): unannotated objects that COCO knows are pushed down less."""
+
+    enabled: bool = False
+    """Whether background proposals that hit a COCO box are weighted down."""
+    iou: float = Field(0.5, gt=0, lt=1)
+    """A background proposal with an IoU above this with a COCO box is meant."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """Weight of such a proposal in the classification loss (report: 0.5)."""
+
+
+class Schedule(Section):
+    """Learning rate and length, counted in images so that they do not depend on the batch size."""
+
+    images: int = Field(1440000, ge=1)
+    """Images to train on (ours: 90,000 iterations of 16, the detectron2 1x schedule)."""
+    warmup_images: int = Field(16000, ge=0)
+    """Images over which the learning rate rises linearly."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """``steps``: times 0.1 at each of ``decay_at``; ``cosine``: half a cosine down to 0."""
+    decay_at: list[float] = [0.6667, 0.8889]
+    """Fractions of ``images`` at which a stepped schedule decays."""
+    learning_rate: float = Field(0.02, gt=0)
+    """Learning rate for a batch of ``reference_batch`` images; scaled linearly to ``images_per_batch``."""
+    reference_batch: int = Field(16, ge=1)
+    """The batch size that ``learning_rate`` was stated for."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """SGD momentum."""
+    nesterov: bool = False
+    """Nesterov momentum."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of weights with two or more dimensions."""
+    weight_decay_norm: float = Field(0.0, ge=0)
+    """Weight decay of normalisation layers."""
+    weight_decay_bias: float = Field(1e-4, ge=0)
+    """Weight decay of biases."""
+    clip_gradient_norm: float = Field(0.0, ge=0)
+    """Clip the total gradient norm to this; 0 does not clip."""
+
+
+class Augmentation(Section):
+    """Training-time image sizes and flips."""
+
+    shorter_edge: list[int] = [800]
+    """Shorter edge in pixels: one value, a list to choose from, or with ``shorter_edge_sampling: range`` two bounds."""
+    shorter_edge_sampling: Literal["choice", "range"] = "choice"
+    """How ``shorter_edge`` is read."""
+    longer_edge: int = Field(1333, ge=32)
+    """The longer edge is at most this."""
+    horizontal_flip: bool = True
+    """Flip half of the images."""
+
+
+class Training(Section):
+    """Everything that decides the weights that come out of a training. Each model may override any key."""
+
+    loss: Literal["softmax", "sigmoid", "eql"] = "eql"
+    """Box classification loss (report, section 2)."""
+    prior_probability: float = Field(0.001, gt=0, lt=1)
+    """Initial foreground probability of sigmoid heads: bias = -log((1 - p) / p) (ours)."""
+    judged_categories: bool = True
+    """EQL: keep the loss of rare and common categories in S_P and S_N of the image (equation 4)."""
+    coco_ignore: CocoIgnore = CocoIgnore()
+    """COCO Ignore."""
+    box_head_loss_scale: float = Field(1.0, gt=0)
+    """Factor on the box-head losses (classification and box regression); 2 with COCO Ignore in the report."""
+    repeat_factor_threshold: float = Field(0.0, ge=0)
+    """Repeat-factor sampling threshold t; 0 samples every image once (report's RS: 0.001)."""
+    images_per_batch: int = Field(16, ge=1)
+    """Total batch size over all GPUs; per-GPU batch and accumulation are derived."""
+    max_images_per_gpu: int = Field(2, ge=1)
+    """Images that fit on one GPU at once; the rest of the batch is accumulated."""
+    schedule: Schedule = Schedule()
+    """Learning rate and length."""
+    augmentation: Augmentation = Augmentation()
+    """Image sizes and flips."""
+    mask_format: Literal["polygon", "bitmask"] = "polygon"
+    """How masks are held while augmenting; ``bitmask`` also reads RLE."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast precision; fp16 uses a gradient scaler."""
+    channels_last: bool = False
+    """Memory format of the convolutions."""
+    compile_backbone: bool = False
+    """torch.compile the backbone."""
+    activation_checkpointing: bool = False
+    """Recompute backbone activations in the backward pass: less memory, more time."""
+    aspect_grouping: bool = True
+    """Batches hold images of one orientation: less padding."""
+    checkpoint_images: int = Field(80000, ge=1)
+    """Images between two checkpoints."""
+    log_images: int = Field(320, ge=1)
+    """Images between two progress lines."""
+    loader_workers: int = Field(4, ge=0)
+    """Data loading processes per GPU; 0 loads in the training process."""
+    detector_options: list[str] = []
+    """Further ``KEY VALUE`` pairs for the detectron2 configuration."""
+
+
+class Model(Section):
+    """One detector to train."""
+
+    name: str = Name
+    """Name of the model: its folder below results and its ensemble member name."""
+    detector: str
+    """detectron2 yacs file, e.g. ``config/detectors/r50_fpn.yaml``."""
+    datasets: list[Literal["lvis_train", "coco_train", "openimages_train"]] = ["lvis_train"]
+    """Data sets that are concatenated for training."""
+    init: str = ""
+    """Initial weights: the name of a model of ``pretraining``, of converted weights (``weights``), or empty."""
+    seed: int | None = None
+    """Seed of this training; the recipe's seed if not given."""
+    training: dict[str, object] = {}
+    """Overrides of keys of ``training`` for this model; nested keys merge."""
+
+
+class Expert(Model):
+    """A detector trained on another data set whose detections of shared categories join the ensemble."""
+
+    category_table: Literal["coco", "openimages"]
+    """Table that maps its categories to LVIS. An OpenImages expert trains on LVIS-numbered categories already."""
+
+
+class Weights(Section):
+    """Public pre-trained backbone weights that ``convert_weights`` turns into detectron2 names."""
+
+    name: str = Name
+    """Name by which ``init`` refers to them."""
+    file: str
+    """File as downloaded; ``{datasets_root}`` is replaced."""
+    layout: Literal["torchvision_resnet", "torchvision_resnext", "timm_senet154"]
+    """Naming scheme of the file."""
+    sha256: str = ""
+    """First digits of the file's SHA-256, as published in its name."""
