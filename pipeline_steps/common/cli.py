@@ -55,7 +55,7 @@ def _explain(error: OSError) -> str | None:
     """Message for operating-system errors that a user can mend; None for all others."""
     name = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk or quota exceeded while writing {name}: free some space, then run the step again"
+        return f"no space left on the disk (or quota exceeded) while writing {name}: free some, then run the step again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"no permission: {name} ({error.strerror}); check owner and mode of the folder"
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):

@@ -52,7 +52,7 @@ class OpenImagesSelection(Section):
     max_images_per_category: int = Field(1000, ge=1)
     """Cap on the chosen images that are taken for the sake of one category (ours)."""
     relations: list[Literal["equal", "narrower", "broader"]] = ["equal"]
-    """Relations of the category table that are used: ``equal``, ``narrower`` (source narrower than LVIS), ``broader``."""
+    """Relations of the category table that are used; ``narrower``: the source is narrower than LVIS."""
     verdicts: list[Literal["use", "doubtful", "no"]] = ["use"]
     """Review verdicts of the category table that are used."""
     skip_rotated: bool = True

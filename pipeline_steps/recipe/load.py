@@ -1,15 +1,15 @@
-"""Loading recipes: YAML layers, nearest-name hints for misspelt keys, JSON schema."""
+"""Loading recipes: YAML files laid over each other with ``extends``, checked as a whole."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.schema import Recipe, merged
 
 CONFIG_FOLDER = Path(__file__).parents[2] / "config"
@@ -42,38 +42,6 @@ def _resolve_layers(values: dict[str, Any], folder: Path, origin: str, seen: tup
     return merged(_resolve_layers(_read_yaml(path), path.parent, str(path), (*seen, path)), values)
 
 
-def _section(location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The section class at ``location`` of a recipe, for hints about its valid keys."""
-    section: Any = Recipe
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = section.model_fields.get(part) if isinstance(section, type) and issubclass(section, BaseModel) else None
-        if field is None:
-            return None
-        section = field.annotation
-        for argument in getattr(section, "__args__", ()):
-            section = argument
-    return section if isinstance(section, type) and issubclass(section, BaseModel) else None
-
-
-def explain(error: ValidationError, origin: str) -> str:
-    """One line per problem: key, what is wrong, nearest valid name."""
-    lines = []
-    for problem in error.errors():
-        location = problem["loc"]
-        key = ".".join(str(part) for part in location) or "recipe"
-        if problem["type"] == "extra_forbidden":
-            section = _section(location[:-1])
-            valid = sorted(section.model_fields) if section else []
-            near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
-            lines.append(f"unknown key {key!r}; {hint}")
-        else:
-            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
-    return f"{origin}: " + "; ".join(lines)
-
-
 def resolve_recipe(values: dict[str, Any], folder: Path = CONFIG_FOLDER, origin: str = "configuration") -> Recipe:
     """A checked recipe from raw values; ``extends`` is looked up in ``folder``, then in config/.
 
@@ -84,7 +52,7 @@ def resolve_recipe(values: dict[str, Any], folder: Path = CONFIG_FOLDER, origin:
     try:
         return Recipe.model_validate(layered)
     except ValidationError as error:
-        raise UserError(explain(error, origin)) from None
+        raise UserError(f"{origin}: {explain(error, Recipe)}") from None
 
 
 def load_recipe(path: str | Path) -> Recipe:

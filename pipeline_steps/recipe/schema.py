@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline_steps.recipe.base import Section
 from pipeline_steps.recipe.data import Data
+from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing
 from pipeline_steps.recipe.training import Expert, Model, Name, Training, Weights
 
@@ -92,7 +93,10 @@ class Recipe(Section):
 
     def training_of(self, model: Model) -> Training:
         """The training settings of ``model``: the recipe's defaults with the model's overrides."""
-        return Training.model_validate(merged(self.training.model_dump(), model.training))
+        try:
+            return Training.model_validate(merged(self.training.model_dump(), model.training))
+        except ValidationError as error:
+            raise ValueError(f"training of {model.name}: {explain(error, Training)}") from None
 
     def seed_of(self, model: Model) -> int:
         """Seed of the training of ``model``."""
