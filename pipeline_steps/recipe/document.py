@@ -74,7 +74,7 @@ def _rows(section: type[BaseModel]) -> Iterator[str]:
         yield f"| `{name}` | {kind} | {default} | {meaning} |"
 
 
-def _sections(root: type[BaseModel]) -> list[type[BaseModel]]:
+def sections(root: type[BaseModel]) -> list[type[BaseModel]]:
     """``root`` and every section below it, each once, in order of first mention."""
     found = [root]
     for section in found:
@@ -88,7 +88,7 @@ def _sections(root: type[BaseModel]) -> list[type[BaseModel]]:
 def key_table() -> str:
     """Markdown: one table for each section of the recipe."""
     parts = []
-    for section in _sections(Recipe):
+    for section in sections(Recipe):
         text = " ".join((section.__doc__ or "").split()).replace("``", "`")
         parts.append(f"### {section.__name__}\n\n{text}\n\n" + "\n".join(_rows(section)) + "\n")
     return "\n".join(parts)

@@ -63,3 +63,8 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     path = Path(path)
     return resolve_recipe(_read_yaml(path), path.parent, str(path))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """A resolved recipe as YAML, with every key and no ``extends``; :func:`load_recipe` reads it back."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, width=120, allow_unicode=True)

@@ -91,6 +91,13 @@ class Recipe(Section):
                 return model
         raise KeyError(name)
 
+    def weights_entry(self, name: str) -> Weights:
+        """The entry of ``weights`` called ``name`` (KeyError if there is none)."""
+        for entry in self.weights:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
+
     def training_of(self, model: Model) -> Training:
         """The training settings of ``model``: the recipe's defaults with the model's overrides."""
         try:

@@ -1,0 +1,75 @@
+"""The part of a recipe that decides the result of each stage.
+
+The workflow passes these as rule parameters: a changed value reruns the stage and what depends on it, and a value that
+cannot change a result (threads, log intervals) reruns nothing. Each slice is JSON text with sorted keys, so that equal
+settings are equal texts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline_steps.recipe.schema import Recipe
+
+WITHOUT_EFFECT = {"checkpoint_images", "log_images", "loader_workers", "activation_checkpointing", "compile_backbone"}
+"""Training keys that change speed or comfort, not the weights (beyond rounding)."""
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def mini_slice(recipe: Recipe) -> str:
+    """Settings of the mini world."""
+    return _text(recipe.data.mini.model_dump())
+
+
+def openimages_slice(recipe: Recipe) -> str:
+    """Settings of the OpenImages selection."""
+    return _text([recipe.lvis_version, recipe.data.openimages.model_dump()])
+
+
+def training_slice(recipe: Recipe, name: str) -> str:
+    """Settings of the training of the model ``name``, without its initial weights' own settings."""
+    model = recipe.model(name)
+    training = recipe.training_of(model).model_dump(exclude=WITHOUT_EFFECT)
+    return _text(
+        {
+            "training": training,
+            "datasets": model.datasets,
+            "seed": recipe.seed_of(model),
+            "recipe_version": recipe.recipe_version,
+            "lvis_version": recipe.lvis_version,
+        }
+    )
+
+
+def _testing(recipe: Recipe, *keys: str) -> dict[str, Any]:
+    return recipe.testing.model_dump(include=set(keys))
+
+
+def boxes_slice(recipe: Recipe, split: str) -> str:
+    """Settings of multi-scale box testing of a split."""
+    keys = ("box_scales", "longer_edge", "horizontal_flip", "score_threshold", "nms_iou", "proposals")
+    common = _testing(recipe, *keys, "precision", "batch_images")
+    return _text({**common, "keep": getattr(recipe.testing.keep_per_image, split)})
+
+
+def masks_slice(recipe: Recipe) -> str:
+    """Settings of multi-scale mask testing."""
+    return _text(_testing(recipe, "mask_scales", "longer_edge", "horizontal_flip", "precision", "batch_images"))
+
+
+def ensemble_slice(recipe: Recipe, split: str) -> str:
+    """Settings of the re-scored ensemble of a split."""
+    data = recipe.data
+    return _text(
+        {
+            "ensemble": recipe.ensemble.model_dump(),
+            "keep": getattr(recipe.testing.keep_per_image, split),
+            "coco": [data.coco_relations, data.coco_verdicts],
+            "openimages": [data.openimages.relations, data.openimages.verdicts],
+            "tables": {expert.name: expert.category_table for expert in recipe.experts},
+        }
+    )

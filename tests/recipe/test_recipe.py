@@ -1,0 +1,159 @@
+"""The typed recipe: layers, refusals with the nearest name, and derived files that cannot drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.recipe import load_recipe, resolve_recipe, slices
+from pipeline_steps.recipe.detectors import detector_files
+from pipeline_steps.recipe.document import readme_with_keys, schema_text
+from pipeline_steps.recipe.load import recipe_text
+from pipeline_steps.recipe.schema import merged
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_in_config_is_valid_and_its_detectors_exist(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(f"config/{name}")
+    for model in (*recipe.pretraining, *recipe.models, *recipe.experts):
+        assert detector_files(recipe, model.name)[0] == model.detector
+
+
+def test_schema_file_is_what_the_declaration_generates():
+    assert (ROOT / "workflow/schemas/config.schema.yaml").read_text() == schema_text(), (
+        "run: python -m pipeline_steps.document_config"
+    )
+
+
+def test_key_tables_are_what_the_declaration_generates():
+    page = (ROOT / "config/README.md").read_text()
+    assert page == readme_with_keys(page), "run: python -m pipeline_steps.document_config"
+
+
+def test_every_key_is_described():
+    from pipeline_steps.recipe.document import sections
+    from pipeline_steps.recipe.schema import Recipe
+
+    assert not [
+        f"{section.__name__}.{name}"
+        for section in sections(Recipe)
+        for name, field in section.model_fields.items()
+        if not field.description
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ({"testing": {"box_scale": [1]}}, "unknown key 'testing.box_scale'; did you mean 'box_scales'?"),
+        ({"ensembel": {}}, "did you mean 'ensemble'?"),
+        ({"training": {"coco_ignore": {"betta": 1}}}, "did you mean 'beta'?"),
+        ({"seed": "many"}, "seed: "),
+        ({"training": {"loss": "focal"}}, "training.loss: "),
+        ({"ensemble": {"members": [{"name": "nobody"}]}}, "'nobody' is no model and no expert"),
+        ({"testing": {"mask_models": ["nobody"]}}, "'nobody' is no model"),
+        ({"data": {"openimages": {"enabled": False}}}, "data.openimages.enabled is false"),
+    ],
+)
+def test_wrong_keys_and_values_are_refused_with_a_hint(overlay, expected):
+    with pytest.raises(UserError) as error:
+        resolve_recipe({"extends": "mini.yaml", **overlay})
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_misspelt_key_in_the_overrides_of_one_model_names_model_and_nearest_key():
+    values = {
+        "extends": "mini.yaml",
+        "models": [{"name": "basic", "detector": "d.yaml", "training": {"shedule": {"images": 1}}}],
+        "ensemble": {"members": [{"name": "basic"}]},
+    }
+    with pytest.raises(UserError, match=r"training of basic: unknown key 'shedule'; did you mean 'schedule'"):
+        resolve_recipe(values)
+
+
+def test_unknown_initial_weights_are_refused():
+    values = {"models": [{"name": "a", "detector": "d.yaml", "init": "b"}], "ensemble": {"members": [{"name": "a"}]}}
+    with pytest.raises(UserError, match="init 'b' is no pretraining model"):
+        resolve_recipe({"name": "x", **values})
+
+
+def test_names_must_be_unique_across_all_lists():
+    model = {"name": "a", "detector": "d.yaml"}
+    with pytest.raises(UserError, match="'a' is used twice"):
+        resolve_recipe(
+            {"name": "x", "pretraining": [model], "models": [model], "ensemble": {"members": [{"name": "a"}]}}
+        )
+
+
+def test_layers_merge_mappings_and_replace_lists():
+    assert merged({"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}}) == {"a": {"b": 1, "c": [3]}, "d": 1}
+
+
+def test_overrides_of_a_model_are_laid_over_the_training_defaults():
+    recipe = resolve_recipe({"extends": "mini.yaml", "training": {"schedule": {"images": 123}}})
+    assert recipe.training_of(recipe.model("basic_coco")).loss == "softmax"
+    assert recipe.training_of(recipe.model("basic_coco")).schedule.images == 123
+    assert recipe.training_of(recipe.model("basic")).loss == "eql"
+
+
+def test_extends_that_goes_round_or_nowhere_is_one_message(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(UserError, match="circle"):
+        load_recipe(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_text("extends: nowhere.yaml\n")
+    with pytest.raises(UserError, match=r"nowhere\.yaml"):
+        load_recipe(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [1", ""])
+def test_files_that_are_no_recipe_are_named(tmp_path, content):
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load_recipe(path)
+
+
+def test_resolved_recipe_reads_back_equal(tmp_path):
+    recipe = resolve_recipe({"extends": "mini.yaml"})
+    (tmp_path / "recipe.yaml").write_text(recipe_text(recipe))
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_missing_base_of_a_detector_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("d.yaml").write_text("_BASE_: base.yaml\n")
+    recipe = resolve_recipe(
+        {"name": "x", "models": [{"name": "a", "detector": "d.yaml"}], "ensemble": {"members": [{"name": "a"}]}}
+    )
+    with pytest.raises(UserError, match=r"base\.yaml"):
+        detector_files(recipe, "a")
+    Path("base.yaml").write_text(yaml.safe_dump({"MODEL": {}}))
+    assert detector_files(recipe, "a") == ["d.yaml", "base.yaml"]
+
+
+def test_slices_follow_what_decides_a_stage_and_nothing_else():
+    base = resolve_recipe({"extends": "mini.yaml"})
+
+    def changed(**overlay):
+        return resolve_recipe({"extends": "mini.yaml", **overlay})
+
+    weights = changed(ensemble={"alpha": {"rare": 0.3}})
+    assert slices.ensemble_slice(weights, "val") != slices.ensemble_slice(base, "val")
+    assert slices.training_slice(weights, "basic") == slices.training_slice(base, "basic")
+    assert slices.boxes_slice(weights, "val") == slices.boxes_slice(base, "val")
+    comfort = changed(compute={"threads": 2}, training={"log_images": 8, "loader_workers": 1})
+    assert slices.training_slice(comfort, "basic") == slices.training_slice(base, "basic")
+    seed = changed(seed=5)
+    assert slices.training_slice(seed, "basic") != slices.training_slice(base, "basic")
+    keep = changed(testing={"keep_per_image": {"val": 77}})
+    assert slices.boxes_slice(keep, "val") != slices.boxes_slice(base, "val")
+    assert slices.boxes_slice(keep, "test") == slices.boxes_slice(base, "test")
