@@ -1,0 +1,1 @@
+"""Data sets on disk: where they lie, how they are read and checked, and how categories of one map to another's."""

@@ -1,0 +1,73 @@
+"""COCO instance annotations: as a training set, and as plain boxes by image for COCO Ignore."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import read_json
+from pipeline_steps.data.category_list import CategoryList, count_images
+from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations
+from pipeline_steps.data.records import AnnotationFile
+
+
+def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
+    """Read COCO instances as a data set in which every category is judged in every image.
+
+    COCO gives no frequencies: image counts are counted here, and the letters follow from LVIS' limits.
+
+    Args:
+        path: an instances_*.json file.
+        keep_crowds: keep annotations with ``iscrowd``; training and evaluation of single objects leave them out.
+
+    Raises:
+        UserError: missing or truncated file, ids that occur twice or do not exist.
+    """
+    path = Path(path)
+    content = decode_file(path, AnnotationFile, "COCO annotations")
+    categories = CategoryList(content.categories, str(path))
+    groups = group_annotations(content.annotations, content.images, categories, path)
+    if len(groups) != len(content.images):
+        repeated = [key for key, count in Counter(image.id for image in content.images).items() if count > 1]
+        raise UserError(f"{path}: image ids occur twice: {listing(sorted(repeated))}")
+    if not keep_crowds:
+        groups = {image_id: [a for a in group if not a.iscrowd] for image_id, group in groups.items()}
+    images_of: Counter[int] = Counter()
+    instances_of: Counter[int] = Counter()
+    for group in groups.values():
+        images_of.update({annotation.category_id for annotation in group})
+        instances_of.update(annotation.category_id for annotation in group)
+    counted = CategoryList(count_images(categories.categories, images_of, instances_of), str(path))
+    return LvisDataset(path, counted, content.images, groups, exhaustive=True)
+
+
+def boxes_by_image(coco: LvisDataset, image_ids: list[int]) -> dict[str, list[list[float]]]:
+    """Non-crowd COCO boxes of the images that both data sets share.
+
+    Args:
+        coco: COCO data set read without crowds.
+        image_ids: LVIS train image ids; those that COCO does not have get no entry.
+
+    Returns:
+        ``{"<image id>": [[x1, y1, x2, y2], ...]}`` in pixels, images in the order of ``image_ids``; boxes of no extent
+        are left out, and so are images without a box.
+    """
+    boxes: dict[str, list[list[float]]] = {}
+    for image_id in image_ids:
+        corners = [
+            [x, y, round(x + width, 2), round(y + height, 2)]
+            for x, y, width, height in (annotation.bbox for annotation in coco.annotations.get(image_id, ()))
+            if width > 0 and height > 0
+        ]
+        if corners:
+            boxes[str(image_id)] = corners
+    return boxes
+
+
+def read_coco_boxes(path: str | Path) -> dict[int, list[list[float]]]:
+    """Read the file that ``index_coco_boxes`` wrote: boxes x1, y1, x2, y2 by LVIS image id."""
+    content = read_json(path, "COCO box index", "run: python -m pipeline_steps.index_coco_boxes --help")
+    if not isinstance(content, dict) or not isinstance(content.get("boxes"), dict):
+        raise UserError(f"{path} has no key 'boxes': make it again with pipeline_steps.index_coco_boxes")
+    return {int(image_id): boxes for image_id, boxes in content["boxes"].items()}

@@ -1,0 +1,202 @@
+"""Reading LVIS-format JSON (v0.5, v1, and the derived OpenImages file) into one light structure.
+
+Glossary: C number of categories; S_P(i) categories annotated in image i; S_N(i) categories verified to be absent from
+image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position* as in ``category_list``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.records import Annotation, AnnotationFile, CategoryFile, ImageFile, ImageRecord
+
+Kind = Literal["train", "val", "test_info", "openimages"]
+FileType = TypeVar("FileType")
+
+
+@dataclass(frozen=True)
+class LvisDataset:
+    """A checked LVIS- or COCO-format data set.
+
+    Attributes:
+        path: the file it was read from.
+        categories: its categories, sorted by id.
+        images: all images, in file order.
+        annotations: annotations by image id, in file order; images without any have an empty list.
+        exhaustive: True for COCO: every category is judged in every image.
+    """
+
+    path: Path
+    categories: CategoryList
+    images: list[ImageRecord]
+    annotations: dict[int, list[Annotation]] = field(repr=False)
+    exhaustive: bool = False
+
+    @cached_property
+    def image_by_id(self) -> dict[int, ImageRecord]:
+        """Images by id."""
+        return {image.id: image for image in self.images}
+
+    @property
+    def category_ids(self) -> list[int]:
+        """Sorted category ids; position k of this list is contiguous index k."""
+        return self.categories.ids.tolist()
+
+    @property
+    def frequency_groups(self) -> dict[str, np.ndarray]:
+        """Positions by frequency letter, see :attr:`CategoryList.frequency_groups`."""
+        return self.categories.frequency_groups
+
+    @property
+    def tail(self) -> np.ndarray:
+        """bool[C]: rare or common, see :attr:`CategoryList.tail`."""
+        return self.categories.tail
+
+    def annotated_ids(self, image: ImageRecord) -> list[int]:
+        """S_P: sorted category ids annotated in ``image``."""
+        return sorted({annotation.category_id for annotation in self.annotations[image.id]})
+
+    def judged(self, image: ImageRecord) -> np.ndarray:
+        """bool[C]: S_P united with S_N of ``image`` (report, equation 4), by position; all True for COCO."""
+        if self.exhaustive:
+            return np.ones(len(self.categories), dtype=bool)
+        return self.categories.mask([*self.annotated_ids(image), *image.neg_category_ids])
+
+    def known(self, image: ImageRecord) -> np.ndarray:
+        """bool[C]: categories of which ``image`` says anything, by position; False means no loss at all."""
+        if image.known_category_ids is None:
+            return np.ones(len(self.categories), dtype=bool)
+        return self.categories.mask(image.known_category_ids)
+
+    @cached_property
+    def image_counts(self) -> np.ndarray:
+        """int64[C]: images with an annotation of each category, counted in this file."""
+        counts = np.zeros(len(self.categories), dtype=np.int64)
+        for image in self.images:
+            counts[self.categories.positions(self.annotated_ids(image))] += 1
+        return counts
+
+    @cached_property
+    def instance_counts(self) -> np.ndarray:
+        """int64[C]: annotations of each category, counted in this file."""
+        of_image = (annotation.category_id for group in self.annotations.values() for annotation in group)
+        return np.bincount(self.categories.positions(of_image), minlength=len(self.categories))
+
+
+def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileType:
+    """Decode a JSON file into typed records.
+
+    Raises:
+        UserError: missing, truncated, or of another structure; the message names file and place.
+    """
+    path = require_file(path, what, "check datasets_root, or run the data stage of the workflow")
+    content = path.read_bytes()
+    try:
+        with without_garbage_collection():
+            return msgspec.json.decode(content, type=file_type)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{what} {path} has not the LVIS/COCO structure: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
+            "it is truncated or damaged: delete it and make or download it again)"
+        ) from None
+
+
+def read_categories(path: str | Path) -> CategoryList:
+    """The categories of an LVIS- or COCO-format file, without decoding the rest."""
+    return CategoryList(decode_file(path, CategoryFile, "annotation file").categories, str(path))
+
+
+def _require_unique(ids: Iterable[int], what: str, path: Path) -> set[int]:
+    seen: set[int] = set()
+    repeated: set[int] = set()
+    for value in ids:
+        (repeated if value in seen else seen).add(value)
+    if repeated:
+        raise UserError(f"{path}: {what} ids occur twice: {listing(sorted(repeated))}")
+    return seen
+
+
+def _check_images(images: list[ImageRecord], categories: CategoryList, path: Path) -> None:
+    _require_unique((image.id for image in images), "image", path)
+    without_size = [image.id for image in images if image.width < 1 or image.height < 1]
+    if without_size:
+        raise UserError(f"{path}: images without a positive width and height: {listing(without_size)}")
+    shared: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for image in images:
+        if image.known_category_ids is not None:  # the same long list on thousands of images: keep it once
+            image.known_category_ids = shared.setdefault(image.known_category_ids, image.known_category_ids)
+    for key in ("neg_category_ids", "not_exhaustive_category_ids", "known_category_ids"):
+        used = {value for listed in {getattr(image, key) or () for image in images} for value in listed}
+        unknown = sorted(value for value in used if value not in categories)
+        if unknown:
+            raise UserError(f"{path}: {key} name unknown categories: {listing(unknown)}")
+
+
+def group_annotations(
+    annotations: list[Annotation], images: list[ImageRecord], categories: CategoryList, path: Path
+) -> dict[int, list[Annotation]]:
+    """Annotations by image id.
+
+    Raises:
+        UserError: an annotation id twice, an unknown image, or an unknown category.
+    """
+    _require_unique((annotation.id for annotation in annotations), "annotation", path)
+    groups: dict[int, list[Annotation]] = {image.id: [] for image in images}
+    for key, known in (("image", groups), ("category", categories)):
+        lost = [a for a in annotations if getattr(a, f"{key}_id") not in known]
+        if lost:
+            examples = [f"annotation {a.id} -> {key} {getattr(a, f'{key}_id')}" for a in lost]
+            raise UserError(f"{path}: {len(lost)} annotations of an unknown {key}: {listing(examples)}")
+    for annotation in annotations:
+        groups[annotation.image_id].append(annotation)
+    return groups
+
+
+def read_lvis(path: str | Path, kind: Kind = "train") -> LvisDataset:
+    """Read and check an LVIS-format file.
+
+    Args:
+        path: JSON file of LVIS v0.5 or v1, or the derived OpenImages file.
+        kind: ``train`` requires at least one annotated image for every category (one without any would count as rare
+            and could never be learned); ``val`` does not; ``test_info`` reads images and categories only;
+            ``openimages`` is a training file that needs not cover every category.
+
+    Raises:
+        UserError: missing or truncated file; ids that occur twice or do not exist; categories without ``frequency``
+            and ``image_count`` (not for ``test_info``); categories without a train image.
+    """
+    path = Path(path)
+    if kind == "test_info":
+        content: ImageFile | AnnotationFile = decode_file(path, ImageFile, "LVIS image information")
+        annotations: list[Annotation] = []
+    else:
+        content = decode_file(path, AnnotationFile, "LVIS annotations")
+        annotations = content.annotations
+    categories = CategoryList(content.categories, str(path))
+    if not content.images:
+        raise UserError(f"{path} has no images")
+    _check_images(content.images, categories, path)
+    groups = group_annotations(annotations, content.images, categories, path)
+    dataset = LvisDataset(path, categories, content.images, groups)
+    if kind != "test_info":
+        _ = categories.frequencies  # raises where neither letter nor count is given
+    if kind == "train":
+        empty = [categories.names[position] for position in np.flatnonzero(dataset.image_counts == 0)]
+        if empty:
+            raise UserError(
+                f"{path}: no train image for {len(empty)} of {len(categories)} categories: {listing(empty)}; "
+                "they cannot be learned: add images of them or take them out of 'categories'"
+            )
+    return dataset
