@@ -1,4 +1,4 @@
-# Shared by all rules: the checked recipe, where files are, how a step is started.
+# Shared by all rules: the checked recipe, which files it has, which files a job reads.
 import sys
 from pathlib import Path
 
@@ -9,11 +9,14 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import slices
 from pipeline_steps.recipe.banners import end_banner, failure_hint, start_banner
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
+
+put_interpreter_first()
 
 try:
     recipe = resolve_recipe(config)
@@ -21,22 +24,52 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+ENVIRONMENT = "lvis-challenge"  # the conda environment of environment.yml, used with --software-deployment-method conda
 RESULTS = f"results/{recipe.name}"
 RECIPE = f"{RESULTS}/recipe.yaml"  # the resolved recipe: written when a run starts, read by every step
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
-DATA = DatasetPaths(recipe)
 SHARDS = recipe.testing.shards
 SPLITS = ["val", "test"]
 
-STAGES = {"pretrain": recipe.pretraining, "finetune": recipe.models, "experts": recipe.experts}
+# Data. Manifests say what was downloaded and checked in a folder of images; the mini world's images come with its
+# annotations.
+DATA = DatasetPaths(recipe)
+DOWNLOADS = recipe.data.source == "download"
+OPENIMAGES_TABLES = [
+    DATA.openimages_boxes,
+    DATA.openimages_labels,
+    DATA.openimages_classes,
+    DATA.openimages_hierarchy,
+]
+CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
+COCO_IMAGES = [DATA.root / "manifests/coco_images.json"] if DOWNLOADS else []
+OPENIMAGES_IMAGES = [DATA.root / "manifests/openimages_images.json"] if DOWNLOADS else []
+DATASET_FILES = {
+    "lvis_train": [DATA.lvis_train, *COCO_IMAGES],
+    "coco_train": [DATA.coco_train, *COCO_IMAGES],
+    "openimages_train": [DATA.openimages_train, DATA.lvis_train],  # LVIS numbers its categories
+}
+SPLIT_FILES = {
+    "val": [DATA.lvis_val, *COCO_IMAGES],
+    "test": [DATA.lvis_test_info, *COCO_IMAGES],
+}
+
+# Models, and the detections that are made and evaluated.
+STAGES = {
+    "pretrain": recipe.pretraining,
+    "finetune": recipe.models,
+    "experts": recipe.experts,
+}
 FOLDER = {model.name: folder for folder, models in STAGES.items() for model in models}
 MODELS = [model.name for model in recipe.models]
 EXPERTS = [expert.name for expert in recipe.experts]
+COCO_EXPERTS = [expert.name for expert in recipe.experts if expert.category_table == "coco"]
 MEMBERS = [member.name for member in recipe.ensemble.members]
-
-# Steps print to the terminal and to their log; the pipe ignores Ctrl-C so that a step's last words are kept.
-STEP = f"{sys.executable} -m pipeline_steps"
-LOG = "2>&1 | tee -i"
+PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluated even when they are no members
+MASKED = [f"predictions/val/{name}" for name in MODELS] + [f"ensemble/{split}" for split in SPLITS]
+EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
+EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}
+EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
 
 
 def one_of(names):
@@ -49,20 +82,48 @@ def model_file(name):
     return f"{RESULTS}/{FOLDER[name]}/{name}/model.pth"
 
 
-def initial_weights(name):
-    """Weights that the training of ``name`` starts from; an empty list for random ones."""
-    start = recipe.model(name).init
+def initial_weights(wildcards):
+    """Weights that a training starts from; an empty list for random ones."""
+    start = recipe.model(wildcards.model).init
     if not start:
         return []
     return model_file(start) if start in FOLDER else f"{RESULTS}/weights/{start}.pth"
 
 
-def training_resources(wildcards, attempt):
+def init_argument(wildcards, input):
+    return f"--init {input.init}" if input.init else ""
+
+
+def training_data(wildcards):
+    """Annotation files, and manifests of images, that a training reads."""
+    model = recipe.model(wildcards.model)
+    files = [file for dataset in model.datasets for file in DATASET_FILES[dataset]]
+    if recipe.training_of(model).coco_ignore.enabled and "lvis_train" in model.datasets:
+        files.append(DATA.coco_boxes_train)
+    return list(dict.fromkeys(files))
+
+
+def mask_weights(wildcards):
+    """Models that predict the masks of a boxes table: a model its own, all mask models those of the ensemble."""
+    owner = Path(wildcards.boxes).name
+    return [model_file(name) for name in ([owner] if owner in MODELS else recipe.mask_models())]
+
+
+def split_of(wildcards):
+    return wildcards.boxes.split("/")[1]
+
+
+def training_minutes(wildcards, attempt):
     return round(60 * recipe.compute.training_hours * attempt)
 
 
-def inference_resources(wildcards, attempt):
+def inference_minutes(wildcards, attempt):
     return round(60 * recipe.compute.inference_hours * attempt)
+
+
+def named_files(names, files):
+    """``NAME=FILE NAME=FILE ...`` for a step's command line."""
+    return " ".join(f"{name}={file}" for name, file in zip(names, files))
 
 
 wildcard_constraints:

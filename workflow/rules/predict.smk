@@ -1,30 +1,30 @@
 # Multi-scale box testing of every member, in shards.
-SPLIT_FILE = {"val": DATA.lvis_val, "test": DATA.lvis_test_info}
-PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluated even when they are no members
-
-
 rule predict_boxes:
     input:
         weights=lambda wildcards: model_file(wildcards.member),
-        images=lambda wildcards: SPLIT_FILE[wildcards.split],
+        images=lambda wildcards: SPLIT_FILES[wildcards.split],
     output:
         f"{RESULTS}/predictions/{{split}}/{{member}}/boxes_shards/{{shard}}-of-{SHARDS}.parquet",
-    wildcard_constraints:
-        member=one_of(PREDICTED),
-    params:
-        settings=lambda wildcards: slices.boxes_slice(recipe, wildcards.split),
-    threads: recipe.compute.threads
-    resources:
-        gpu=recipe.compute.inference_gpus,
-        mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=inference_resources,
     log:
         f"{LOGS}/predict_boxes/{{split}}_{{member}}_{{shard}}-of-{SHARDS}.log",
     benchmark:
         f"{BENCHMARKS}/predict_boxes/{{split}}_{{member}}_{{shard}}-of-{SHARDS}.tsv"
+    wildcard_constraints:
+        member=one_of(PREDICTED),
+    conda:
+        ENVIRONMENT
+    threads: recipe.compute.threads
+    resources:
+        gpu=recipe.compute.inference_gpus,
+        mem_mb=1000 * recipe.compute.memory_gb,
+        runtime=inference_minutes,
+    params:
+        recipe=RECIPE,
+        shards=SHARDS,
+        settings=lambda wildcards: slices.boxes_slice(recipe, wildcards.split),
     shell:
-        "{STEP}.predict_boxes --recipe {RECIPE} --model {wildcards.member} --weights {input.weights}"
-        " --split {wildcards.split} --shard {wildcards.shard} --shards {SHARDS} --output {output} {LOG} {log}"
+        "python -m pipeline_steps.predict_boxes --recipe {params.recipe} --model {wildcards.member} --weights {input.weights}"
+        " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards} --output {output} 2>&1 | tee -i {log}"
 
 
 rule gather_boxes:
@@ -39,8 +39,10 @@ rule gather_boxes:
         f"{LOGS}/gather_boxes/{{split}}_{{member}}.log",
     benchmark:
         f"{BENCHMARKS}/gather_boxes/{{split}}_{{member}}.tsv"
+    conda:
+        ENVIRONMENT
     shell:
-        "{STEP}.gather_shards --inputs {input} --output {output} {LOG} {log}"
+        "python -m pipeline_steps.gather_shards --inputs {input} --output {output} 2>&1 | tee -i {log}"
 
 
 rule predictions:

@@ -8,20 +8,22 @@ rule write_submission:
     output:
         json=f"{RESULTS}/submission/submission.json",
         zip=f"{RESULTS}/submission/submission.zip",
-    params:
-        maximum=recipe.evaluation.max_detections,
-    resources:
-        mem_mb=4000,
-        runtime=120,
     log:
         f"{LOGS}/write_submission.log",
     benchmark:
         f"{BENCHMARKS}/write_submission.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        maximum=recipe.evaluation.max_detections,
     shell:
-        "({STEP}.write_submission --annotations {input.annotations} --detections {input.detections}"
+        "(python -m pipeline_steps.write_submission --annotations {input.annotations} --detections {input.detections}"
         " --max-detections {params.maximum} --output {output.json} --zip {output.zip} &&"
-        " {STEP}.write_submission --check {output.json} --annotations {input.annotations}"
-        " --max-detections {params.maximum}) {LOG} {log}"
+        " python -m pipeline_steps.write_submission --check {output.json} --annotations {input.annotations}"
+        " --max-detections {params.maximum}) 2>&1 | tee -i {log}"
 
 
 rule submission:
