@@ -5,8 +5,8 @@ Each function is one pass over the detections of one image in order of descendin
 **Tie rule.** Equal scores keep the order of the input, so that with the members concatenated in the recipe's order the
 earlier member wins, and within a member the earlier row. A box that overlaps two clusters equally joins the older one.
 Outputs are sorted by score descending, then by input position. Without ties the results are those of the
-ensemble-boxes package (Solovyev et al., "Weighted boxes fusion", 2021), whose own order among ties is not defined; NMS is
-torchvision's ``nms`` applied to each category, ties and boxes without area included.
+ensemble-boxes package (Solovyev et al., "Weighted boxes fusion", 2021), whose own order among ties is not defined;
+NMS is torchvision's ``nms`` applied to each category, ties and boxes without area included.
 
 Arithmetic is float64; weighted-box fusion rounds the accumulated boxes to float32 after each step, as ensemble-boxes
 does. The IoU of two boxes without area is undefined and never above a threshold.
@@ -65,7 +65,7 @@ def _nms(boxes, categories, order, threshold):  # type: ignore[no-untyped-def]
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, iou: float) -> Merged:
-    """Greedy non-maximum suppression within each category: a box goes if its IoU with a kept better one is above ``iou``.
+    """Greedy non-maximum suppression within each category: a box goes if it overlaps a kept better one above ``iou``.
 
     Args:
         boxes: float[n, 4].
@@ -139,11 +139,11 @@ def weighted_fusion(
 ) -> Merged:
     """Weighted-box fusion (conf_type "avg", no overflow, of ensemble-boxes).
 
-    A box joins the cluster of its category whose fused box it overlaps most, if that IoU is above ``iou``. A fused box is
-    the mean of its cluster weighted by score; its score is mean score x min(cluster size, M) / sum of member weights, so
-    that a box that few members found loses score. Here M and the sum are given per category: a member that cannot know a
-    category (an expert of other categories) does not lower the scores of the others there. With the same M and sum for
-    all categories this is ensemble-boxes.
+    A box joins the cluster of its category whose fused box it overlaps most, if that IoU is above ``iou``. A fused box
+    is the mean of its cluster weighted by score; its score is mean score x min(cluster size, M) / sum of member
+    weights, so that a box that few members found loses score. Here M and the sum are given per category: a member that
+    cannot know a category (an expert of others) does not lower the scores of the rest there. With the same M and sum
+    for all categories this is ensemble-boxes.
 
     Args:
         boxes: float[n, 4].
@@ -195,7 +195,7 @@ def _soft_nms(boxes, scores, order, starts, sigma, threshold):  # type: ignore[n
 def soft_nms(
     boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, sigma: float, score_threshold: float = 0.0
 ) -> Merged:
-    """Gaussian soft-NMS (Bodla et al., 2017): take the best box, multiply the others' scores by exp(-IoU² / sigma), repeat.
+    """Gaussian soft-NMS (Bodla et al., 2017): take the best box, multiply the others by exp(-IoU² / sigma), repeat.
 
     Detections whose score does not stay above ``score_threshold`` are dropped. ensemble-boxes keeps the same boxes but
     returns their undecayed scores; here the decayed ones are returned, as in the paper.

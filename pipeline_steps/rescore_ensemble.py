@@ -1,0 +1,126 @@
+"""Merge the boxes of all members and experts into one table, ranked by score and category frequency.
+
+Members and their weights, the way of merging and the addends of the re-scoring are in the recipe's ``ensemble``
+section; detections of experts pass through the category tables of the ``data`` section. The output has the images in
+ascending id, at most ``testing.keep_per_image`` detections each, and no masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.progress import Progress
+from pipeline_steps.data.categories import load_mapping
+from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.lvis import read_categories
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
+from pipeline_steps.detections.rescoring import alpha_by_category
+from pipeline_steps.detections.table import TableReader, TableWriter, table_metadata
+from pipeline_steps.recipe import Recipe, load_recipe
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("rescore_ensemble", __doc__ or "")
+    parser.add_argument("--recipe", required=True, help="recipe file")
+    parser.add_argument(
+        "--categories", required=True, metavar="LVIS.json", help="LVIS file with categories and frequency"
+    )
+    parser.add_argument(
+        "--detections", required=True, nargs="+", type=named_path, metavar="NAME=FILE", help="boxes of every member"
+    )
+    parser.add_argument("--split", required=True, choices=("val", "test"), help="split that the tables are of")
+    parser.add_argument("--output", required=True, metavar="FILE.parquet", help="merged detections")
+    return parser
+
+
+def member_files(recipe: Recipe, given: Sequence[tuple[str, str]]) -> dict[str, Path]:
+    """The file of each member, in the recipe's order.
+
+    Raises:
+        UserError: a member has no file, a file has no member, or a name is given twice.
+    """
+    expected = [member.name for member in recipe.ensemble.members]
+    names = [name for name, _ in given]
+    missing = [name for name in expected if name not in names]
+    strangers = [name for name in names if name not in expected]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if missing:
+        raise UserError(f"--detections: no file for the members {listing(missing)} of ensemble.members")
+    if strangers:
+        raise UserError(f"--detections: {listing(strangers)} not among ensemble.members ({', '.join(expected)})")
+    if repeated:
+        raise UserError(f"--detections: given twice: {listing(repeated)}")
+    files = dict(given)
+    return {name: Path(files[name]) for name in expected}
+
+
+def open_members(
+    recipe: Recipe, files: dict[str, Path], categories: CategoryList, stack: ExitStack
+) -> tuple[list[Member], dict[str, Path]]:
+    """The members with the LVIS category of each of their own categories, and the category tables that were used."""
+    tables_used: dict[str, Path] = {}
+    kinds = {expert.name: expert.category_table for expert in recipe.experts}
+    paths = DatasetPaths(recipe)
+    members = []
+    for entry in recipe.ensemble.members:
+        kind = kinds.get(entry.name)
+        if kind is None:
+            lvis_ids = {category_id: category_id for category_id in categories.ids.tolist()}
+        elif kind == "coco":
+            lvis_ids = load_mapping(recipe, "coco", categories).by_number()
+            tables_used["coco_to_lvis"] = paths.coco_table
+        else:
+            known = load_mapping(recipe, "openimages", categories).known_lvis_ids
+            lvis_ids = {category_id: category_id for category_id in known}
+            tables_used["openimages_to_lvis"] = paths.openimages_table
+        reader = stack.enter_context(TableReader(files[entry.name], masks=False))
+        members.append(Member(entry.name, reader, lvis_ids, kind is not None, entry.weight))
+    return members, tables_used
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    recipe = load_recipe(arguments.recipe)
+    files = member_files(recipe, arguments.detections)
+    categories = read_categories(arguments.categories)
+    alphas = alpha_by_category(categories.ids, categories.frequencies, recipe.ensemble.alpha)
+    keep = getattr(recipe.testing.keep_per_image, arguments.split)
+    with ExitStack() as stack:
+        members, tables_used = open_members(recipe, files, categories, stack)
+        check_members(members, arguments.split)
+        metadata = table_metadata(
+            recipe.name,
+            "rescore_ensemble",
+            {"split": arguments.split, "keep_per_image": keep, "ensemble": recipe.ensemble.model_dump()},
+            {"categories": arguments.categories, **files, **tables_used},
+        )
+        merger = EnsembleMerger(members, recipe.ensemble, alphas, keep)
+        progress = Progress("merging", len(merger.image_ids), "images")
+        with TableWriter(arguments.output, metadata) as writer:
+            for detections in merger:
+                writer.write_image(detections.image_id, detections)
+                progress.advance()
+            for member in members:
+                used, unmapped = merger.used[member.name], merger.unmapped[member.name]
+                log.info(
+                    "%s: %d detections, %d more of categories that LVIS does not share", member.name, used, unmapped
+                )
+                if unmapped and not used:
+                    raise UserError(
+                        f"member {member.name}: none of the {unmapped} detections in {member.table.path} has a "
+                        "category of its category table; is it the table of another model?"
+                    )
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
