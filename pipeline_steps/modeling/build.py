@@ -1,0 +1,133 @@
+"""One function that builds any detector of a recipe.
+
+from pipeline_steps.modeling.build import build_detector
+model = build_detector(recipe, "x101", category_count=1230, tail=tail, device="cuda")
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.modeling.defaults import lvis_config
+from pipeline_steps.recipe.load import CONFIG_FOLDER
+from pipeline_steps.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from pipeline_steps.modeling.rcnn import LvisRCNN
+
+logger = logging.getLogger(__name__)
+
+
+def detector_file(name: str) -> Path:
+    """The yacs file ``name``: as given, or relative to the folder above ``config/``."""
+    for path in (Path(name), CONFIG_FOLDER.parent / name):
+        if path.is_file():
+            return path
+    raise UserError(f"detector file not found: {name} (looked in {Path.cwd()} and {CONFIG_FOLDER.parent})")
+
+
+def read_detector_file(name: str) -> CfgNode:
+    """detectron2's and our defaults with a detector file laid over them.
+
+    Raises:
+        UserError: the file is missing, no YAML, or has unknown keys or values of a wrong type.
+    """
+    import yaml
+
+    path = detector_file(name)
+    cfg = lvis_config()
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (KeyError, ValueError, AssertionError, FileNotFoundError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: {error.args[0] if error.args else error}") from None
+    return cfg
+
+
+def _apply_options(cfg: CfgNode, options: list[str], origin: str) -> None:
+    words = [word for option in options for word in option.split(maxsplit=1)]
+    if len(words) % 2:
+        raise UserError(f"{origin}: detector_options must be pairs KEY VALUE, got {options}")
+    try:
+        cfg.merge_from_list(words)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"{origin}: detector_options: {error.args[0] if error.args else error}") from None
+
+
+def detector_config(recipe: Recipe, model_name: str, category_count: int) -> CfgNode:
+    """The complete, frozen detectron2 configuration of a model, expert or pre-training of a recipe.
+
+    Raises:
+        UserError: the recipe has no such model, or its detector file or options are wrong.
+    """
+    try:
+        model = recipe.model(model_name)
+    except KeyError:
+        raise UserError(f"recipe {recipe.name} has no model, expert or pre-training {model_name!r}") from None
+    training, testing = recipe.training_of(model), recipe.testing
+    cfg = read_detector_file(model.detector)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = category_count
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = testing.score_threshold
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = testing.nms_iou
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = testing.proposals
+    cfg.INPUT.MASK_FORMAT = training.mask_format
+    cfg.LVIS.LOSS = training.loss
+    cfg.LVIS.PRIOR_PROBABILITY = training.prior_probability
+    cfg.LVIS.JUDGED_CATEGORIES = training.judged_categories
+    cfg.LVIS.REGION_IOU = training.coco_ignore.iou
+    cfg.LVIS.BOX_HEAD_LOSS_SCALE = training.box_head_loss_scale
+    _apply_options(cfg, training.detector_options, model_name)
+    cfg.freeze()
+    return cfg
+
+
+def build_from_config(cfg: CfgNode, device: str | torch.device = "cpu") -> LvisRCNN:
+    """The detector of a configuration, on ``device``, in training mode."""
+    from detectron2.modeling import META_ARCH_REGISTRY
+
+    import pipeline_steps.modeling.backbones
+    import pipeline_steps.modeling.rcnn  # noqa: F401  registers the parts by name
+
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = str(device)
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
+
+
+def build_detector(
+    recipe: Recipe,
+    model_name: str,
+    category_count: int,
+    tail: Tensor | None = None,
+    device: str | torch.device = "cpu",
+) -> LvisRCNN:
+    """Build a model, expert or pre-training of a recipe, with random weights, in training mode.
+
+    Args:
+        recipe: the recipe.
+        model_name: name of the model, expert or pre-training.
+        category_count: C, its foreground categories.
+        tail: BoolTensor[C], its rare and common categories; needed for training with the equalization loss.
+        device: where to put it.
+
+    Raises:
+        UserError: wrong name, detector file or options.
+    """
+    model = build_from_config(detector_config(recipe, model_name, category_count), device)
+    if tail is not None:
+        model.roi_heads.box_predictor.set_tail(tail)
+    training = recipe.training_of(recipe.model(model_name))
+    if training.channels_last:
+        model.to(memory_format=torch.channels_last)
+        model.channels_last = True
+    if training.compile_backbone:
+        # In place: the names of the parameters stay as they are. Shapes vary with the images.
+        model.backbone.compile(dynamic=True)
+    return model

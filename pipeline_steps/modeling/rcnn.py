@@ -1,0 +1,102 @@
+"""The detector as a whole: Mask R-CNN that hands per-image facts to its losses and opens its stages to testing.
+
+Symbols:
+    N: images of the batch; R: proposals, combined over images; C: foreground categories; k: boxes of one image
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling.proposal_generator import RPN
+from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor
+
+from pipeline_steps.modeling.facts import BatchFacts, sample_labels
+from pipeline_steps.modeling.roi_heads import Features
+
+
+@PROPOSAL_GENERATOR_REGISTRY.register()
+class LvisRPN(RPN):
+    """detectron2's proposal network; the anchors to train on are drawn with per-image generators."""
+
+    generators: tuple[torch.Generator | None, ...] = ()
+
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 object, 0 background, -1 not drawn) and matched boxes of all anchors, per image."""
+        self._pending = list(self.generators) or [None] * len(gt_instances)
+        return super().label_and_sample_anchors(anchors, gt_instances)
+
+    def _subsample_labels(self, label: Tensor) -> Tensor:
+        # detectron2 calls this once per image, in order.
+        positive, negative = sample_labels(
+            label, self.batch_size_per_image, self.positive_fraction, 0, self._pending.pop(0)
+        )
+        label.fill_(-1)
+        label[positive] = 1
+        label[negative] = 0
+        return label
+
+
+@META_ARCH_REGISTRY.register()
+class LvisRCNN(GeneralizedRCNN):
+    """Mask R-CNN for LVIS: class-agnostic masks, box head with the report's losses.
+
+    Calling it in training mode gives a dict of scalar losses, in testing mode detectron2's detections. Testing at
+    several scales is built from :meth:`extract_features`, :meth:`propose`, :meth:`box_predictions`, :meth:`scores`,
+    :meth:`decode` and :meth:`soft_masks`.
+    """
+
+    channels_last: bool = False
+    """Whether images are laid out channels-last before the backbone (set by ``build_detector``)."""
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses of N training samples (see ``BatchFacts.from_samples`` for their keys), or detections."""
+        if not self.training:
+            return self.inference(batched_inputs)
+        facts = BatchFacts.from_samples(batched_inputs, self.roi_heads.num_classes, self.device)
+        targets = [sample["instances"].to(self.device) for sample in batched_inputs]
+        images = self.preprocess_image(batched_inputs)
+        features = self.extract_features(images)
+        if isinstance(self.proposal_generator, LvisRPN):
+            self.proposal_generator.generators = facts.generators
+        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        _, detector_losses = self.roi_heads(images, features, proposals, targets, facts)
+        return {**detector_losses, **proposal_losses}
+
+    def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalise, pad and batch the samples' images; ``ImageList.tensor`` is Tensor[N, 3, H, W]."""
+        images = super().preprocess_image(batched_inputs)
+        if self.channels_last:
+            images.tensor = images.tensor.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def extract_features(self, images: ImageList) -> Features:
+        """Backbone and pyramid: ``{"p2": Tensor[N, channels, H/4, W/4], ...}``."""
+        return self.backbone(images.tensor)
+
+    def propose(self, images: ImageList, features: Features) -> list[Instances]:
+        """Proposals of each image (testing mode): ``proposal_boxes`` and ``objectness_logits``, best first."""
+        proposals, _ = self.proposal_generator(images, features, None)
+        return proposals
+
+    def box_predictions(self, features: Features, proposals: list[Instances]) -> tuple[Tensor, Tensor]:
+        """Raw outputs of the box head: logits Tensor[R, C] (or [R, C + 1]) and deltas Tensor[R, 4] or [R, 4 C]."""
+        return self.roi_heads.box_predictions(features, proposals)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Scores of the foreground categories, 0..1: float32 Tensor[R, C]."""
+        return self.roi_heads.box_predictor.scores(logits)
+
+    def decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
+        """Apply deltas Tensor[R, 4] or [R, 4 C] to proposal boxes Tensor[R, 4]: float32, same shape as ``deltas``."""
+        return self.roi_heads.box_predictor.box2box_transform.apply_deltas(deltas.float(), boxes)
+
+    def soft_masks(self, features: Features, boxes: list[Tensor]) -> list[Tensor]:
+        """Mask probabilities inside given boxes: N tensors [k, 4] to N float32 tensors [k, m, m]."""
+        return self.roi_heads.soft_masks(features, boxes)

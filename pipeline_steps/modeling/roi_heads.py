@@ -1,0 +1,248 @@
+"""Box and mask head of the detector: training with the report's losses, and the pieces that testing is made of.
+
+Symbols:
+    N: images of the batch; R: proposals, combined over images; C: foreground categories, label C is background
+    G: annotated objects of one image; k: boxes of one image; m: edge of a soft mask (28)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.roi_heads import StandardROIHeads
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.modeling.box_predictor import LvisBoxPredictor
+from pipeline_steps.modeling.facts import BatchFacts, sample_labels
+
+Features = dict[str, Tensor]
+
+
+def process_shares(counts: list[int], device: torch.device) -> list[Tensor] | list[float]:
+    """This process's counts divided by their means over all processes.
+
+    A loss that is a mean over local items, times its share, averages over processes to the mean over all items: the
+    gradient of a batch does not depend on how it is spread over GPUs.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [1.0] * len(counts)
+    mine = torch.tensor(counts, dtype=torch.float32, device=device)
+    means = mine.clone()
+    dist.all_reduce(means)
+    means = (means / dist.get_world_size()).clamp(min=torch.finfo(torch.float32).tiny)
+    return list((mine / means).unbind())
+
+
+def mask_targets(masks: Any, object_index: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Ground-truth masks cut out at ``boxes``.
+
+    Args:
+        masks: G masks, detectron2 ``BitMasks`` or ``PolygonMasks``.
+        object_index: LongTensor[k], the object of each box.
+        boxes: Tensor[k, 4] in image coordinates.
+        size: edge of the targets.
+
+    Returns:
+        BoolTensor[k, size, size] on the device of ``boxes``.
+    """
+    if isinstance(masks, BitMasks):
+        # As BitMasks.crop_and_resize, but without a copy of the full-size mask for every box.
+        regions = torch.cat([object_index[:, None].to(boxes.dtype), boxes], dim=1)
+        bitmaps = masks.tensor[:, None].to(boxes.dtype)
+        return roi_align(bitmaps, regions, (size, size), 1.0, 0, aligned=True).squeeze(1) >= 0.5
+    return masks[object_index.cpu()].crop_and_resize(boxes, size).to(boxes.device)
+
+
+@ROI_HEADS_REGISTRY.register()
+class LvisROIHeads(StandardROIHeads):
+    """detectron2's standard heads with the report's losses; box-only images take no part in the mask loss."""
+
+    @configurable
+    def __init__(self, *, statistics_period: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.statistics_period = statistics_period
+        self._generators: list[torch.Generator | None] = []
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Constructor arguments from a configuration."""
+        if cfg.MODEL.MASK_ON and not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK:
+            raise UserError("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK must be True: one mask per box, for all categories")
+        return {**super().from_config(cfg, input_shape), "statistics_period": cfg.LVIS.STATISTICS_PERIOD}
+
+    @classmethod
+    def _init_box_head(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        parts = super()._init_box_head(cfg, input_shape)
+        parts["box_pooler"] = _pooler(cfg, cfg.MODEL.ROI_BOX_HEAD, input_shape)
+        parts["box_predictor"] = LvisBoxPredictor(cfg, parts["box_head"].output_shape)
+        return parts
+
+    @classmethod
+    def _init_mask_head(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        parts = super()._init_mask_head(cfg, input_shape)
+        if parts:
+            parts["mask_pooler"] = _pooler(cfg, cfg.MODEL.ROI_MASK_HEAD, input_shape)
+        return parts
+
+    # ---- training -------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        images: ImageList,
+        features: Features,
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+        facts: BatchFacts | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Losses in training (``targets`` and ``facts`` are needed), detections in testing.
+
+        Args:
+            images: the batch.
+            features: pyramid levels, Tensor[N, channels, H_l, W_l] each.
+            proposals: N images with ``proposal_boxes`` and ``objectness_logits``.
+            targets: N images with ``gt_boxes``, ``gt_classes`` and, unless box-only, ``gt_masks``.
+            facts: per-image facts for the losses.
+        """
+        if not self.training:
+            return super().forward(images, features, proposals)
+        if targets is None or facts is None:
+            raise ValueError("training needs targets and facts")
+        sampled = self.label_and_sample_proposals(proposals, targets, facts)
+        mask_rows = [self._foreground(image, has) for image, has in zip(sampled, facts.has_masks)]
+        box_share, mask_share = process_shares(
+            [sum(len(image) for image in sampled), sum(len(rows) for rows in mask_rows)], self._device
+        )
+        losses = self._box_losses(features, sampled, facts, box_share)
+        if self.mask_on:
+            losses["loss_mask"] = self._mask_loss(features, sampled, targets, mask_rows) * mask_share
+        return sampled, losses
+
+    @property
+    def _device(self) -> torch.device:
+        return self.box_predictor.cls_score.weight.device
+
+    @torch.no_grad()
+    def label_and_sample_proposals(  # type: ignore[override]
+        self, proposals: list[Instances], targets: list[Instances], facts: BatchFacts
+    ) -> list[Instances]:
+        """Match proposals with objects and draw those to train on.
+
+        Returns:
+            N images with ``proposal_boxes``, ``gt_classes`` and, where there are objects, ``gt_boxes`` and
+            ``gt_index`` (the object in ``targets``). Masks are not carried along: copying a full-size mask for
+            every proposal takes more memory than the network.
+        """
+        lean = []
+        for image in targets:
+            copy = Instances(image.image_size, gt_boxes=image.gt_boxes, gt_classes=image.gt_classes)
+            copy.gt_index = torch.arange(len(image), device=image.gt_classes.device)
+            lean.append(copy)
+        self._generators = list(facts.generators)
+        return super().label_and_sample_proposals(proposals, lean)
+
+    def _sample_proposals(
+        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # detectron2 calls this once per image, in order.
+        generator = self._generators.pop(0)
+        if len(gt_classes):
+            labels = gt_classes[matched_idxs]
+            labels[matched_labels == 0] = self.num_classes
+            labels[matched_labels == -1] = -1
+        else:
+            labels = torch.full_like(matched_idxs, self.num_classes)
+        foreground, background = sample_labels(
+            labels, self.batch_size_per_image, self.positive_fraction, self.num_classes, generator
+        )
+        drawn = torch.cat([foreground, background])
+        return drawn, labels[drawn]
+
+    def _box_losses(
+        self, features: Features, sampled: list[Instances], facts: BatchFacts, share: Tensor | float
+    ) -> dict[str, Tensor]:
+        predictions = self.box_predictions(features, sampled)
+        return self.box_predictor.losses(predictions, sampled, facts, share)
+
+    def _foreground(self, image: Instances, has_masks: bool) -> Tensor:
+        """Rows of the sampled proposals that take part in the mask loss: LongTensor."""
+        if not has_masks:
+            return torch.zeros(0, dtype=torch.long, device=image.gt_classes.device)
+        return (image.gt_classes < self.num_classes).nonzero()[:, 0]
+
+    def _mask_loss(
+        self, features: Features, sampled: list[Instances], targets: list[Instances], rows: list[Tensor]
+    ) -> Tensor:
+        """Mean binary cross-entropy of the masks of foreground proposals; 0 if there are none.
+
+        The 0 is connected to all parameters of the mask head: in distributed training every process must have a
+        gradient for every parameter. It is computed from the first proposal of each image, not from an empty batch,
+        because batch normalisation has no statistics of nothing.
+        """
+        nothing = not any(len(image_rows) for image_rows in rows)
+        boxes = [
+            image.proposal_boxes[:1] if nothing else image.proposal_boxes[image_rows]
+            for image, image_rows in zip(sampled, rows)
+        ]
+        logits = self._mask_logits(features, boxes)
+        if nothing:
+            return logits.sum() * 0.0
+        wanted = torch.cat(
+            [
+                mask_targets(target.gt_masks, image.gt_index[image_rows], image_boxes.tensor, logits.shape[-1])
+                for image, image_boxes, image_rows, target in zip(sampled, boxes, rows, targets)
+                if len(image_rows)
+            ]
+        )
+        self._log_mask_statistics(logits, wanted)
+        return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
+
+    @torch.no_grad()
+    def _log_mask_statistics(self, logits: Tensor, wanted: Tensor) -> None:
+        storage = get_event_storage()
+        if storage.iter % self.statistics_period == 0:
+            storage.put_scalar("mask_rcnn/accuracy", ((logits > 0) == wanted).float().mean().item())
+
+    # ---- the pieces of testing ------------------------------------------------------------------------------------
+
+    def box_predictions(self, features: Features, proposals: list[Instances]) -> tuple[Tensor, Tensor]:
+        """Box head on given proposals (their ``proposal_boxes``).
+
+        Returns:
+            logits Tensor[R, C] (``softmax``: [R, C + 1]) and deltas Tensor[R, 4] or [R, 4 C].
+        """
+        pooled = self.box_pooler(
+            [features[name] for name in self.box_in_features], [image.proposal_boxes for image in proposals]
+        )
+        return self.box_predictor(self.box_head(pooled))
+
+    def _mask_logits(self, features: Features, boxes: list[Boxes]) -> Tensor:
+        """Mask head on given boxes of N images: float32 Tensor[sum of k, m, m]."""
+        pooled = self.mask_pooler([features[name] for name in self.mask_in_features], boxes)
+        return self.mask_head.layers(pooled)[:, 0].float()
+
+    def soft_masks(self, features: Features, boxes: list[Tensor]) -> list[Tensor]:
+        """Mask probabilities inside given boxes: N tensors [k, 4] to N float32 tensors [k, m, m]."""
+        logits = self._mask_logits(features, [Boxes(image) for image in boxes])
+        return list(logits.sigmoid().split([len(image) for image in boxes]))
+
+
+def _pooler(cfg: Any, head: Any, input_shape: dict[str, ShapeSpec]) -> ROIPooler:
+    """RoIAlign over the pyramid, with our box size for level p4 (detectron2's configuration has no key for it)."""
+    return ROIPooler(
+        output_size=head.POOLER_RESOLUTION,
+        scales=tuple(1.0 / input_shape[name].stride for name in cfg.MODEL.ROI_HEADS.IN_FEATURES),
+        sampling_ratio=head.POOLER_SAMPLING_RATIO,
+        pooler_type=head.POOLER_TYPE,
+        canonical_box_size=cfg.LVIS.CANONICAL_BOX_SIZE,
+    )
