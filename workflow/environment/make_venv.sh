@@ -81,8 +81,8 @@ install() {
     { grep -v '^ ' "$log" | tail -n 15 >&2; fail "pip failed, see above and $log; run the same command again when that is mended"; }
 }
 # The build tools first, and no others for the few packages without a wheel, so that these too build the same everywhere.
-awk '/^[^ ]/ { tool = /^(setuptools|wheel|packaging)==/ } tool' "$lock" >"$venv/build-tools.txt"
-[ ! -s "$venv/build-tools.txt" ] || install --requirement "$venv/build-tools.txt"
+awk '/^[^ ]/ { tool = /^(setuptools|wheel|packaging)==/ } tool' "$lock" >"$TMPDIR/build-tools.txt"
+[ ! -s "$TMPDIR/build-tools.txt" ] || install --requirement "$TMPDIR/build-tools.txt"
 install --no-build-isolation --requirement "$lock"
 bash "$here/install_extras.sh" "$venv/bin/python"
 rm -rf "$TMPDIR"

@@ -1,0 +1,56 @@
+# Shortcuts for a checkout without conda or Slurm. `make help` lists them; README.md tells what they do.
+# Variables: VENV (folder of the environment), PYTHON (interpreter to make it with), CORES (parallel jobs of `make demo`),
+# ARGS (more arguments for snakemake, pytest or the benchmarks, for example make test ARGS="-k equalization").
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV ?= .venv
+CORES ?= all
+ARGS ?=
+ENVIRONMENT := workflow/environment
+# Every recipe that runs Python starts with this, so that the jobs of a workflow find the same interpreter on their PATH.
+ACTIVATE := . "$(VENV)/bin/activate" &&
+
+# Packages of other interpreters (module systems of clusters set PYTHONPATH) must not come before the pinned ones.
+unexport PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench env lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' "$(lastword $(MAKEFILE_LIST))"
+
+demo: env ## the whole recipe on the embedded mini data set, on the CPU; results in results/mini
+	@# Our own lock instead of Snakemake's: it cannot be left behind by a run that was killed.
+	@mkdir -p .snakemake && exec 8>.snakemake/make-demo.lock && \
+	if command -v flock >/dev/null && ! flock --nonblock 8; then \
+	  echo "make demo: another one is running in this folder; wait for it, or stop it" >&2; exit 1; \
+	fi && \
+	$(ACTIVATE) snakemake --configfile config/mini.yaml --cores $(CORES) --nolock $(ARGS) all
+	@if [ -f results/mini/report/summary.md ]; then \
+	  printf '\n' && cat results/mini/report/summary.md && \
+	  printf '\n%-12s %s\n' submission results/mini/submission/submission.json pictures results/mini/report/gallery.html; \
+	fi
+
+test: env lint ## the checks of `make lint`, then all tests
+	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest $(ARGS)
+
+lint: env ## style of the Python and Snakemake files, without changing them
+	@$(ACTIVATE) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
+
+format: env ## bring the Python and Snakemake files into style
+	@$(ACTIVATE) ruff check --fix && ruff format && snakefmt workflow
+
+bench: env ## measure the hot paths beside what people use today
+	@$(ACTIVATE) python -m tests.benchmarks $(ARGS)
+
+env: ## make the pinned environment in .venv, or mend it
+	@$(ENVIRONMENT)/make_venv.sh "$(VENV)"
+
+lock: ## pin requirements.lock anew after a change of workflow/environment/requirements.in
+	@$(ENVIRONMENT)/lock.sh $(ARGS)
+
+clean: ## remove what the small recipes and the tests made; other results and the environment stay
+	rm -rf results/mini results/smoke datasets/mini datasets/smoke .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
