@@ -209,8 +209,10 @@ def map_categories(
         verdicts: verdicts to use.
         origin: file name for messages.
 
+    A source with several selected rows stands for its closest LVIS category: equal before narrower before broader.
+
     Raises:
-        UserError: a row names a synset that is not in ``categories``; a source would stand for two LVIS categories.
+        UserError: a row names a synset that is not in ``categories``; a source has two selected rows of one relation.
     """
     by_synset: defaultdict[str, list[int]] = defaultdict(list)
     for category in categories.categories:
@@ -221,19 +223,20 @@ def map_categories(
         raise UserError(
             f"{origin}: not exactly one category of {categories.origin} has the synset of {listing(unknown)}"
         )
-    used = tuple(row for row in applicable if row.relation in relations and row.verdict in verdicts)
-    lvis_ids: dict[str, int] = {}
-    for row in used:
-        target = by_synset[row.lvis_synset][0]
-        if row.source_id in lvis_ids:
+    closest: dict[str, TableRow] = {}
+    for row in sorted(applicable, key=lambda row: RELATIONS.index(row.relation)):
+        if row.relation not in relations or row.verdict not in verdicts:
+            continue
+        other = closest.setdefault(row.source_id, row)
+        if other is not row and other.relation == row.relation:
             raise UserError(
                 f"{origin}: with relations {', '.join(relations)} and verdicts {', '.join(verdicts)}, "
-                f"{row.source_name} ({row.source_id}) stands for two LVIS categories; the second is {row}"
+                f"{row.source_name} ({row.source_id}) stands for two LVIS categories: {other} and {row}"
             )
-        lvis_ids[row.source_id] = target
+    used = tuple(sorted(closest.values(), key=lambda row: row.line))
     return CategoryMapping(
         rows=used,
-        lvis_ids=lvis_ids,
+        lvis_ids={row.source_id: by_synset[row.lvis_synset][0] for row in used},
         covering_sources=frozenset(row.source_id for row in used if row.relation != "narrower"),
         contained_sources=frozenset(row.source_id for row in used if row.relation != "broader"),
     )

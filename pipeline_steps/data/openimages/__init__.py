@@ -1,0 +1,1 @@
+"""OpenImages as LVIS-format training data: vocabulary, boxes, selection, annotations."""

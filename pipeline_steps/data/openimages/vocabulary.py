@@ -1,0 +1,104 @@
+"""The boxable classes of OpenImages: names by MID, and the "is a kind of" hierarchy between them."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import read_json, require_file
+
+REMEDY = "download OpenImages, or set data.openimages.enabled to false"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Boxable classes.
+
+    Attributes:
+        names: display name by MID.
+        parents: MIDs of the next broader classes by MID; classes at the top have no entry.
+    """
+
+    names: dict[str, str]
+    parents: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def children(self) -> dict[str, tuple[str, ...]]:
+        """MIDs of the next narrower classes by MID."""
+        children: defaultdict[str, list[str]] = defaultdict(list)
+        for child, parents in self.parents.items():
+            for parent in parents:
+                children[parent].append(child)
+        return {parent: tuple(sorted(found)) for parent, found in children.items()}
+
+    @staticmethod
+    def _closure(starts: Iterable[str], step: dict[str, tuple[str, ...]]) -> frozenset[str]:
+        found, waiting = set(), list(starts)
+        while waiting:
+            mid = waiting.pop()
+            if mid not in found:
+                found.add(mid)
+                waiting.extend(step.get(mid, ()))
+        return frozenset(found)
+
+    def with_ancestors(self, mid: str) -> frozenset[str]:
+        """``mid`` and everything that it is a kind of."""
+        return self._closure([mid], self.parents)
+
+    def with_descendants(self, mid: str) -> frozenset[str]:
+        """``mid`` and everything that is a kind of it."""
+        return self._closure([mid], self.children)
+
+
+def _walk(node: Any, parent: str | None, parents: defaultdict[str, set[str]], path: Path) -> None:
+    if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
+        raise UserError(f"{path}: expected nested objects with LabelName and Subcategory")
+    name = node["LabelName"]
+    if parent is not None:
+        parents[name].add(parent)
+    for child in node.get("Subcategory", []):
+        _walk(child, name, parents, path)
+    for part in node.get("Part", []):  # a part of something is no kind of it
+        _walk(part, None, parents, path)
+
+
+def read_vocabulary(classes: str | Path, hierarchy: str | Path) -> Vocabulary:
+    """Read ``class-descriptions-boxable.csv`` (no header: MID, name) and ``bbox_labels_600_hierarchy.json``.
+
+    Raises:
+        UserError: a file is missing or damaged, a MID occurs twice, or the hierarchy goes round in a circle.
+    """
+    classes = require_file(classes, "OpenImages class descriptions", REMEDY)
+    names: dict[str, str] = {}
+    repeated = []
+    with classes.open(encoding="utf-8", newline="") as file:
+        for number, cells in enumerate(csv.reader(file), start=1):
+            if len(cells) != 2 or not cells[0]:
+                raise UserError(f"{classes}: line {number} is not MID,name: {','.join(cells)!r}")
+            if cells[0] in names:
+                repeated.append(cells[0])
+            names[cells[0]] = cells[1]
+    if repeated or not names:
+        raise UserError(f"{classes}: {'MIDs occur twice: ' + listing(repeated) if repeated else 'no classes'}")
+    hierarchy = Path(hierarchy)
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    _walk(read_json(hierarchy, "OpenImages hierarchy", REMEDY), None, found, hierarchy)
+    # The root "Entity" (/m/0bl9f) is no boxable class.
+    parents = {
+        mid: tuple(sorted(parent for parent in above if parent in names))
+        for mid, above in found.items()
+        if mid in names
+    }
+    vocabulary = Vocabulary(names, {mid: above for mid, above in parents.items() if above})
+    circular = [
+        mid for mid in vocabulary.parents if mid in vocabulary._closure(vocabulary.parents[mid], vocabulary.parents)
+    ]
+    if circular:
+        raise UserError(f"{hierarchy}: classes that are kinds of themselves: {listing(sorted(circular))}")
+    return vocabulary
