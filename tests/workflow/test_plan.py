@@ -1,0 +1,83 @@
+"""Planning needs no data, and wrong configuration stops before anything is planned."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.workflow.conftest import TARGETS
+
+COMMON = {
+    "index_coco_boxes": 1,
+    "select_openimages": 1,
+    "pretrain_coco": 2,
+    "finetune_lvis": 2,
+    "train_expert": 2,
+    "gather_boxes": 8,
+    "rescore_ensemble": 2,
+    "gather_masks": 4,
+    "evaluate_lvis": 5,
+    "write_submission": 1,
+    "tabulate_summary": 1,
+    "draw_predictions": 1,
+    "plot_figures": 1,
+}
+
+
+def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(checkout):
+    assert checkout.planned("all") == {
+        **COMMON,
+        "download_lvis": 1,
+        "download_coco_annotations": 1,
+        "download_coco_images": 1,
+        "download_openimages_tables": 1,
+        "choose_openimages": 1,
+        "download_openimages_images": 1,
+        "download_weights": 2,
+        "convert_weights": 2,
+        "predict_boxes": 8 * 32,
+        "predict_masks": 4 * 32,
+    }
+    assert not (checkout.folder / "results").exists()
+
+
+def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
+    planned = checkout.planned("--configfile", "config/mini.yaml", "all")
+    assert planned == {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_every_stage_is_a_target_of_its_own(checkout, target):
+    assert checkout.planned("--configfile", "config/mini.yaml", target)
+
+
+def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
+    (checkout.folder / "more.yaml").write_text(
+        "models:\n"
+        "- {name: basic, detector: config/detectors/mini_basic_fpn.yaml, init: basic_coco}\n"
+        "- {name: second, detector: config/detectors/mini_basic_fpn.yaml, seed: 7}\n"
+        "- {name: third, detector: config/detectors/mini_basic_fpn.yaml, seed: 8}\n"
+        "experts: []\n"
+        "ensemble: {members: [{name: basic}, {name: second}, {name: third, weight: 0.5}]}\n"
+        "testing: {box_scales: [96, 128, 144, 160]}\n"
+    )
+    planned = checkout.planned("--configfile", "config/mini.yaml", "more.yaml", "--", "all")
+    assert planned["finetune_lvis"] == 3
+    assert planned["train_expert"] == 0
+    assert planned["pretrain_coco"] == 1
+    assert planned["predict_boxes"] == 6
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("sede=1", ["unknown key 'sede'", "did you mean 'seed'?"]),
+        ("testing={box_scale: [128]}", ["testing.box_scale", "did you mean 'box_scales'?"]),
+        ("ensemble={members: [{name: nobody}]}", ["'nobody' is no model and no expert"]),
+    ],
+)
+def test_wrong_configuration_is_one_clear_message(checkout, option, words):
+    result = checkout.run("--configfile", "config/mini.yaml", "--config", option, "--cores", "1", "all")
+    assert result.returncode != 0
+    assert all(word in result.stdout for word in words), result.stdout
+    assert "Traceback" not in result.stdout
+    assert not (checkout.folder / "results").exists()
