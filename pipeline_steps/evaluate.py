@@ -1,0 +1,83 @@
+"""Step: average precision of a detections file against ground truth.
+
+LVIS AP as the official evaluator defines it (at most 300 detections per image), and AP_fixed (no cap per image, at most
+10,000 per category over the data set), for boxes or masks; with ``--format coco`` COCO AP.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline_steps.common.atomic import atomic_output, write_json
+from pipeline_steps.common.cli import run_step, step_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("evaluate", __doc__ or "")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth")
+    parser.add_argument(
+        "--detections",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="detections table (.parquet) or results file (.json)",
+    )
+    parser.add_argument("--iou-type", choices=("segm", "bbox"), required=True, help="what overlaps: masks or boxes")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics, in per cent")
+    parser.add_argument("--per-category", type=Path, metavar="CSV", help="also write one row per category")
+    parser.add_argument(
+        "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
+    )
+    parser.add_argument(
+        "--fixed-per-category",
+        type=int,
+        default=10000,
+        metavar="N",
+        help="AP_fixed: detections per category that count",
+    )
+    parser.add_argument(
+        "--evaluator",
+        choices=("hotcoco", "official"),
+        default="hotcoco",
+        help="official: the lvis package, slower, same result",
+    )
+    parser.add_argument(
+        "--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol"
+    )
+    return parser
+
+
+def _line(metrics: dict[str, object]) -> str:
+    shown = ("AP", "APr", "APc", "APf", "AP_fixed", "APr_fixed")
+    parts = [f"{key} {value:.2f}" for key in shown if isinstance(value := metrics[key], float)]
+    return f"{metrics['iou_type']} " + (", ".join(parts) or "no ground truth")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
+
+    if arguments.format == "coco":
+        metrics, categories = coco_metrics(
+            arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator
+        )
+    else:
+        metrics, categories = lvis_metrics(
+            arguments.annotations,
+            arguments.detections,
+            arguments.iou_type,
+            arguments.max_detections,
+            arguments.fixed_per_category,
+            arguments.evaluator,
+        )
+    if arguments.per_category:
+        with atomic_output(arguments.per_category) as temporary:
+            categories.to_csv(temporary, index=False)
+    write_json(arguments.output, metrics, indent=1)
+    print(f"{arguments.detections}: {_line(metrics)}")
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,115 @@
+"""LVIS AP and AP_fixed of a detections file.
+
+Two selections of the same detections are evaluated: at most 300 per image (LVIS AP), and no cap per image but at most
+10,000 per category over the data set (AP_fixed). The order of work matters for equality with the official evaluator:
+first the cap, with detections of unknown categories counted; then detections that cannot change the result are left
+out (categories that are not judged in the image, boxes and masks without area); then IoU, matching and precision.
+
+Symbols: n detections in file order, N images, C categories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.evaluation import lvis_hotcoco, lvis_official
+from pipeline_steps.evaluation.ground_truth import GroundTruth
+from pipeline_steps.evaluation.precision import Accumulated
+from pipeline_steps.evaluation.results import Results
+from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
+
+Evaluator = Literal["hotcoco", "official"]
+
+
+@dataclass(frozen=True)
+class LvisEvaluation:
+    """Result of :func:`evaluate_lvis`."""
+
+    capped: Accumulated
+    """Under the cap per image."""
+    fixed: Accumulated
+    """Without a cap per image, with the cap per category."""
+    detections: int
+    """Detections in the file."""
+    detections_per_image: int
+    """The most detections that an image has in the file: AP_fixed cannot see beyond it."""
+    images_with_detections: int
+    """Images that have any."""
+    unknown_categories: int
+    """Detections of categories that the ground truth does not have."""
+    counted: np.ndarray
+    """Detections of each category that count under the cap per image, judged or not, int64[C]."""
+
+
+def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Position of each id in the ascending ``known`` ids, -1 for unknown ones."""
+    positions = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[positions] == ids, positions, -1)
+
+
+def _check(truth: GroundTruth, results: Results, images: np.ndarray, categories: np.ndarray) -> None:
+    if (images < 0).any():
+        unknown = np.unique(results.image_ids[images < 0])
+        raise UserError(
+            f"{results.path}: {len(unknown)} image ids that {truth.path} does not have: {listing(unknown.tolist())}; "
+            "these are detections of another data set or split"
+        )
+    if (categories < 0).all():
+        unknown = np.unique(results.category_ids)
+        raise UserError(
+            f"{results.path}: no category id is known to {truth.path} (found {listing(unknown.tolist())}); "
+            "these are detections of another data set"
+        )
+    if results.mask_sizes is not None:
+        wrong = np.flatnonzero((results.mask_sizes != truth.sizes[images]).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise UserError(
+                f"{results.path}: {len(wrong)} masks whose size is not that of their image, first in row {row}: "
+                f"{results.mask_sizes[row].tolist()} instead of {truth.sizes[images[row]].tolist()} (height, width)"
+            )
+
+
+def evaluate_lvis(
+    truth: GroundTruth,
+    results: Results,
+    iou_type: str,
+    max_detections: int = 300,
+    fixed_per_category: int = 10000,
+    evaluator: Evaluator = "hotcoco",
+) -> LvisEvaluation:
+    """Evaluate ``results`` against ``truth``.
+
+    Args:
+        truth: checked ground truth.
+        results: detections with boxes or masks as ``iou_type`` asks.
+        iou_type: ``segm`` or ``bbox``.
+        max_detections: cap per image for AP.
+        fixed_per_category: cap per category for AP_fixed.
+        evaluator: ``hotcoco``, or ``official`` for the lvis package: the same figures to the last bit, in much more
+            time and memory.
+
+    Raises:
+        UserError: image ids or all category ids unknown, masks of a wrong size or damaged.
+    """
+    images = _positions(results.image_ids, truth.image_ids)
+    categories = _positions(results.category_ids, truth.category_ids)
+    _check(truth, results, images, categories)
+    capped = within_image_cap(images, results.scores, max_detections)
+    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
+    run = lvis_official.accumulate if evaluator == "official" else lvis_hotcoco.accumulate
+    first, second = run(truth, results, images, categories, iou_type, [capped, fixed])
+    known = categories >= 0
+    return LvisEvaluation(
+        capped=first,
+        fixed=second,
+        detections=len(results),
+        detections_per_image=most_per_image(images),
+        images_with_detections=len(np.unique(images)),
+        unknown_categories=int((~known).sum()),
+        counted=np.bincount(categories[capped & known], minlength=len(truth.categories)),
+    )

@@ -1,0 +1,206 @@
+"""Detections to evaluate, as columns: from a detections table (Parquet) or from a results file (JSON).
+
+The score that counts is the written one: ``rank_score`` of a table, ``score`` of a results file.
+
+Symbols: n detections in file order. Boxes are x, y, width, height as in results files. RLE = COCO run-length encoding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.detections.table import read_metadata, read_table
+
+Counts = bytes | str
+"""Compressed RLE counts: bytes in tables, str in JSON."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Detections in file order."""
+
+    path: Path
+    """The file."""
+    image_ids: np.ndarray
+    """int64[n]."""
+    category_ids: np.ndarray
+    """int64[n]."""
+    scores: np.ndarray
+    """float64[n], written scores."""
+    boxes: np.ndarray | None
+    """float64[n, 4], x, y, width, height; None if masks are evaluated."""
+    masks: Callable[[np.ndarray], list[Counts]] | None
+    """Reads the compressed counts of the given rows (ascending positions); None if boxes are evaluated."""
+    mask_sizes: np.ndarray | None = None
+    """int64[n, 2], height and width that the masks claim; None in tables, where the image's size holds."""
+    recipe: str | None = None
+    """Recipe that the detections come from, where the file tells."""
+    metadata: dict[str, object] = field(default_factory=dict)
+    """What else the file tells about itself."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def read_results(path: str | Path, iou_type: str) -> Results:
+    """Read detections, by the suffix of the file: ``.parquet`` is a detections table, anything else a results file.
+
+    Args:
+        path: the file.
+        iou_type: ``segm`` or ``bbox``.
+
+    Raises:
+        UserError: missing, truncated, empty or foreign file; scores or boxes that are NaN or infinite; no masks
+            although they are asked for; boxes of negative size.
+    """
+    path = require_file(path, "detections")
+    results = _read_table(path, iou_type) if path.suffix == ".parquet" else _read_json(path, iou_type)
+    if not len(results):
+        raise UserError(f"{path} holds no detections: there is nothing to evaluate")
+    _require_finite(path, "scores", results.scores)
+    if results.boxes is not None:
+        _require_finite(path, "boxes", results.boxes)
+        negative = np.flatnonzero((results.boxes[:, 2:] < 0).any(axis=1))
+        if len(negative):
+            raise UserError(
+                f"{path}: {len(negative)} boxes of negative width or height, in rows {listing(negative.tolist())}; "
+                "results files hold x, y, width, height"
+            )
+    return results
+
+
+def _require_finite(path: Path, what: str, values: np.ndarray) -> None:
+    wrong = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(wrong):
+        raise UserError(
+            f"{path}: {len(wrong)} detections with {what} that are NaN or infinite, in rows {listing(wrong.tolist())}; "
+            "the model that wrote them is broken"
+        )
+
+
+def _read_table(path: Path, iou_type: str) -> Results:
+    metadata = read_metadata(path)
+    columns = ["image_id", "category_id", "rank_score"]
+    table = read_table(path, columns + ["x1", "y1", "x2", "y2"] * (iou_type == "bbox"))
+    boxes = None
+    if iou_type == "bbox":
+        x1, y1, x2, y2 = (table[name].to_numpy().astype(np.float64) for name in ("x1", "y1", "x2", "y2"))
+        boxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
+    elif table.num_rows and not _has_masks(path):
+        raise UserError(
+            f"{path} holds boxes without masks: evaluate with --iou-type bbox, or make masks with predict_masks first"
+        )
+    return Results(
+        path=path,
+        image_ids=table["image_id"].to_numpy(),
+        category_ids=table["category_id"].to_numpy().astype(np.int64),
+        scores=table["rank_score"].to_numpy().astype(np.float64),
+        boxes=boxes,
+        masks=(lambda rows: _table_masks(path, rows)) if iou_type == "segm" else None,
+        recipe=metadata.get("recipe"),
+        metadata=metadata,
+    )
+
+
+def _has_masks(path: Path) -> bool:
+    with pq.ParquetFile(path) as file:
+        column = file.schema_arrow.get_field_index("rle")
+        groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        first = next(group for group in range(len(groups)) if groups[group].num_rows)
+        return file.read_row_group(first, columns=[file.schema_arrow.names[column]])["rle"].null_count == 0
+
+
+def _table_masks(path: Path, rows: np.ndarray) -> list[Counts]:
+    """Compressed counts of ascending ``rows``, one row group in memory at a time."""
+    masks: list[Counts] = []
+    with pq.ParquetFile(path) as file:
+        starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
+        bounds = np.searchsorted(rows, starts)
+        for group, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if begin == end:
+                continue
+            column = file.read_row_group(group, columns=["rle"])["rle"]
+            chosen = column.take(rows[begin:end] - starts[group])
+            if chosen.null_count:
+                raise UserError(f"{path}: some detections have no mask (null in column rle)")
+            masks.extend(chosen.to_pylist())
+    return masks
+
+
+class _Mask(msgspec.Struct, gc=False):
+    size: tuple[int, int]
+    counts: str
+
+
+class _MaskDetection(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    score: float
+    segmentation: _Mask
+
+
+class _BoxDetection(msgspec.Struct, gc=False):
+    image_id: int
+    category_id: int
+    score: float
+    bbox: tuple[float, float, float, float]
+
+
+_HINTS = {
+    ".segmentation.counts`": "masks must be compressed RLE (counts as text)",
+    ".segmentation`": "masks must be compressed RLE objects with size and counts",
+    "field `segmentation`": "the file has no masks: evaluate with --iou-type bbox",
+    "field `bbox`": "the file has no boxes: evaluate with --iou-type segm",
+    "Expected `array`": "a results file is one list of detections",
+}
+
+
+def _explain(path: Path, content: mmap.mmap, error: Exception) -> UserError:
+    message = str(error)
+    hint = next((hint for part, hint in _HINTS.items() if part in message), None)
+    at = re.search(r"\(byte (\d+)\)", message)
+    if at and re.match(rb"-?(NaN|Infinity)", content[int(at[1]) : int(at[1]) + 9]):
+        hint = "scores or boxes are NaN or infinite; the model that wrote them is broken"
+    if "truncated" in message:
+        hint = "the file is truncated: write it again"
+    return UserError(f"results file {path}: {message}" + (f" ({hint})" if hint else ""))
+
+
+def _read_json(path: Path, iou_type: str) -> Results:
+    if not path.stat().st_size:
+        raise UserError(f"results file {path} is empty (0 bytes)")
+    kind = _MaskDetection if iou_type == "segm" else _BoxDetection
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            with without_garbage_collection():
+                detections = msgspec.json.decode(content, type=list[kind])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _explain(path, content, error) from None
+    count = len(detections)
+    sizes = boxes = None
+    counts: list[str] = []
+    if iou_type == "segm":
+        sizes = np.array([d.segmentation.size for d in detections], np.int64).reshape(-1, 2)
+        counts = [d.segmentation.counts for d in detections]
+    else:
+        boxes = np.array([d.bbox for d in detections], np.float64).reshape(-1, 4)
+    return Results(
+        path=path,
+        image_ids=np.fromiter((d.image_id for d in detections), np.int64, count),
+        category_ids=np.fromiter((d.category_id for d in detections), np.int64, count),
+        scores=np.fromiter((d.score for d in detections), np.float64, count),
+        boxes=boxes,
+        masks=(lambda rows: [counts[row] for row in rows.tolist()]) if iou_type == "segm" else None,
+        mask_sizes=sizes,
+    )
