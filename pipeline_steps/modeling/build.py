@@ -94,11 +94,13 @@ def build_from_config(cfg: CfgNode, device: str | torch.device = "cpu") -> LvisR
 
     import pipeline_steps.modeling.backbones
     import pipeline_steps.modeling.rcnn  # noqa: F401  registers the parts by name
+    from pipeline_steps.modeling.normalization import synchronise_on_cpu
 
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(device)
-    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
+    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
+    return synchronise_on_cpu(model) if torch.device(device).type == "cpu" else model
 
 
 def build_detector(
@@ -124,6 +126,10 @@ def build_detector(
     if tail is not None:
         model.roi_heads.box_predictor.set_tail(tail)
     training = recipe.training_of(recipe.model(model_name))
+    if training.activation_checkpointing:
+        from pipeline_steps.modeling.recompute import checkpoint_activations
+
+        checkpoint_activations(model.backbone.bottom_up)
     if training.channels_last:
         model.to(memory_format=torch.channels_last)
         model.channels_last = True

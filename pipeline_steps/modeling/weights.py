@@ -81,6 +81,19 @@ def _check_shapes(own: dict[str, Tensor], given: dict[str, Tensor], path: str | 
         raise UserError(f"{path} was made for another detector or other categories: {listing(wrong, 3)}")
 
 
+def _check_pixel_statistics(module: nn.Module, metadata: dict[str, Any], path: str | Path) -> None:
+    """Weights trained on otherwise scaled or ordered pixels load without an error and detect nothing."""
+    for key in ("pixel_mean", "pixel_std"):
+        own = getattr(module, key, None)
+        if key not in metadata or own is None:
+            continue
+        own = own.flatten().cpu()
+        if not torch.allclose(own, torch.tensor(metadata[key], dtype=own.dtype), atol=1e-3):
+            raise UserError(
+                f"{path} needs MODEL.{key.upper()} {metadata[key]}, but the detector file has {own.tolist()}"
+            )
+
+
 def load_model_weights(module: nn.Module, path: str | Path, *, new_categories: bool = False) -> LoadReport:
     """Load a model file into a detector, in place.
 
@@ -98,11 +111,12 @@ def load_model_weights(module: nn.Module, path: str | Path, *, new_categories: b
         UserError: the file is damaged, or made for another detector: missing or foreign entries, other shapes.
     """
     content = read_model_file(path)
+    _check_pixel_statistics(module, content.get("metadata", {}), path)
     given: dict[str, Tensor] = content["model"]
     own = module.state_dict()
     if content.get("kind") == "backbone":
         # Offsets of deformable convolutions are new; they start at zero, which makes them plain convolutions.
-        required = {n for n in own if n.startswith(BACKBONE_PREFIX) and ".conv2_offset." not in n}
+        required = {n for n in own if n.startswith(BACKBONE_PREFIX) and ".conv2.offset." not in n}
         replaced = {name for name in own if name not in required}
     else:
         prefixes = _new_category_layers(module) if new_categories else ()

@@ -1,0 +1,48 @@
+"""Turn public ImageNet weights into a backbone file that ``train --init`` reads."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from pipeline_steps.common.atomic import atomic_output
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.errors import UserError, listing
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the step."""
+    parser = step_parser("convert_weights", __doc__)
+    parser.add_argument("--recipe", required=True, help="recipe file")
+    parser.add_argument("--name", required=True, help="name of an entry of the recipe's weights")
+    parser.add_argument("--output", required=True, help="file to write, e.g. results/challenge/weights/NAME.pth")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Read, check, convert, write."""
+    from pipeline_steps.recipe.load import load_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    entry = next((weights for weights in recipe.weights if weights.name == arguments.name), None)
+    if entry is None:
+        names = listing(weights.name for weights in recipe.weights) or "none"
+        raise UserError(f"{arguments.recipe} has no weights {arguments.name!r}; it has: {names}")
+
+    import torch
+
+    from pipeline_steps.modeling.conversion import convert, converted_file, read_public_weights
+
+    path = recipe.path(entry.file)
+    state, digest = read_public_weights(path, entry.sha256)
+    conversion = convert(state, entry.layout, path)
+    with atomic_output(arguments.output) as temporary:
+        torch.save(converted_file(conversion, entry.layout, entry.file, digest), temporary)
+    logger.info("%s: converted %d tensors of %s", arguments.output, len(conversion.weights), path)
+    logger.info("not used: %s", listing(conversion.unused) or "nothing")
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,65 @@
+"""Batch normalisation over all processes without a GPU.
+
+torch's SyncBatchNorm runs on GPUs only, and DistributedDataParallel refuses it on a CPU. detectron2's
+NaiveSyncBatchNorm runs anywhere, but it weights processes equally, however many pixels or proposals they hold, and
+its running variance is the biased one, so that it is not the batch normalisation of the joined batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class ProcessBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose statistics are those of the joined batch of all processes, forward and backward.
+
+    In evaluation mode or with one process it is ``nn.BatchNorm2d``. Every process must hold at least one value.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Tensor[N, channels, H, W], N, H and W may differ between processes; the same shape and type."""
+        distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if not (self.training and distributed):
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            values = x.float()
+            variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+            count = values.new_tensor([values.numel() / self.num_features])
+            # Two reductions, first the mean, then the squared deviations from it: E[x^2] - E[x]^2 in one would
+            # lose the variance of channels that are far from zero.
+            reduced = all_reduce(torch.cat([mean * count, count]))
+            total = reduced[-1].detach()
+            joined_mean = reduced[:-1] / total
+            joined_variance = all_reduce((variance + (mean - joined_mean) ** 2) * count) / total
+            if self.track_running_stats:
+                self._update_running_statistics(joined_mean.detach(), joined_variance.detach(), total)
+            scale = self.weight * torch.rsqrt(joined_variance + self.eps)
+            shift = self.bias - joined_mean * scale
+            return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        self.num_batches_tracked += 1
+        momentum = self.momentum
+        if momentum is None:  # cumulative average, as in nn.BatchNorm2d
+            momentum = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
+
+
+def synchronise_on_cpu(module: nn.Module) -> nn.Module:
+    """Replace every ``nn.SyncBatchNorm`` below ``module`` by :class:`ProcessBatchNorm2d`, in place.
+
+    Names and values of parameters and buffers stay, so that model files fit on GPU and CPU alike.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.SyncBatchNorm):
+            replacement = ProcessBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
+            replacement.load_state_dict(child.state_dict())
+            replacement.train(child.training)
+            setattr(module, name, replacement)
+        else:
+            synchronise_on_cpu(child)
+    return module
