@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline_steps.recipe.base import Section
 
@@ -31,15 +31,64 @@ class MiniWorld(Section):
     objects_per_image: float = Field(6.5, gt=1, le=12)
     """Mean number of objects drawn in an image."""
     tail_ratio: float = Field(0.94, gt=0.5, lt=1)
-    """Ratio of the probabilities of neighbouring categories by rank: the geometric long tail."""
+    """Ratio of the probabilities of neighbouring categories by rank in train images: the geometric long tail."""
+    val_tail_ratio: float = Field(0.99, gt=0.5, le=1)
+    """The same for val and test images: flatter, so that rare categories have val instances to be measured on."""
+    openimages_tail_ratio: float = Field(0.98, gt=0.5, le=1)
+    """The same for OpenImages images: flatter too, so that OpenImages adds most to rare categories."""
+    hue_jitter: int = Field(12, ge=0, le=60)
+    """Greatest deviation of an object's hue from its category's, in degrees (hues are 30 to 70 degrees apart)."""
+    min_train_images: int = Field(2, ge=1)
+    """Every category is annotated in at least this many train images (if there are enough images; never in none)."""
+    min_val_images: int = Field(5, ge=0)
+    """Every category is annotated in at least this many val images (fewer if there are too few images)."""
+    rare_max_images: int = Field(10, ge=1)
+    """Categories annotated in at most this many train images are rare (LVIS: 10)."""
+    common_max_images: int = Field(100, ge=2)
+    """Other categories annotated in at most this many train images are common, the rest frequent (LVIS: 100)."""
     annotated_fraction: float = Field(0.75, gt=0, le=1)
-    """Probability that a category present in a train image is annotated there (federated annotation)."""
+    """Probability that a category present in a train or val image is annotated there (federated annotation)."""
+    not_exhaustive_fraction: float = Field(0.25, ge=0, le=1)
+    """Probability that an annotated category with several objects in an image lacks some (listed not exhaustive)."""
+    train_negative_fraction: float = Field(0.02, ge=0, le=1)
+    """Probability that a category absent from a train image is a verified negative there."""
+    train_sibling_negative_fraction: float = Field(0.2, ge=0, le=1)
+    """The same for categories of a shape that the train image shows in another hue."""
     verified_negative_fraction: float = Field(0.25, ge=0, le=1)
     """Probability that a category absent from a val image is a verified negative there. It moves AP_r by points."""
+    sibling_negative_fraction: float = Field(0.4, ge=0, le=1)
+    """The same for categories of a shape that the val image shows in another hue."""
     coco_matching: int = Field(12, ge=1)
     """Categories of the COCO analogue that match a frequent LVIS category one to one."""
-    coco_only: int = Field(3, ge=0)
-    """Categories of the COCO analogue that match no LVIS category."""
+    coco_only: int = Field(3, ge=0, le=6)
+    """Categories of the COCO analogue that match no LVIS category: shapes of their own."""
+    crowd_fraction: float = Field(0.02, ge=0, le=1)
+    """Probability that an image shows a cluster of one category: a crowd in COCO, not exhaustive in LVIS."""
+    openimages_shared: float = Field(0.5, gt=0, le=1)
+    """Share of the LVIS categories, spread over head and tail, that OpenImages has too."""
+    openimages_only: int = Field(2, ge=0, le=6)
+    """Shapes that OpenImages has and LVIS has not."""
+    group_fraction: float = Field(0.12, ge=0, le=1)
+    """Probability that an OpenImages image shows a cluster of one category, annotated as one group-of box."""
+    depiction_fraction: float = Field(0.12, ge=0, le=1)
+    """Probability that an OpenImages image shows a picture of an object in a frame, annotated as a depiction."""
+    jpeg_quality: int = Field(93, ge=50, le=100)
+    """Quality of the JPEG files."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MiniWorld:
+        if self.coco_matching > self.shapes * self.hues:
+            raise ValueError(
+                f"coco_matching is {self.coco_matching}, but there are {self.shapes * self.hues} categories"
+            )
+        if self.rare_max_images >= self.common_max_images:
+            raise ValueError("rare_max_images must be below common_max_images")
+        if 3 * self.train_images < self.shapes * self.hues:
+            raise ValueError(
+                f"{self.train_images} train_images cannot show all {self.shapes * self.hues} categories: "
+                f"at least {-(-self.shapes * self.hues // 3)} are needed"
+            )
+        return self
 
 
 class OpenImagesSelection(Section):

@@ -1,0 +1,114 @@
+"""Draw the mini world: a small procedural data set in the formats of LVIS, COCO and OpenImages.
+
+    python -m pipeline_steps.make_mini --recipe config/mini.yaml --output datasets/mini
+
+Settings are the recipe's data.mini. The four folders openimages/, coco/, categories/ and lvis/ are made beside the
+final ones and put in place when all are complete; then mini_world.json is written, with the settings and a digest of
+every folder. A run that finds it, with the same settings and undamaged folders, changes nothing. Anything else below
+the output (derived/ for example) is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pipeline_steps.common.atomic import atomic_directory, write_json
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import read_json
+from pipeline_steps.data.mini import PARTS, write_world
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.recipe import Recipe, load_recipe
+
+MANIFEST = "mini_world.json"
+GENERATOR_VERSION = 1
+"""Raised whenever the same settings give other bytes."""
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this step."""
+    parser = step_parser("make_mini", __doc__ or "")
+    parser.add_argument("--recipe", required=True, type=Path, help="recipe file; its data.mini is used")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the data set (datasets_root)")
+    return parser
+
+
+def file_names(recipe: Recipe) -> dict[str, str]:
+    """Names of the annotation files inside their folders, as the rest of the pipeline expects them."""
+    paths = DatasetPaths(recipe)
+    files = {
+        "lvis_train": paths.lvis_train,
+        "lvis_val": paths.lvis_val,
+        "lvis_test": paths.lvis_test_info,
+        "coco_train": paths.coco_train,
+        "coco_val": paths.coco_val,
+        "boxes": paths.openimages_boxes,
+        "labels": paths.openimages_labels,
+        "classes": paths.openimages_classes,
+        "hierarchy": paths.openimages_hierarchy,
+        "images": paths.openimages_rotation,
+    }
+    return {key: path.name for key, path in files.items()}
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files of a folder; empty if there is no such folder."""
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def is_complete(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether ``output`` holds the world of these settings, undamaged."""
+    manifest = output / MANIFEST
+    if not manifest.is_file():
+        return False
+    try:
+        found = read_json(manifest)
+    except UserError:
+        return False
+    if not isinstance(found, dict) or found.get("settings") != settings:
+        return False
+    return found.get("folders") == {part: folder_digest(output / part) for part in PARTS}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Draw the world of ``arguments.recipe`` into ``arguments.output``, unless it is there already."""
+    recipe = load_recipe(arguments.recipe)
+    output: Path = arguments.output
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {output}: {path} is a file; give a folder (it is made if it does not exist)")
+    settings = {
+        "generator": GENERATOR_VERSION,
+        "lvis_version": recipe.lvis_version,
+        **recipe.data.mini.model_dump(mode="json"),
+    }
+    if is_complete(output, settings):
+        log.info("%s is complete and has the same settings: nothing to do", output)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        # Left in reverse order: the last one entered is put in place first.
+        folders = {part: stack.enter_context(atomic_directory(output / part)) for part in reversed(PARTS)}
+        summary = write_world(recipe.data.mini, folders, file_names(recipe), recipe.lvis_version)
+        (output / MANIFEST).unlink(missing_ok=True)
+    digests = {part: folder_digest(output / part) for part in PARTS}
+    write_json(output / MANIFEST, {"settings": settings, "folders": digests}, indent=2)
+    log.info("%s: %s", output, summary)
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
