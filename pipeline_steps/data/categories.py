@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.category_list import GROUPS, CategoryList
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
 
@@ -81,6 +83,16 @@ class CategoryMapping:
     def by_number(self) -> dict[int, int]:
         """LVIS category id by numeric source id (COCO)."""
         return {int(source): lvis_id for source, lvis_id in self.lvis_ids.items()}
+
+    def restricted_to(self, lvis_ids: Collection[int]) -> CategoryMapping:
+        """The part of the mapping that leads to ``lvis_ids``."""
+        kept = {source: lvis_id for source, lvis_id in self.lvis_ids.items() if lvis_id in lvis_ids}
+        return CategoryMapping(
+            rows=tuple(row for row in self.rows if row.source_id in kept),
+            lvis_ids=kept,
+            covering_sources=self.covering_sources & kept.keys(),
+            contained_sources=self.contained_sources & kept.keys(),
+        )
 
     @property
     def known_lvis_ids(self) -> list[int]:
@@ -253,23 +265,25 @@ def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categori
     paths = DatasetPaths(recipe)
     if source == "coco":
         path, relations, verdicts = paths.coco_table, recipe.data.coco_relations, recipe.data.coco_verdicts
+        groups = list(GROUPS)
     else:
-        path, relations, verdicts = (
-            paths.openimages_table,
-            recipe.data.openimages.relations,
-            recipe.data.openimages.verdicts,
-        )
+        settings = recipe.data.openimages
+        path, relations, verdicts = paths.openimages_table, settings.relations, settings.verdicts
+        groups = settings.frequency_groups
     mapping = map_categories(
         read_category_table(path), categories, recipe.lvis_version, relations, verdicts, origin=str(path)
     )
+    if len(groups) < len(GROUPS):
+        mapping = mapping.restricted_to(set(categories.ids[np.isin(categories.frequencies, groups)].tolist()))
     beside = f" (the report: {REPORTED_SHARED_CATEGORIES})" if source == "openimages" else ""
     log.info(
-        "%s: %d source categories stand for %d LVIS categories%s; relations %s, verdicts %s",
+        "%s: %d source categories stand for %d LVIS categories%s; relations %s, verdicts %s, groups %s",
         path.name,
         len(mapping.lvis_ids),
         len(mapping.known_lvis_ids),
         beside,
         "+".join(relations),
         "+".join(verdicts),
+        "+".join(groups),
     )
     return mapping

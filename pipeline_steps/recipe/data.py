@@ -104,6 +104,8 @@ class OpenImagesSelection(Section):
     """Relations of the category table that are used; ``narrower``: the source is narrower than LVIS."""
     verdicts: list[Literal["use", "doubtful", "no"]] = ["use"]
     """Review verdicts of the category table that are used."""
+    frequency_groups: list[Literal["r", "c", "f"]] = ["r", "c", "f"]
+    """LVIS groups of the categories taken from OpenImages: all share 326 of LVIS v0.5, ``[r, c]`` 165 (report: 110)."""
     skip_rotated: bool = True
     """Leave out images whose metadata says that they are rotated."""
 
