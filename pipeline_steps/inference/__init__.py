@@ -1,0 +1,1 @@
+"""Test-time inference: detection selection, multi-scale boxes and masks, run-length encoding, images and shards."""
