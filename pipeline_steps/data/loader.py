@@ -1,0 +1,218 @@
+"""From a recipe to batches: the training sets of a model, packed and shared, and the loader over them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.coco import read_coco, read_coco_boxes
+from pipeline_steps.data.lvis import LvisDataset, read_lvis
+from pipeline_steps.data.mapper import TrainingMapper, TrainingSamples
+from pipeline_steps.data.packed import PackedImages
+from pipeline_steps.data.packing import RegionSource, pack
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.data.sampling import DataOrder, rank_batches, repeat_factors
+from pipeline_steps.recipe import Recipe
+from pipeline_steps.recipe.training import Training
+
+log = logging.getLogger(__name__)
+
+
+class Share(NamedTuple):
+    """The part of one process in every batch."""
+
+    rank: int = 0
+    world_size: int = 1
+    images_per_step: int = 1
+    """Images that go through the network at once."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The concatenated training sets of a model.
+
+    Attributes:
+        images: all images, packed.
+        category_ids: the data sets' own id of each position.
+        category_names: name of each position.
+        tail: bool[C], rare and common categories; None for data without frequencies (COCO).
+    """
+
+    images: PackedImages
+    category_ids: list[int]
+    category_names: list[str]
+    tail: np.ndarray | None
+
+
+def _read(name: str, paths: DatasetPaths) -> LvisDataset:
+    path = paths.training_set(name)
+    if name == "coco_train":
+        return read_coco(path)
+    return read_lvis(path, "train" if name == "lvis_train" else "openimages")
+
+
+def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
+    """Read and pack the training sets of a model.
+
+    LVIS images get their COCO boxes as regions of weight beta if COCO Ignore is on; OpenImages images always bring
+    their group-of boxes as regions of weight 0.
+
+    Raises:
+        UserError: missing or wrong files, data sets with different categories.
+    """
+    model = recipe.model(model_name)
+    training = recipe.training_of(model)
+    paths = DatasetPaths(recipe)
+    if "coco_train" in model.datasets and len(model.datasets) > 1:
+        raise UserError(f"{model_name}: coco_train has categories of its own and cannot be mixed with other data sets")
+    if training.loss == "eql" and "coco_train" in model.datasets:
+        raise UserError(f"{model_name}: loss 'eql' needs LVIS categories; choose softmax or sigmoid for coco_train")
+    datasets = [_read(name, paths) for name in model.datasets]
+    regions: list[RegionSource | None] = [None] * len(datasets)
+    if training.coco_ignore.enabled and "lvis_train" in model.datasets:
+        boxes = read_coco_boxes(paths.coco_boxes_train)
+        regions[model.datasets.index("lvis_train")] = RegionSource(boxes, training.coco_ignore.beta)
+    images = pack(datasets, paths.image_path, regions)
+    if not len(images.boxes):
+        raise UserError(f"{listing(d.path for d in datasets)}: no usable annotation: there is nothing to train on")
+    categories: CategoryList = datasets[0].categories
+    log.info(
+        "%d images, %d objects of %d categories in %.1f MB (%s)",
+        len(images),
+        len(images.boxes),
+        len(categories),
+        images.nbytes / 1e6,
+        " + ".join(model.datasets),
+    )
+    return TrainingSet(
+        images=images,
+        category_ids=categories.ids.tolist(),
+        category_names=categories.names,
+        tail=None if "coco_train" in model.datasets else categories.tail,
+    )
+
+
+def share_training_set(
+    build: Callable[[], TrainingSet], gather: Callable[[Any], list[Any]], local_rank: int, node: str
+) -> TrainingSet:
+    """One training set in memory for all training processes of a node.
+
+    The first process of each node builds the set and writes its arrays to a temporary folder, which all map into
+    memory. The folder is removed as soon as they have; the memory lives until the last process ends.
+
+    Args:
+        build: makes the training set; called by the first process of each node.
+        gather: collective call that returns the values of all processes.
+        local_rank: number of this process on its node.
+        node: name of this process's node.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="training-set-")) if local_rank == 0 else None
+    try:
+        offer = None
+        if folder is not None:
+            built = build()
+            built.images.save(folder)
+            offer = (node, folder, built.category_ids, built.category_names, built.tail)
+            del built
+        _, where, category_ids, names, tail = next(o for o in gather(offer) if o is not None and o[0] == node)
+        shared = TrainingSet(PackedImages.load(where), category_ids, names, tail)
+        gather(None)  # all have mapped the files: they can go
+        return shared
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def data_order(images: PackedImages, training: Training, seed: int) -> DataOrder:
+    """The order in which a training sees ``images``: repeat factors, shuffling, orientation of batches."""
+    factors = repeat_factors(
+        images.positives, images.positives_offsets, images.category_count, training.repeat_factor_threshold
+    )
+    if len(factors) != len(images):
+        raise AssertionError(f"{len(factors)} repeat factors for {len(images)} images")
+    landscape = images.sizes[:, 1] > images.sizes[:, 0] if training.aspect_grouping else None
+    return DataOrder(factors, seed, landscape, training.images_per_batch)
+
+
+class _Positions(Sampler[list[int]]):
+    """Positions of the micro-batches of one process from one iteration to another."""
+
+    def __init__(self, first: int, last: int, images_per_batch: int, share: Share) -> None:
+        self.arguments = (first, last, images_per_batch, share.images_per_step, share.rank, share.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return rank_batches(*self.arguments)
+
+
+WORKER_GRACE_SECONDS = 60
+"""A loader worker that is told to end does so after this long at the latest."""
+
+
+def _end_later(_number: int, _frame: FrameType | None) -> None:
+    signal.alarm(WORKER_GRACE_SECONDS)
+
+
+def _start_worker(_worker: int) -> None:
+    # Slurm and Ctrl-C signal all processes of a job. The training process then wants to finish its iteration and save,
+    # for which it needs its workers; it ends them itself. The alarm ends those that it could not.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
+    torch.set_num_threads(1)
+
+
+def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return samples
+
+
+def training_batches(
+    images: PackedImages,
+    training: Training,
+    seed: int,
+    max_unreadable_images: int,
+    first_iteration: int,
+    last_iteration: int,
+    share: Share,
+) -> Iterator[list[dict[str, Any]]]:
+    """Micro-batches of one process, from ``first_iteration`` up to ``last_iteration`` (not included).
+
+    What comes out at an iteration does not depend on where the iteration started, nor on the number of workers, nor
+    (all processes taken together) on the number of processes.
+
+    Args:
+        images: packed training images.
+        training: the model's training settings.
+        seed: seed of the training.
+        max_unreadable_images: see :class:`pipeline_steps.data.mapper.TrainingSamples`.
+        first_iteration, last_iteration: range of iterations.
+        share: this process's part.
+    """
+    mapper = TrainingMapper(images, training.augmentation, training.mask_format, seed)
+    samples = TrainingSamples(mapper, data_order(images, training, seed), max_unreadable_images)
+    workers = training.loader_workers
+    loader = DataLoader(
+        samples,
+        batch_sampler=_Positions(first_iteration, last_iteration, training.images_per_batch, share),
+        num_workers=workers,
+        collate_fn=_as_list,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
+        # Forked workers share the packed arrays with this process.
+        multiprocessing_context="fork" if workers else None,
+        # A generator of its own: the loader must not advance torch's global random state.
+        generator=torch.Generator(),
+    )
+    return iter(loader)

@@ -1,0 +1,125 @@
+"""The processes of a training: started by torchrun on one node or several, or a single one without it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline_steps.common.errors import EXIT_USER_ERROR, UserError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of the training.
+
+    Attributes:
+        rank: number of this process, 0-based.
+        world_size: number of processes; each has one GPU, or a share of the CPU.
+        local_rank: number of this process on its node.
+        device: where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and progress lines."""
+        return self.rank == 0
+
+    @property
+    def node(self) -> str:
+        """Name of this process's node, different for every node of the job."""
+        return os.environ.get("GROUP_RANK", "0") + "-" + socket.gethostname()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Values of all processes, in the order of their ranks. Collective."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, function: Callable[[], Value]) -> Value:
+        """What ``function`` returns in the main process, for all processes. Collective.
+
+        Raises:
+            UserError: as ``function`` does; the other processes then leave without repeating the message.
+        """
+        value, message = None, None
+        if self.is_main:
+            try:
+                value = function()
+            except UserError as error:
+                message = str(error)
+        value, message = self.gather((value, message))[0]
+        if message is not None:
+            if self.is_main:
+                raise UserError(message)
+            raise SystemExit(EXIT_USER_ERROR)
+        return value  # type: ignore[return-value]
+
+    def add(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Sum of a tensor over all processes, in place. Collective."""
+        if self.world_size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """``model`` with gradients averaged over all processes; as it is for a single process."""
+        if self.world_size == 1:
+            return model
+        # Batch statistics are synchronised by SyncBN or frozen; there is nothing to broadcast before every step.
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _device(choice: str, local_rank: int) -> torch.device:
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise UserError("compute.device is 'cuda', but there is no usable GPU: check the driver, or choose 'cpu'")
+    if choice == "cpu" or not available:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this node has no GPU: {torch.cuda.device_count()} visible; start one process for "
+            "each GPU (torchrun --nproc_per_node)"
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def processes(device_choice: str = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
+    """Join the process group that torchrun's environment variables describe, for the length of the block.
+
+    Args:
+        device_choice: ``auto``, ``cpu`` or ``cuda``.
+        timeout_minutes: how long to wait for another process, e.g. for one that packs the training set.
+    """
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = _device(device_choice, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size == 1:
+        yield Processes(0, 1, 0, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    try:
+        yield Processes(rank, world_size, local_rank, device)
+    finally:
+        dist.destroy_process_group()

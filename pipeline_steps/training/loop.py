@@ -1,0 +1,288 @@
+"""The training loop.
+
+Glossary: B images of one batch over all processes; *iteration* one optimizer step on B images; *step* one forward and
+backward pass of a part of the batch (gradient accumulation).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.recipe.training import Training
+from pipeline_steps.training.distributed import Processes
+from pipeline_steps.training.metrics import Averages, Report, peak_memory_mb
+from pipeline_steps.training.optimizer import build_optimizer
+from pipeline_steps.training.randomness import random_state, restore_random_state
+from pipeline_steps.training.schedule import BatchSplit, iteration_count, learning_rate
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Samples = list[dict[str, Any]]
+
+
+@dataclass
+class Events:
+    """What the processes have to agree on after an iteration: summed over all of them."""
+
+    not_finite: int = 0
+    newly_unreadable: int = 0
+    stop: int = 0
+
+
+class Trainer:
+    """Trains a detector; knows nothing of files but what ``report`` and ``save`` do.
+
+    The model is called with a list of samples and returns a dict of scalar losses, whose sum is minimised.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        training: Training,
+        split: BatchSplit,
+        processes: Processes,
+        max_unreadable_images: int = 0,
+    ) -> None:
+        """
+        Args:
+            model: detector in training mode, on the device of ``processes``.
+            training: settings.
+            split: how a batch is worked off.
+            processes: this process among all.
+            max_unreadable_images: more unreadable images stop the training.
+        """
+        self.model = model
+        self.training = training
+        self.split = split
+        self.processes = processes
+        self.max_unreadable_images = max_unreadable_images
+        self.iterations = iteration_count(training.schedule, training.images_per_batch)
+        self.iteration = 0
+        """Iterations done."""
+        self.seconds = 0.0
+        """Time spent in iterations, earlier runs included."""
+        self.unreadable: dict[str, str] = {}
+        """Unreadable images so far and why, over all processes."""
+        self.averages = Averages()
+        self.optimizer = build_optimizer(model, training.schedule)
+        device = processes.device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=training.precision == "fp16")
+        dtype = PRECISIONS.get(training.precision)
+        self._autocast = torch.autocast(device, dtype) if dtype else nullcontext()
+        self._parallel = processes.wrap(model)
+
+    @property
+    def images_seen(self) -> int:
+        """Images trained on so far."""
+        return self.iteration * self.training.images_per_batch
+
+    # ---- saving and resuming ----------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`load_state` needs to go on exactly here, as plain values and tensors. Collective.
+
+        The position in the data follows from the iteration; the order and the augmentation from seed and position.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "unreadable": dict(self.unreadable),
+            "averages": dict(self.averages.state),
+            "random": self.processes.gather(random_state(self.processes.device)),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken, with the same or another number of processes."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.unreadable = dict(state["unreadable"])
+        self.averages = Averages(state["averages"])
+        if self.processes.rank < len(state["random"]):
+            restore_random_state(state["random"][self.processes.rank], self.processes.device)
+
+    def check_finite(self) -> None:
+        """Refuse to save weights that are not finite: a checkpoint of them could never be resumed.
+
+        Raises:
+            UserError: naming the first such parameter.
+        """
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise UserError(
+                    f"{name} is not finite after iteration {self.iteration}: nothing was saved; lower "
+                    "training.schedule.learning_rate or set clip_gradient_norm, and go on from the last checkpoint"
+                )
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        batches: Iterator[Samples],
+        report: Report | None,
+        save: Callable[[], None],
+        stop_wanted: Callable[[], bool],
+        iteration_seconds: Callable[[float], None] = lambda _: None,
+    ) -> bool:
+        """Train to the end, or until some process wants to stop; a checkpoint has then been saved.
+
+        Args:
+            batches: this process's micro-batches from the present iteration on.
+            report: writes metrics; None in all processes but the main one.
+            save: saves a checkpoint; called in all processes at the same iteration.
+            stop_wanted: whether this process wants to stop.
+            iteration_seconds: told the time of every iteration.
+
+        Returns:
+            Whether the training is complete.
+
+        Raises:
+            UserError: a loss is not finite, too many images are unreadable, or the memory does not suffice.
+        """
+        self.model.train()
+        every = self.training.images_per_batch
+        with EventStorage(self.iteration) as storage:
+            while self.iteration < self.iterations:
+                start = time.monotonic()
+                stop = self._iterate(batches, storage, stop_wanted)
+                storage.step()
+                self.iteration += 1
+                took = time.monotonic() - start
+                self.seconds += took
+                iteration_seconds(took)
+                complete = self.iteration == self.iterations
+                if self._due(self.training.log_images, every) or complete or self.iteration == 1:
+                    self._report(report)
+                if complete:
+                    break
+                if stop or self._due(self.training.checkpoint_images, every):
+                    save()
+                if stop:
+                    return False
+        return True
+
+    def _due(self, interval: int, batch: int) -> bool:
+        """Whether the batch just trained on crossed a multiple of ``interval`` images."""
+        return self.images_seen // interval > (self.images_seen - batch) // interval
+
+    def _iterate(self, batches: Iterator[Samples], storage: EventStorage, stop_wanted: Callable[[], bool]) -> bool:
+        """One optimizer step; returns whether to stop."""
+        rate = learning_rate(self.training.schedule, self.training.images_per_batch, self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, float] = {}
+        culprits: list[str] = []
+        unreadable: dict[str, str] = {}
+        for step in range(self.split.steps):
+            samples = next(batches)
+            for sample in samples:
+                unreadable |= {path: why for path, why in sample.get("unreadable", ()) if path not in self.unreadable}
+            if not all("image" in sample for sample in samples):
+                self.unreadable |= unreadable
+                raise self._too_many_unreadable()
+            of_step = self._forward_backward(samples, last=step + 1 == self.split.steps)
+            if not math.isfinite(sum(of_step.values())):
+                culprits += [f"{sample['file_name']} (id {sample['image_id']})" for sample in samples]
+            losses = {name: losses.get(name, 0.0) + value / self.split.steps for name, value in of_step.items()}
+        events = self._agree(Events(len(culprits), len(unreadable), int(stop_wanted())))
+        if events.newly_unreadable:
+            self._note_unreadable(unreadable)
+        if events.not_finite:
+            raise self._not_finite(losses, culprits, rate)
+        norm = self._update()
+        if norm is not None and math.isfinite(norm):  # the scaler of fp16 probes scales that overflow
+            losses["gradient_norm"] = norm
+        self.averages.add({**losses, "learning_rate": rate})
+        current = {name: value for name, (value, iteration) in storage.latest().items() if iteration == storage.iter}
+        self.averages.add(current)
+        return bool(events.stop)
+
+    def _forward_backward(self, samples: Samples, last: bool) -> dict[str, float]:
+        """Add this step's share of the gradient; returns its losses."""
+        # Gradients are summed over processes once per iteration, in the last step.
+        waiting = nullcontext() if last or self._parallel is self.model else self._parallel.no_sync()
+        with waiting:
+            with self._autocast:
+                losses = self._parallel(samples)
+            self.scaler.scale(sum(losses.values()) / self.split.steps).backward()
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
+        return dict(zip(losses, values, strict=True))
+
+    def _agree(self, mine: Events) -> Events:
+        if self.processes.world_size == 1:
+            return mine
+        numbers = torch.tensor([mine.not_finite, mine.newly_unreadable, mine.stop], device=self.processes.device)
+        return Events(*self.processes.add(numbers).tolist())
+
+    def _update(self) -> float | None:
+        """Clip and step; returns the gradient's norm if it was needed."""
+        norm = None
+        limit = self.training.schedule.clip_gradient_norm
+        if limit:
+            self.scaler.unscale_(self.optimizer)
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+            if not math.isfinite(norm) and not self.scaler.is_enabled():
+                raise UserError(
+                    f"the gradient is not finite in iteration {self.iteration + 1} although the losses are; no update "
+                    "was made. Lower training.schedule.learning_rate, or train in fp32"
+                )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return norm
+
+    def _report(self, report: Report | None) -> None:
+        names = sorted(name for name in self.averages.state if name.startswith("loss_"))
+        mine = self.averages.take()
+        means = torch.tensor([mine[name] for name in names], dtype=torch.float64 if self._on_cpu else torch.float32)
+        means = self.processes.add(means.to(self.processes.device)) / self.processes.world_size
+        if report is not None:
+            values = mine | dict(zip(names, means.tolist(), strict=True))
+            report.write(self.iteration, self.images_seen, values, peak_memory_mb(self.processes.device))
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.processes.device.type == "cpu"
+
+    # ---- what can go wrong ------------------------------------------------------------------------------------------
+
+    def _note_unreadable(self, mine: dict[str, str]) -> None:
+        for unreadable in self.processes.gather(mine):
+            for path, reason in unreadable.items():
+                if path not in self.unreadable:
+                    self.unreadable[path] = reason
+                    log.warning("unreadable image %d, skipped: %s (%s)", len(self.unreadable), path, reason)
+        if len(self.unreadable) > self.max_unreadable_images:
+            raise self._too_many_unreadable()
+
+    def _too_many_unreadable(self) -> UserError:
+        named = listing((f"{path}: {reason}" for path, reason in self.unreadable.items()), 12)
+        return UserError(
+            f"{len(self.unreadable)} images cannot be read, {self.max_unreadable_images} are allowed "
+            f"(data.max_unreadable_images): {named}. Download them again"
+        )
+
+    def _not_finite(self, losses: dict[str, float], culprits: list[str], rate: float) -> UserError:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        where = f"images: {listing(culprits, 16)}" if culprits else "the images are named by another process"
+        return UserError(
+            f"a loss is not finite in iteration {self.iteration + 1}: {values}; {where}; learning rate {rate:.3g}. No "
+            "update was made. Look at these images and their annotations, or lower training.schedule.learning_rate"
+        )

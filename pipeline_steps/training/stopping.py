@@ -1,0 +1,57 @@
+"""Stopping in good order: signals and the time budget."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_START = time.monotonic()
+"""When this process came to import the training code, a few seconds after it started."""
+
+
+class StopRequest:
+    """Whether the training should save and stop after the present iteration.
+
+    Reasons are a signal (SIGTERM and SIGUSR1 from a cluster, SIGINT from a keyboard; a second SIGINT interrupts at
+    once) or a time budget. From the budget, counted from the start of the process, the time is kept back that saving
+    takes: two minutes or a tenth of the budget, whichever is less, and twice the longest checkpoint and iteration seen.
+    """
+
+    def __init__(self, stop_before_minutes: float | None = None, start: float = _START) -> None:
+        self.reason = ""
+        self.slowest_iteration = 0.0
+        self.slowest_checkpoint = 0.0
+        self._start = start
+        self._budget = None if stop_before_minutes is None else stop_before_minutes * 60
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.reason:
+            raise KeyboardInterrupt
+        self.reason = f"received {signal.Signals(number).name}"
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Handle the signals inside the block."""
+        previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def seconds_left(self) -> float:
+        """Seconds until a checkpoint has to be begun; infinite without a budget."""
+        if self._budget is None:
+            return float("inf")
+        kept_back = min(120.0, 0.1 * self._budget) + 2 * (self.slowest_checkpoint + self.slowest_iteration)
+        return self._budget - kept_back - (time.monotonic() - self._start)
+
+    def wanted(self) -> bool:
+        """Whether to stop now; ``reason`` then says why."""
+        if not self.reason and self.seconds_left() <= 0:
+            self.reason = f"time budget of {self._budget / 60:g} minutes"  # type: ignore[operator]
+        return bool(self.reason)
