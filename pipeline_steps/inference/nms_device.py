@@ -1,11 +1,11 @@
 """Lazy NMS with tensor operations, for scores that live on a GPU (it runs on a CPU, too, where the tests check it).
 
 Greedy NMS of a chunk of candidates, best first, is the unique fixed point of
-``keep[j] = alive[j] and not any(keep[i] and suppresses[i, j] for i < j)``: starting from ``alive``, each round settles at
-least one more candidate of every chain of suppressions, so a few rounds suffice.
+``keep[j] = alive[j] and not any(keep[i] and suppresses[i, j] for i < j)``: starting from ``alive``, each round settles
+at least one more candidate of every chain of suppressions, so a few rounds suffice.
 
-A GPU kernel may round an IoU differently from a sequence of tensor operations. Pairs whose IoU is within ``GUARD`` of the
-threshold are therefore decided by torchvision's own nms kernel, so that the result is what detectron2 computes on
+A GPU kernel may round an IoU differently from a sequence of tensor operations. Pairs whose IoU is within ``GUARD`` of
+the threshold are therefore decided by torchvision's own nms kernel, so that the result is what detectron2 computes on
 the same device.
 
 Symbols: C categories, n candidates of a chunk, k kept.
@@ -45,7 +45,7 @@ class TooManyCloseCalls(Exception):
 
 
 def suppression_matrix(better: Tensor, worse: Tensor, same_category: Tensor, threshold: float) -> Tensor:
-    """bool[a, b]: box a of ``better`` suppresses box b of ``worse``, decided as torchvision's nms on this device decides.
+    """bool[a, b]: box a of ``better`` suppresses box b of ``worse``, as torchvision's nms on this device decides.
 
     Raises:
         TooManyCloseCalls: more than ``CLOSE_CALLS`` pairs of one category have an IoU at the threshold.

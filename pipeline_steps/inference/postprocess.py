@@ -1,19 +1,19 @@
 """Box post-processing: the best detections of an image after per-category NMS, found without looking at all of them.
 
 With 1,230 sigmoid scores for each of 1,000 proposals and the report's score threshold of 0.0 (section 4.1), all 1.23
-million pairs are candidates, but the 300 detections that are kept lie among the few thousand best. NMS is greedy from the
-best score down, so a detection depends on better ones only: candidates are taken in chunks of descending score
+million pairs are candidates, but the 300 detections that are kept lie among the few thousand best. NMS is greedy from
+the best score down, so a detection depends on better ones only: candidates are taken in chunks of descending score
 until ``top_k`` are kept. Nothing below the last chunk is sorted, decoded, clipped or compared.
 
 The result is that of detectron2's ``fast_rcnn_inference_single_image``, to the last bit, for any input:
 
-- A row (proposal) with a NaN or infinite score or box is left out, and ``proposal_index`` counts the rows that are left,
-  as detectron2's does. Background scores are no input here, so a row is not left out for its background score.
-- Candidates score > ``score_threshold``, compared in float32; boxes are clipped to the image.
-- Up to 1,000 candidates (CPU; 25,000 on a GPU), torchvision separates categories by adding an offset to the boxes, which
-  rounds them. That path is torchvision's own code here, too. Above, NMS is per category on the exact boxes.
-- Ties: score descending, then ascending flat index (proposal * C + category). torchvision uses this rule inside NMS, but
-  its last sort above 1,000 candidates is not stable, so detectron2's own order of equal scores is arbitrary.
+- A row (proposal) with a NaN or infinite score or box is left out, and ``proposal_index`` counts the rows that are
+  left, as detectron2's does. Background scores are no input here, so they leave no row out.
+- Candidates are scores > ``score_threshold``, compared in float32; boxes are clipped to the image.
+- Up to 1,000 candidates (CPU; 25,000 on a GPU), torchvision separates categories by adding an offset to the boxes,
+  which rounds them. That path is torchvision's own code here, too. Above, NMS is per category on the exact boxes.
+- Ties: score descending, then ascending flat index (proposal * C + category). torchvision uses this rule inside NMS,
+  but its last sort above 1,000 candidates is not stable, so detectron2's own order of equal scores is arbitrary.
 
 Symbols: R proposals, C categories, n candidates, k detections.
 """
@@ -22,27 +22,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from math import gcd
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from pipeline_steps.inference.lazy_nms import KeptDetections, select_lazily, split_index
 from pipeline_steps.inference.nms_device import TooManyCloseCalls, select_lazily_on_device
-from pipeline_steps.inference.nms_kernels import all_finite, count_above, find_between, keep_greedily
+from pipeline_steps.inference.nms_kernels import all_finite, count_above
 
 OFFSET_NMS_CANDIDATES = {"cpu": 1000, "cuda": 25_000}
-"""Up to this many candidates torchvision's batched_nms separates categories by an offset (``_is_offset_nms`` there)."""
-
-FIRST_CHUNK = 2048
-"""Candidates looked at first; each further chunk is three times all before."""
+"""Up to this many candidates torchvision's batched_nms separates categories by an offset; a test notices if that changes."""
 
 MERGE_SCORE_THRESHOLD = 1e-8
 """detectron2's test-time augmentation merges detections with a score above this."""
-
-_SAMPLE = 16384
 
 BoxesOf = Callable[[Tensor, Tensor], Tensor]
 """(proposals LongTensor[n], categories LongTensor[n]) -> their boxes float32[n, 4], clipped to the image."""
@@ -94,7 +89,7 @@ def select_detections(
         ValueError: shapes that do not fit.
     """
     boxes, scores = boxes.detach().float(), scores.detach().float()
-    rows, categories = _check_shapes(boxes, scores, "boxes")
+    rows = _check_shapes(boxes, scores, "boxes")
     if not (_is_finite(boxes) and _is_finite(scores)):
         valid = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         boxes, scores = boxes[valid], scores[valid]
@@ -113,7 +108,7 @@ def select_detections(
 def select_detections_from_deltas(
     deltas: Tensor,
     proposals: Tensor,
-    transform: Any,
+    decode: Callable[[Tensor, Tensor], Tensor],
     scores: Tensor,
     image_size: tuple[int, int],
     score_threshold: float,
@@ -125,20 +120,21 @@ def select_detections_from_deltas(
     Args:
         deltas: float32[R, 4] or float32[R, C * 4], predicted box regression.
         proposals: float32[R, 4].
-        transform: detectron2 ``Box2BoxTransform`` (``apply_deltas``) that decodes.
+        decode: (deltas[n, 4 or C * 4], proposals[n, 4]) -> boxes float32[n, 4 or C * 4], such as ``LvisRCNN.decode``;
+            each row and category by itself.
         scores, image_size, score_threshold, nms_threshold, top_k: as in :func:`select_detections`.
     """
     deltas, proposals, scores = deltas.detach().float(), proposals.detach().float(), scores.detach().float()
-    rows, _ = _check_shapes(deltas, scores, "deltas")
+    rows = _check_shapes(deltas, scores, "deltas")
     if not (_decodes_to_finite(deltas) and _decodes_to_finite(proposals) and _is_finite(scores)):
-        boxes = transform.apply_deltas(deltas, proposals)
+        boxes = decode(deltas, proposals)
         return select_detections(boxes, scores, image_size, score_threshold, nms_threshold, top_k)
     by_category = deltas.reshape(rows, deltas.shape[1] // 4, 4)
     specific = by_category.shape[1] > 1
 
     def boxes_of(index: Tensor, category: Tensor) -> Tensor:
         chosen = by_category[index, category] if specific else by_category[index, 0]
-        return clip_boxes(transform.apply_deltas(chosen, proposals[index]), image_size)
+        return clip_boxes(decode(chosen, proposals[index]), image_size)
 
     return _select(boxes_of, scores, score_threshold, nms_threshold, top_k)
 
@@ -174,19 +170,18 @@ def merge_detections(
         keep = keep[:top_k] if top_k >= 0 else keep
     else:
         order = torch.sort(scores, descending=True, stable=True).indices
-        kept = _Kept(len(order) if top_k < 0 else min(top_k, len(order)), category_count)
+        kept = KeptDetections(len(order) if top_k < 0 else min(top_k, len(order)), category_count)
         kept.extend(boxes[order], categories[order], nms_threshold)
         keep = order[torch.from_numpy(kept.position[: kept.count])]
     return Detections(boxes[keep], scores[keep], categories[keep], candidates[keep])
 
 
-def _check_shapes(boxes: Tensor, scores: Tensor, what: str) -> tuple[int, int]:
+def _check_shapes(boxes: Tensor, scores: Tensor, what: str) -> int:
     if scores.ndim != 2 or boxes.ndim != 2 or len(boxes) != len(scores):
         raise ValueError(f"{what}[R, 4 or C * 4] and scores[R, C] expected, got {boxes.shape} and {scores.shape}")
-    rows, categories = scores.shape
-    if boxes.shape[1] not in (4, 4 * categories):
-        raise ValueError(f"{what} have {boxes.shape[1]} columns, neither 4 nor 4 * {categories}")
-    return rows, categories
+    if boxes.shape[1] not in (4, 4 * scores.shape[1]):
+        raise ValueError(f"{what} have {boxes.shape[1]} columns, neither 4 nor 4 * {scores.shape[1]}")
+    return len(boxes)
 
 
 def _is_finite(values: Tensor) -> bool:
@@ -227,94 +222,15 @@ def _select(boxes_of: BoxesOf, scores: Tensor, score_threshold: float, nms_thres
         count = int((flat > score_threshold).sum())
     if count > _offset_nms_limit(flat):
         if flat.device.type == "cpu":
-            return _select_lazily(boxes_of, flat, categories, count, threshold, nms_threshold, top_k)
+            return Detections(*select_lazily(boxes_of, flat, categories, count, threshold, nms_threshold, top_k))
         if top_k >= 0:
             with suppress(TooManyCloseCalls):
                 return Detections(
                     *select_lazily_on_device(boxes_of, flat, categories, score_threshold, nms_threshold, top_k)
                 )
     index = torch.nonzero(flat > score_threshold)[:, 0]
-    proposals, category = _split(index, categories)
+    proposals, category = split_index(index, categories)
     boxes, chosen = boxes_of(proposals, category), flat[index]
     keep = _batched_nms(boxes, chosen, category, nms_threshold)
     keep = keep[:top_k] if top_k >= 0 else keep
     return Detections(boxes[keep], chosen[keep], category[keep], proposals[keep])
-
-
-def _split(index: Tensor, categories: int) -> tuple[Tensor, Tensor]:
-    """Proposal and category of flat indices."""
-    proposals = torch.div(index, categories, rounding_mode="floor")
-    return proposals, index - proposals * categories
-
-
-class _Kept:
-    """The detections that greedy NMS has kept so far."""
-
-    def __init__(self, capacity: int, categories: int) -> None:
-        self.boxes = np.empty((capacity, 4), np.float32)
-        self.position = np.empty(capacity, np.int64)
-        self.count = 0
-        self._previous = np.empty(capacity, np.int64)
-        self._last = np.full(categories, -1, np.int64)
-
-    @property
-    def full(self) -> bool:
-        return self.count == len(self.position)
-
-    def extend(self, boxes: Tensor, categories: Tensor, threshold: float) -> slice:
-        """Go on with further candidates in order of rank; returns the slice of those that were kept."""
-        before = self.count
-        self.count = keep_greedily(
-            boxes.contiguous().numpy(),
-            categories.contiguous().numpy(),
-            float(threshold),
-            self.boxes,
-            self._previous,
-            self.position,
-            self._last,
-            before,
-        )
-        return slice(before, self.count)
-
-
-def _select_lazily(
-    boxes_of: BoxesOf,
-    flat: Tensor,
-    categories: int,
-    count: int,
-    threshold: np.float32,
-    nms_threshold: float,
-    top_k: int,
-) -> Detections:
-    """Lazy NMS on the CPU: ``count`` candidates score above ``threshold``."""
-    values = flat.numpy()
-    sample = _sample(values, categories)
-    kept = _Kept(count if top_k < 0 else min(top_k, count), categories)
-    found_index = []
-    seen, wanted, high = 0, FIRST_CHUNK if top_k >= 0 else count, np.float32(np.inf)
-    while not kept.full and seen < count:
-        low = np.float32(-np.inf)
-        rank = wanted * len(sample) // len(values)
-        if wanted < count and rank < len(sample):
-            low = np.partition(sample, len(sample) - 1 - rank)[len(sample) - 1 - rank]
-        last = low <= threshold
-        found = find_between(values, threshold if last else low, high, not last)
-        found = found[np.argsort(-values[found], kind="stable")]
-        proposals, category = _split(torch.from_numpy(found), categories)
-        keep = kept.extend(boxes_of(proposals, category), category, nms_threshold)
-        found_index.append(found[kept.position[keep]])
-        seen, wanted, high = seen + len(found), 4 * wanted, low
-    index = torch.from_numpy(np.concatenate(found_index)) if found_index else torch.zeros(0, dtype=torch.long)
-    proposals, category = _split(index, categories)
-    return Detections(torch.from_numpy(kept.boxes[: kept.count].copy()), flat[index], category, proposals)
-
-
-def _sample(values: np.ndarray, categories: int) -> np.ndarray:
-    """About 16,000 of the scores, evenly over proposals and categories: from them the chunks' bounds are guessed.
-
-    The guess decides the speed, never the result.
-    """
-    stride = max(1, len(values) // _SAMPLE)
-    while gcd(stride, categories) > 1:
-        stride += 1
-    return values[::stride]

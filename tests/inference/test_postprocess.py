@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import boxes as torchvision_boxes
 
-from pipeline_steps.inference import postprocess
+from pipeline_steps.inference import lazy_nms, postprocess
 from pipeline_steps.inference.nms_device import (
     TooManyCloseCalls,
     keep_greedily_by_rounds,
@@ -64,7 +64,7 @@ def make_scores(generator: np.random.Generator, rows: int, categories: int, leve
 @pytest.mark.parametrize("first_chunk", [16, 2048])
 @pytest.mark.parametrize("score_threshold", [0.0, 0.05, 0.9, 1.0])
 def test_equals_detectron2_on_random_input(specific, first_chunk, score_threshold, monkeypatch):
-    monkeypatch.setattr(postprocess, "FIRST_CHUNK", first_chunk)
+    monkeypatch.setattr(lazy_nms, "FIRST_CHUNK", first_chunk)
     generator = np.random.default_rng(0)
     for top_k in (300, 1, 0, 20, -1):
         boxes = make_boxes(generator, 150, 40 if specific else 1, 0)
@@ -98,7 +98,7 @@ def test_equals_detectron2_on_any_input(
         target[row, column] = float(generator.choice([np.nan, np.inf, -np.inf]))
     arguments = (boxes, scores, (100, 120), score_threshold, nms_threshold, top_k)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postprocess, "FIRST_CHUNK", first_chunk)
+        patch.setattr(lazy_nms, "FIRST_CHUNK", first_chunk)
         assert_same(select_detections(*arguments), reference(*arguments))
 
 
@@ -130,7 +130,7 @@ ADVERSARIAL = {
 @pytest.mark.parametrize("case", ADVERSARIAL)
 @pytest.mark.parametrize("first_chunk", [50, 2048])
 def test_equals_detectron2_on_adversarial_input(case, first_chunk, monkeypatch):
-    monkeypatch.setattr(postprocess, "FIRST_CHUNK", first_chunk)
+    monkeypatch.setattr(lazy_nms, "FIRST_CHUNK", first_chunk)
     boxes, scores = ADVERSARIAL[case](np.random.default_rng(1))
     for threshold in (0.0, 0.5, -1.0):
         for top_k in (300, -1, 5):
@@ -157,7 +157,7 @@ def test_input_is_not_changed_and_may_be_a_slice():
 
 @pytest.mark.parametrize(("boxes", "scores"), [((5, 8), (5, 3)), ((5, 4), (6, 3)), ((5, 4), (5,))])
 def test_shapes_that_do_not_fit_are_refused(boxes, scores):
-    with pytest.raises(ValueError, match="expected|neither"):
+    with pytest.raises(ValueError, match=r"expected|neither"):
         select_detections(torch.zeros(boxes), torch.zeros(scores), (10, 10), 0.0, 0.5, 10)
 
 
@@ -169,7 +169,7 @@ def test_decoding_candidates_only_equals_decoding_everything(specific, broken):
     if broken is not None:
         deltas[3, 1] = broken
     proposals, scores = make_boxes(generator, 120, 1, 0), make_scores(generator, 120, 40, 0)
-    ours = select_detections_from_deltas(deltas, proposals, TRANSFORM, scores, (100, 120), 0.0, 0.5, 300)
+    ours = select_detections_from_deltas(deltas, proposals, TRANSFORM.apply_deltas, scores, (100, 120), 0.0, 0.5, 300)
     theirs = reference(TRANSFORM.apply_deltas(deltas, proposals), scores, (100, 120), 0.0, 0.5, 300)
     assert_same(ours, theirs)
 
