@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_USER_ERROR = 2
 """Bad input, configuration or data: the message names the file, the field and the remedy."""
 
@@ -17,8 +19,8 @@ class StoppedEarly(Exception):
     """Work stopped in good order before its end (time budget or signal); running it again continues it."""
 
 
-def listing(items: object, limit: int = 5) -> str:
+def listing(items: Iterable[object], limit: int = 5) -> str:
     """Format the first ``limit`` items of an iterable for a message: ``3, 5, 8 and 12 more``."""
-    values = [str(item) for item in items]  # type: ignore[attr-defined]
+    values = [str(item) for item in items]
     shown = ", ".join(values[:limit])
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"

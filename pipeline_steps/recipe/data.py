@@ -30,7 +30,7 @@ class MiniWorld(Section):
     """Near-synonym hues of each shape: the categories of one shape differ in hue only."""
     objects_per_image: float = Field(6.5, gt=1, le=12)
     """Mean number of objects drawn in an image."""
-    tail_ratio: float = Field(0.94, gt=0.5, lt=1)
+    tail_ratio: float = Field(0.949, gt=0.5, lt=1)
     """Ratio of the probabilities of neighbouring categories by rank in train images: the geometric long tail."""
     val_tail_ratio: float = Field(0.99, gt=0.5, le=1)
     """The same for val and test images: flatter, so that rare categories have val instances to be measured on."""
@@ -110,6 +110,29 @@ class OpenImagesSelection(Section):
     """Leave out images whose metadata says that they are rotated."""
 
 
+class Download(Section):
+    """How the public data are fetched (used when ``data.source`` is ``download``)."""
+
+    sources: str = "config/sources.csv"
+    """Table of sources: addresses, sizes, checksums, licences."""
+    mirrors: dict[str, str] = {}
+    """Beginnings of addresses and what replaces them: another server, or a local folder."""
+    parallel_files: int = Field(3, ge=1, le=16)
+    """Files fetched at once."""
+    parallel_images: int = Field(32, ge=1, le=256)
+    """OpenImages images fetched at once."""
+    retries: int = Field(8, ge=0)
+    """Attempts in a row without progress before a download gives up."""
+    timeout_seconds: float = Field(60.0, gt=0)
+    """Seconds without a byte after which a connection counts as broken."""
+    keep_archives: bool = False
+    """Keep zip archives after unpacking."""
+    max_failed_images: int = Field(50, ge=0)
+    """OpenImages images that may be missing; they are listed and left out of training."""
+    on_this_machine: bool = True
+    """Download where Snakemake runs (a login node) instead of in cluster jobs: compute nodes need no internet."""
+
+
 class Data(Section):
     """Where data come from and how they are read."""
 
@@ -117,6 +140,8 @@ class Data(Section):
     """``download`` fetches the real data; ``mini`` renders the embedded mini world."""
     mini: MiniWorld = MiniWorld()
     """The mini world."""
+    download: Download = Download()
+    """Download."""
     coco_to_lvis: str = "config/categories/coco_to_lvis.csv"
     """Category table COCO -> LVIS; ``{datasets_root}`` is replaced."""
     openimages_to_lvis: str = "config/categories/openimages_to_lvis.csv"

@@ -1,0 +1,88 @@
+"""Unpack zip archives: only the wanted members, nothing outside the folder, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.progress import Progress
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def count_images(folder: Path) -> int:
+    """Number of image files directly in ``folder``; 0 if it does not exist."""
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:
+        return sum(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
+
+
+def _check_member(info: zipfile.ZipInfo, archive: Path) -> None:
+    name = PurePosixPath(info.filename)
+    if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in name.parts[0]:
+        raise UserError(f"{archive}: member {info.filename!r} would be written outside the folder; archive refused")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise UserError(f"{archive}: member {info.filename!r} is a symbolic link; archive refused")
+
+
+def _wanted(infos: Iterable[zipfile.ZipInfo], members: tuple[str, ...]) -> list[zipfile.ZipInfo]:
+    folders = tuple(member for member in members if member.endswith("/"))
+    return [
+        info for info in infos if not info.is_dir() and (info.filename in members or info.filename.startswith(folders))
+    ]
+
+
+def unpack(archive: Path, into: Path, members: tuple[str, ...], images: int | None = None) -> None:
+    """Unpack ``members`` of a zip archive into ``into``; each member appears whole or not at all.
+
+    Args:
+        archive: zip file.
+        into: folder in which the members' relative paths appear.
+        members: files, or folders with a slash at the end.
+        images: number of images that the unpacked folders must hold together.
+
+    Raises:
+        UserError: no zip file, damaged, a member escapes the folder, a member is missing, or the count is wrong.
+    """
+    work = into / f".unpacking-{archive.stem}"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for info in file.infolist():
+                _check_member(info, archive)
+            chosen = _wanted(file.infolist(), members)
+            _require_members(chosen, members, images, archive)
+            progress = Progress(f"unpacking {archive.name}", len(chosen), "files")
+            for info in chosen:
+                file.extract(info, work)
+                progress.advance()
+    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise UserError(f"{archive} is no whole zip archive ({error}): delete it and download it again") from None
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    for member in members:
+        source, target = work / member, into / member
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            shutil.rmtree(target)
+        source.replace(target)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _require_members(
+    chosen: list[zipfile.ZipInfo], members: tuple[str, ...], images: int | None, archive: Path
+) -> None:
+    for member in members:
+        if not any(info.filename == member or info.filename.startswith(member) for info in chosen):
+            raise UserError(f"{archive}: member {member!r} is missing; it is not the expected archive")
+    found = sum(PurePosixPath(info.filename).suffix.lower() in IMAGE_SUFFIXES for info in chosen)
+    if images is not None and found != images:
+        raise UserError(f"{archive}: {found} images instead of {images}; it is not the expected archive")

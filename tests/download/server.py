@@ -1,0 +1,82 @@
+"""A local HTTP server that serves a folder and misbehaves on demand."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class Server:
+    """Serves the files of ``root``; ``faults[path]`` is a list of faults, one used up by each request.
+
+    Faults: a status code; ``"cut"`` ends the connection in the middle; ``"cut-always"`` likewise, for ever;
+    ``"no-ranges"`` ignores ranges; ``"html"`` answers with a page; ``"wrong-range"`` sends from the beginning as 206.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.faults: dict[str, list] = defaultdict(list)
+        self.requests: list[tuple[str, str | None]] = []
+        self.version = "v1"
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    def _next_fault(self, path: str) -> object:
+        faults = self.faults[path]
+        if faults and faults[0] == "cut-always":
+            return "cut"
+        return faults.pop(0) if faults else None
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.lstrip("/")
+        asked = handler.headers.get("Range")
+        self.requests.append((path, asked))
+        fault = self._next_fault(path)
+        if isinstance(fault, int):
+            return self._send(handler, fault, b"no", {})
+        if fault == "html":
+            return self._send(handler, 200, b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"})
+        file = self.root / path
+        if not file.is_file():
+            return self._send(handler, 404, b"no such file", {})
+        content, status = file.read_bytes(), 200
+        headers = {"ETag": f'"{self.version}"', "Content-Type": "application/octet-stream"}
+        current = handler.headers.get("If-Range") in (None, headers["ETag"])
+        if asked and current and fault != "no-ranges":
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                return self._send(handler, 416, b"", {})
+            if fault == "wrong-range":
+                start = 0
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            content, status = content[start:], 206
+        return self._send(handler, status, content, headers, cut=fault == "cut")
+
+    @staticmethod
+    def _send(handler, status: int, content: bytes, headers: dict[str, str], cut: bool = False) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            handler.wfile.flush()
+            handler.close_connection = True
