@@ -12,6 +12,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.sources import mirrored, read_sources
 from pipeline_steps.data.download.transfer import Expected, Patience, fetch, part_of, require_space
 
+ROOT = Path(__file__).parents[2]
 PATIENCE = Patience(retries=3, first_wait=0.01, longest_wait=0.02, timeout=5)
 CONTENT = random.Random(0).randbytes(3_000_000)
 EXPECTED = Expected(len(CONTENT), hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()[:8])
@@ -176,7 +177,7 @@ def test_longest_matching_mirror_wins():
 
 
 def test_table_of_sources_is_complete_and_names_bad_lines(tmp_path):
-    sources = read_sources("config/sources.csv")
+    sources = read_sources(ROOT / "config/sources.csv")
     assert {source.group for source in sources} == {
         "lvis",
         "coco_annotations",
@@ -187,7 +188,7 @@ def test_table_of_sources_is_complete_and_names_bad_lines(tmp_path):
     }
     assert sum(source.images or 0 for source in sources) == 118287 + 5000 + 40670
     assert all(source.licence and source.purpose for source in sources)
-    text = Path("config/sources.csv").read_text()
+    text = (ROOT / "config/sources.csv").read_text()
     (tmp_path / "s.csv").write_text(text.replace("252907541", "many"))
     with pytest.raises(UserError, match=r"s\.csv, line 8: bytes is 'many'"):
         read_sources(tmp_path / "s.csv")

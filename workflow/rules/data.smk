@@ -26,13 +26,15 @@ if not DOWNLOADS:
 
 else:
 
-    localrules:
-        download_lvis,
-        download_coco_annotations,
-        download_coco_images,
-        download_openimages_tables,
-        download_openimages_images,
-        download_weights,
+    if recipe.data.download.on_this_machine:
+
+        localrules:
+            download_lvis,
+            download_coco_annotations,
+            download_coco_images,
+            download_openimages_tables,
+            download_openimages_images,
+            download_weights,
 
     rule download_lvis:
         output:
