@@ -46,7 +46,11 @@ def read_detector_file(name: str) -> CfgNode:
     cfg = lvis_config()
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
-    except (KeyError, ValueError, AssertionError, FileNotFoundError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: _BASE_: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    except (KeyError, ValueError, AssertionError) as error:
         raise UserError(f"{path}: {error.args[0] if error.args else error}") from None
     return cfg
 

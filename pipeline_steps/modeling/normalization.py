@@ -41,8 +41,9 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
             return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        self.num_batches_tracked += 1
         momentum = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
         if momentum is None:  # cumulative average, as in nn.BatchNorm2d
             momentum = 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)

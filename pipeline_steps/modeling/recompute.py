@@ -19,14 +19,15 @@ from torch.utils.checkpoint import checkpoint
 @contextmanager
 def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
     """Without this the second forward pass would count every batch twice in the running statistics."""
-    layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
+    before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
-        layer.track_running_stats = False
+        layer.momentum, layer.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for layer, (momentum, counter) in zip(layers, before):
+            layer.momentum, layer.num_batches_tracked = momentum, counter
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -43,7 +44,9 @@ class _Recomputed:
         trained = self.block.training and any(parameter.requires_grad for parameter in self.block.parameters())
         if not trained:
             return self.forward(x)
-        return checkpoint(self.forward, x, use_reentrant=False, context_fn=partial(_contexts, self.block))
+        return checkpoint(
+            self.forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=partial(_contexts, self.block)
+        )
 
 
 def checkpoint_activations(backbone: nn.Module) -> int:
