@@ -19,7 +19,7 @@ from pipeline_steps.common.files import file_digest
 FORMAT_VERSION = 1
 """Raised when a reader of the previous version would misread the file."""
 
-ROWS_PER_GROUP = 16384
+ROWS_PER_GROUP = 8192
 """A row group is closed by the image that reaches this many rows."""
 
 METADATA_KEY = b"lvis_detections"

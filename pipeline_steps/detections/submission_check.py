@@ -1,0 +1,292 @@
+"""Validating a results file, ours or anyone's: every kind of violation, how often, examples, and what comes of it.
+
+The consequences that are named are those of the official ``lvis`` package (0.5.x), on which the test server runs.
+
+Memory is one piece of the file, 8 bytes per result to find repeated ones, and a number per image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.detections.results_stream import DamagedResults, iter_items, open_results
+from pipeline_steps.detections.rle import measure_masks
+
+IouType = Literal["segm", "bbox"]
+EXAMPLES = 5
+_BATCH = 4096
+
+_IGNORES_MASK = "never matches an object of the image: a false positive"
+
+CONSEQUENCES = {
+    "archive": ("zip archive", "cannot be opened by the server"),
+    "truncated": ("truncated file", "cannot be read: nothing is evaluated"),
+    "syntax": ("not JSON", "cannot be read: nothing is evaluated"),
+    "not_list": ("not a list", "refused: 'results is not a list'"),
+    "empty": ("empty list", "the evaluator stops with IndexError"),
+    "not_object": ("result that is no object", "the evaluator stops with TypeError"),
+    "missing_key": ("missing key", "the evaluator stops with KeyError"),
+    "wrong_type": ("value of the wrong type", "the evaluator stops, or the result counts nowhere"),
+    "unknown_image": ("unknown image id", "the whole file is refused: 'Results do not correspond to current LVIS set'"),
+    "unknown_category": ("unknown category id", "not evaluated, but takes a place under the cap per image"),
+    "nan_score": ("score is NaN", "has no place in the order: cap and precision become arbitrary, without any message"),
+    "infinite_score": ("score is infinite", "ranks before or after all others"),
+    "polygon": ("polygons instead of compressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
+    "uncompressed_rle": ("uncompressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
+    "wrong_size": ("mask size is not the image's", _IGNORES_MASK),
+    "broken_rle": ("RLE whose runs are malformed or do not add up to its size", "decoded to an arbitrary mask"),
+    "empty_mask": ("empty mask", "dropped, after it took a place under the cap per image"),
+    "no_area": ("box without area", "dropped, after it took a place under the cap per image"),
+    "over_cap": ("more results for an image than the cap", "those with the lowest scores are dropped"),
+    "repeated": (
+        "result that occurs twice (image, category, shape)",
+        "the second is a false positive and takes a place",
+    ),
+}
+"""By kind of violation: its name, and what the evaluator does with it."""
+
+NOTES = {
+    "bbox_beside_mask": "results with a bbox beside the mask: areas, and so AP by size, are taken from the boxes",
+    "outside": "boxes that reach out of their image by more than a pixel: accepted as they are",
+}
+"""Legal, but perhaps not meant."""
+
+
+@dataclass
+class ResultsReport:
+    """What was found in a results file."""
+
+    path: Path
+    iou_type: IouType
+    images_expected: int
+    results: int = 0
+    images: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """Number of violations by kind."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """The first examples by kind."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether there is no violation; notes do not count."""
+        return not any(kind in CONSEQUENCES for kind in self.counts)
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Count a violation or note of a kind."""
+        self.counts[kind] += count
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < EXAMPLES:
+            examples.append(example)
+
+    def text(self) -> str:
+        """The report as lines for people."""
+        lines = [
+            f"{self.path}: {self.results:,} results ({self.iou_type}) for {self.images:,} of "
+            f"{self.images_expected:,} images: {'valid' if self.valid else 'INVALID'}"
+        ]
+        for kind, (name, consequence) in CONSEQUENCES.items():
+            if kind in self.counts:
+                lines += [
+                    f"  {name}: {self.counts[kind]:,}",
+                    f"    e.g. {'; '.join(self.examples[kind])}",
+                    f"    evaluator: {consequence}",
+                ]
+        for kind, note in NOTES.items():
+            if kind in self.counts:
+                lines.append(f"  note: {self.counts[kind]:,} {note} (e.g. {self.examples[kind][0]})")
+        return "\n".join(lines)
+
+
+class _Checker:
+    """Checks results one by one; what can be done for many at once is done for a batch."""
+
+    def __init__(self, report: ResultsReport, sizes: Mapping[int, tuple[int, int]], categories: frozenset[int]) -> None:
+        self.report, self.sizes, self.categories = report, sizes, categories
+        self.per_image: Counter[int] = Counter()
+        self.hashes: list[np.ndarray] = []
+        self._hashes = np.zeros(_BATCH, np.int64)
+        self._masks: list[tuple[int, bytes, int]] = []
+
+    def check(self, index: int, item: Any) -> None:
+        """Check the result number ``index``."""
+        report = self.report
+        # Results that cannot be compared get a value of their own: no two of them count as repeated.
+        self._hashes[index % _BATCH] = hash(("result", index))
+        if type(item) is not dict:
+            report.add("not_object", f"result {index} is {item!r:.40}")
+        else:
+            self._check_score(index, item)
+            image_id, category_id = self._whole(index, item, "image_id"), self._whole(index, item, "category_id")
+            size = None
+            if image_id is not None:
+                self.per_image[image_id] += 1
+                size = self.sizes.get(image_id)
+                if size is None:
+                    report.add("unknown_image", f"result {index}: {image_id}")
+            if category_id is not None and category_id not in self.categories:
+                report.add("unknown_category", f"result {index}: {category_id}")
+            shape = (
+                self._check_mask(index, item, size)
+                if report.iou_type == "segm"
+                else _check_box(report, index, item, size)
+            )
+            if shape is not None:
+                self._hashes[index % _BATCH] = hash((image_id, category_id, shape))
+        if index % _BATCH == _BATCH - 1:
+            self.end_batch(_BATCH)
+
+    def _whole(self, index: int, item: dict[str, Any], key: str) -> int | None:
+        value = item.get(key)
+        if type(value) is int:
+            return value
+        if key not in item:
+            self.report.add("missing_key", f"result {index}: {key}")
+        else:
+            self.report.add("wrong_type", f"result {index}: {key} is {value!r:.40}, not a whole number")
+        return None
+
+    def _check_score(self, index: int, item: dict[str, Any]) -> None:
+        score = item.get("score")
+        if type(score) is float or type(score) is int:
+            if score != score:
+                self.report.add("nan_score", f"result {index}")
+            elif math.isinf(score):
+                self.report.add("infinite_score", f"result {index}: {score}")
+        elif "score" not in item:
+            self.report.add("missing_key", f"result {index}: score")
+        else:
+            self.report.add("wrong_type", f"result {index}: score is {score!r:.40}, not a number")
+
+    def _check_mask(self, index: int, item: dict[str, Any], size: tuple[int, int] | None) -> str | None:
+        """The counts, if they can be compared. Runs are checked with the batch."""
+        report = self.report
+        if "bbox" in item:
+            report.add("bbox_beside_mask", f"result {index}")
+        if "segmentation" not in item:
+            report.add("missing_key", f"result {index}: segmentation")
+            return None
+        mask = item["segmentation"]
+        if type(mask) is list:
+            report.add("polygon", f"result {index}")
+            return None
+        if type(mask) is not dict:
+            report.add("wrong_type", f"result {index}: segmentation is {mask!r:.40}, not an object")
+            return None
+        missing = [key for key in ("size", "counts") if key not in mask]
+        if missing:
+            report.add("missing_key", f"result {index}: segmentation.{missing[0]}")
+            return None
+        counts, own = mask["counts"], mask["size"]
+        if type(counts) is list:
+            report.add("uncompressed_rle", f"result {index}")
+            return None
+        if type(counts) is not str:
+            report.add("wrong_type", f"result {index}: segmentation.counts is {counts!r:.40}, not a string")
+            return None
+        if type(own) is not list or len(own) != 2 or any(type(edge) is not int or edge < 1 for edge in own):
+            report.add("wrong_type", f"result {index}: segmentation.size is {own!r:.40}, not [height, width]")
+            return None
+        if size is not None and (own[0] != size[0] or own[1] != size[1]):
+            report.add("wrong_size", f"result {index}: {own}, image {item['image_id']} has {list(size)}")
+        # Characters beyond ASCII become a question mark, which is beyond the alphabet's meaning only by its runs.
+        self._masks.append((index, counts.encode("ascii", "replace") if counts.isascii() else b"\xff", own[0] * own[1]))
+        return counts
+
+    def end_batch(self, length: int) -> None:
+        """Check what waits for the end of a batch of ``length`` results."""
+        self.hashes.append(self._hashes[:length].copy())
+        if not self._masks:
+            return
+        areas, totals = measure_masks([rle for _, rle, _ in self._masks])
+        pixels = np.array([pixels for _, _, pixels in self._masks])
+        for row in np.flatnonzero((totals != pixels) | (areas == 0)).tolist():
+            index = self._masks[row][0]
+            if totals[row] < 0:
+                self.report.add("broken_rle", f"result {index}: malformed")
+            elif totals[row] != pixels[row]:
+                self.report.add("broken_rle", f"result {index}: {totals[row]} pixels instead of {pixels[row]}")
+            else:
+                self.report.add("empty_mask", f"result {index}")
+        self._masks = []
+
+    def finish(self, max_detections: int) -> None:
+        """Check what only the whole file shows."""
+        report = self.report
+        rest = report.results - sum(map(len, self.hashes))
+        if rest:
+            self.end_batch(rest)
+        report.images = sum(image_id in self.sizes for image_id in self.per_image)
+        for image_id, count in self.per_image.items():
+            if count > max_detections:
+                report.add("over_cap", f"image {image_id}: {count}", count - max_detections)
+        hashes = np.concatenate(self.hashes) if self.hashes else np.zeros(0, np.int64)
+        self.hashes = []
+        order = np.argsort(hashes, kind="stable")
+        repeats = np.flatnonzero(np.diff(hashes[order]) == 0)
+        for position in repeats[:EXAMPLES].tolist():
+            report.add("repeated", f"result {order[position + 1]} repeats {order[position]}")
+        if len(repeats) > EXAMPLES:
+            report.counts["repeated"] = len(repeats)
+
+
+def _check_box(
+    report: ResultsReport, index: int, item: dict[str, Any], size: tuple[int, int] | None
+) -> tuple[float, ...] | None:
+    """The box, if it can be compared."""
+    if "bbox" not in item:
+        report.add("missing_key", f"result {index}: bbox")
+        return None
+    box = item["bbox"]
+    numbers = type(box) is list and len(box) == 4 and all(type(edge) in (int, float) for edge in box)
+    if not numbers or not all(map(math.isfinite, box)):
+        report.add("wrong_type", f"result {index}: bbox is {box!r:.60}, not [x, y, width, height]")
+        return None
+    x, y, width, height = box
+    if width <= 0 or height <= 0:
+        report.add("no_area", f"result {index}: {box}")
+    elif size is not None and (x < -1 or y < -1 or x + width > size[1] + 1 or y + height > size[0] + 1):
+        report.add("outside", f"result {index}: {box}")
+    return tuple(box)
+
+
+def check_results(
+    path: str | Path,
+    sizes: Mapping[int, tuple[int, int]],
+    category_ids: Collection[int],
+    iou_type: IouType = "segm",
+    max_detections: int = 300,
+) -> ResultsReport:
+    """Read a whole results file and report what is wrong with it.
+
+    Args:
+        path: JSON file, or a zip archive with one JSON file in it.
+        sizes: (height, width) of every image of the data set by id.
+        category_ids: ids of the data set's categories.
+        iou_type: ``segm`` expects masks, ``bbox`` boxes x, y, width, height.
+        max_detections: the cap per image.
+
+    Raises:
+        UserError: there is no such file. Everything else is in the report.
+    """
+    path = require_file(path, "results file")
+    report = ResultsReport(path, iou_type, len(sizes))
+    checker = _Checker(report, sizes, frozenset(category_ids))
+    try:
+        with open_results(path) as file, without_garbage_collection():
+            for index, item in enumerate(iter_items(file)):
+                report.results = index + 1
+                checker.check(index, item)
+        if not report.results:
+            report.add("empty", "[]")
+    except DamagedResults as damage:
+        report.add(damage.kind, f"the file {damage}")
+    checker.finish(max_detections)
+    return report
