@@ -8,15 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 
-def _rank_in_group(groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """0-based rank of each row within its group by descending score, ties by position, int64[n]."""
-    order = np.lexsort((-scores, groups))  # lexsort is stable: ties stay in file order
+def _first_of_group(groups: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
+    """Whether a row is among the ``cap`` highest scores of its group, bool[n]."""
+    keep = np.ones(len(groups), bool)
+    values, counts = np.unique(groups, return_counts=True)
+    rows = np.flatnonzero(np.isin(groups, values[counts > cap]))  # only crowded groups need sorting
+    order = rows[np.lexsort((-scores[rows], groups[rows]))]  # lexsort is stable: ties stay in file order
     ordered = groups[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
-    lengths = np.diff(np.append(starts, len(ordered)))
-    ranks = np.empty(len(groups), np.int64)
-    ranks[order] = np.arange(len(ordered)) - np.repeat(starts, lengths)
-    return ranks
+    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    keep[order] = ranks < cap
+    return keep
 
 
 def within_image_cap(image_ids: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
@@ -30,7 +32,7 @@ def within_image_cap(image_ids: np.ndarray, scores: np.ndarray, cap: int) -> np.
     Returns:
         bool[n].
     """
-    return _rank_in_group(image_ids, scores) < cap
+    return _first_of_group(image_ids, scores, cap)
 
 
 def within_category_cap(category_ids: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
@@ -47,7 +49,7 @@ def within_category_cap(category_ids: np.ndarray, scores: np.ndarray, cap: int) 
     Returns:
         bool[n].
     """
-    return _rank_in_group(category_ids, scores) < cap
+    return _first_of_group(category_ids, scores, cap)
 
 
 def most_per_image(image_ids: np.ndarray) -> int:
