@@ -100,6 +100,9 @@ class Report(Section):
     """Images drawn in the gallery."""
     gallery_score: float = Field(0.3, ge=0, le=1)
     """Score from which detections are drawn."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    """Rows of the report's tables that this recipe reproduces: table (``table1`` .. ``table5``) -> row -> names of
+    evaluations, i.e. of models or ``ensemble``; several names are runs of one row with different seeds."""
 
 
 class Compute(Section):
