@@ -46,18 +46,15 @@ CONSEQUENCES = {
     "empty_mask": ("empty mask", "dropped, after it took a place under the cap per image"),
     "no_area": ("box without area", "dropped, after it took a place under the cap per image"),
     "over_cap": ("more results for an image than the cap", "those with the lowest scores are dropped"),
-    "repeated": (
-        "result that occurs twice (image, category, shape)",
-        "the second is a false positive and takes a place",
-    ),
 }
 """By kind of violation: its name, and what the evaluator does with it."""
 
 NOTES = {
-    "bbox_beside_mask": "results with a bbox beside the mask: areas, and so AP by size, are taken from the boxes",
-    "outside": "boxes that reach out of their image by more than a pixel: accepted as they are",
+    "repeated": "results repeat another one (image, category, shape): false positives that take a place under the cap",
+    "bbox_beside_mask": "results have a bbox beside the mask: areas, and so AP by size, are taken from the boxes",
+    "outside": "boxes reach out of their image by more than a pixel: accepted as they are",
 }
-"""Legal, but perhaps not meant."""
+"""Legal, but perhaps not meant. A repeat is no violation: small masks of different boxes may come out the same."""
 
 
 @dataclass
@@ -101,7 +98,7 @@ class ResultsReport:
                 ]
         for kind, note in NOTES.items():
             if kind in self.counts:
-                lines.append(f"  note: {self.counts[kind]:,} {note} (e.g. {self.examples[kind][0]})")
+                lines.append(f"  note: {self.counts[kind]:,} {note} (e.g. {'; '.join(self.examples[kind])})")
         return "\n".join(lines)
 
 
@@ -196,8 +193,7 @@ class _Checker:
             return None
         if size is not None and (own[0] != size[0] or own[1] != size[1]):
             report.add("wrong_size", f"result {index}: {own}, image {item['image_id']} has {list(size)}")
-        # Characters beyond ASCII become a question mark, which is beyond the alphabet's meaning only by its runs.
-        self._masks.append((index, counts.encode("ascii", "replace") if counts.isascii() else b"\xff", own[0] * own[1]))
+        self._masks.append((index, counts.encode("utf-8", "surrogatepass"), own[0] * own[1]))
         return counts
 
     def end_batch(self, length: int) -> None:
