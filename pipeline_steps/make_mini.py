@@ -4,7 +4,8 @@
 
 Settings are the recipe's data.mini. The four folders openimages/, coco/, categories/ and lvis/ are made beside the
 final ones and put in place when all are complete; then mini_world.json is written, with the settings and a digest of
-every folder. A run that finds it, with the same settings and undamaged folders, changes nothing. Anything else below
+every folder. A run that finds it, with the same settings and undamaged folders, changes nothing (a new version of the
+generator counts as other settings). Anything else below
 the output (derived/ for example) is left alone.
 """
 
@@ -17,17 +18,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from pipeline_steps.common.atomic import atomic_directory, write_json
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
+from pipeline_steps.data import mini
 from pipeline_steps.data.mini import PARTS, write_world
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe, load_recipe
 
 MANIFEST = "mini_world.json"
-GENERATOR_VERSION = 1
-"""Raised whenever the same settings give other bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,14 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def generator_digest() -> str:
+    """SHA-256 of the generator's source code and the versions of the libraries that its bytes depend on."""
+    digest = hashlib.sha256(f"opencv {cv2.__version__} numpy {np.__version__}".encode())
+    for path in sorted(Path(mini.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def is_complete(output: Path, settings: dict[str, Any]) -> bool:
     """Whether ``output`` holds the world of these settings, undamaged."""
     manifest = output / MANIFEST
@@ -92,7 +103,7 @@ def main(arguments: argparse.Namespace) -> None:
         if path.exists() and not path.is_dir():
             raise UserError(f"--output {output}: {path} is a file; give a folder (it is made if it does not exist)")
     settings = {
-        "generator": GENERATOR_VERSION,
+        "generator": generator_digest(),
         "lvis_version": recipe.lvis_version,
         **recipe.data.mini.model_dump(mode="json"),
     }

@@ -1,6 +1,6 @@
 """Backgrounds: muted floors, walls and fields with noise, and clutter that belongs to no category.
 
-Whole-number arithmetic and OpenCV's bit-exact routines only. Images are int32 ``[S, S, 3]`` RGB while being painted.
+Whole-number arithmetic and OpenCV's bit-exact routines only. Grounds are int32 ``[S, S, 3]``, RGB.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _scribble(rng: np.random.Generator, image: np.ndarray) -> None:
     size = image.shape[0]
     points = rng.integers(-size // 8, size + size // 8, size=(int(rng.integers(2, 5)), 2)).astype(np.int32)
     ink = [int(channel) for channel in _muted(rng, 40, 240)]
-    cv2.polylines(image, [points], False, ink, int(rng.integers(1, 3)), cv2.LINE_8)
+    cv2.polylines(image, [points], False, ink, int(rng.integers(1, 3)), cv2.LINE_AA)
 
 
 def _pebble(rng: np.random.Generator, image: np.ndarray) -> None:
@@ -106,18 +106,18 @@ def _pebble(rng: np.random.Generator, image: np.ndarray) -> None:
     center = rng.integers(0, size, size=2)
     points = np.stack([center[0] + x * radii // 1100, center[1] + y * radii // 1100], axis=1).astype(np.int32)
     paint = _muted(rng, 60, 210)
-    cv2.fillPoly(image, [points + 1], [int(channel) for channel in paint // 2])
-    cv2.fillPoly(image, [points], [int(channel) for channel in paint])
+    cv2.fillPoly(image, [points + 1], [int(channel) for channel in paint // 2], cv2.LINE_AA)
+    cv2.fillPoly(image, [points], [int(channel) for channel in paint], cv2.LINE_AA)
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A background with clutter: int32 ``[size, size, 3]``, 0 to 255, RGB."""
     ground = _GROUNDS[int(rng.integers(len(_GROUNDS)))](rng, size)
     ground = np.clip(ground + _smooth_noise(rng, size, 12, 3) // 14, 0, 255)
-    image = np.ascontiguousarray(ground.astype(np.int32))
+    image = np.ascontiguousarray(ground.astype(np.uint8))
     for _ in range(int(rng.integers(2, 8))):
         (_scribble if chance(rng, 0.4) else _pebble)(rng, image)
-    return image
+    return image.astype(np.int32)
 
 
 def finish(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ MIN_INSIDE = 0.75
 """Share of an object's pixels that lies inside the image."""
 SMALLEST, LARGEST = 0.14, 0.36
 """Sizes of objects as parts of the image's edge: 18 to 46 pixels in 128."""
-TRIES = 24
+TRIES = 30
 TRIES_FOR_CERTAIN = 300
 
 _UNITS = 16 * SUPERSAMPLING  # drawing units per image pixel
@@ -111,7 +111,7 @@ class Layout:
         for other in self.placed:
             grouped = wish.group > 0 and wish.group == other.wish.group
             needed = MIN_VISIBLE_IN_GROUP if grouped or other.wish.group else MIN_VISIBLE
-            reach = (candidate.size + other.size) * (28 if grouped else 40) // 100
+            reach = (candidate.size + other.size) * (28 if grouped else 30) // 100
             dx, dy = x - other.center[0], y - other.center[1]
             if dx * dx + dy * dy < reach * reach:
                 return None

@@ -4,7 +4,7 @@ As in the real files: ids of categories and annotations start at 1; image ids ha
 ``file_name`` has the 2014 form, and some train2017 images were val2014 images then, so that only ``coco_url`` leads to
 the file; v1 has no ``file_name``. ``frequency`` is decided by the train split in all three files, while ``image_count``
 and ``instance_count`` of the val file count the val split (as in the published sample of v0.5 val). The test file has
-no annotations and no verified labels; its counts repeat those of train. ``area`` counts the rasterised polygons' pixels.
+no annotations and no verified labels; its counts repeat those of train. ``area`` counts rasterised pixels.
 """
 
 from __future__ import annotations

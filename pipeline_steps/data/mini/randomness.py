@@ -22,12 +22,15 @@ def chance(rng: np.random.Generator, probability: float) -> bool:
     return bool(rng.random() < probability)
 
 
-def geometric_weights(count: int, ratio: float) -> np.ndarray:
+def geometric_weights(count: int, ratio: float, head: int = 0, bonus: float = 1.0) -> np.ndarray:
     """Cumulative probabilities, float64 ``[count]``, of ranks; each rank's own is ``ratio`` times the one before.
+
+    The first ``head`` ranks are ``bonus`` times as probable again.
 
     Multiplied up one by one instead of with ``**``: the same bits everywhere.
     """
     weights = np.cumprod(np.array([1.0] + [ratio] * (count - 1)))
+    weights[:head] *= bonus
     cumulative = np.cumsum(weights)
     return cumulative / cumulative[-1]
 

@@ -6,7 +6,9 @@ Each round of ranks takes one hue of every shape, so the head holds all shapes a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from pipeline_steps.data.mini.randomness import stream
 from pipeline_steps.data.mini.shapes import EXTRA_SHAPES, SHAPES
@@ -164,16 +166,26 @@ def _mid(number: int) -> str:
     return "/m/0" + "".join(digits[scattered >> shift & 31] for shift in (20, 15, 10, 5, 0))
 
 
+def _shared(settings: MiniWorld, categories: tuple[Category, ...]) -> list[Category]:
+    """The LVIS categories that OpenImages has too: the same share of every shape and of every round of ranks."""
+    shapes, share = settings.shapes, settings.openimages_shared
+    chosen = []
+    for category in categories:
+        # Rounds are counted off in steps of the share; each shape starts at another point of the step.
+        start = Fraction(SHAPES.index(category.shape), shapes) + category.rank // shapes * Fraction(share)
+        if math.floor(start + Fraction(share)) > math.floor(start):
+            chosen.append(category)
+    return chosen or [categories[0]]
+
+
 def _openimages(
     settings: MiniWorld, categories: tuple[Category, ...], extra: tuple[str, ...]
 ) -> tuple[OpenImagesClass, ...]:
     """Leaves for a share of the LVIS categories spread over all ranks, then shapes, families, and unshared classes."""
-    ranked = sorted(categories, key=lambda category: category.rank)
-    count = max(1, round(len(ranked) * settings.openimages_shared))
-    shared = [ranked[(2 * k + 1) * len(ranked) // (2 * count)] for k in range(count)]
+    shared = _shared(settings, categories)
     leaves = [
         OpenImagesClass(_mid(category.key), category.name.replace("_", " ").capitalize(), category.key, category.shape)
-        for category in sorted(shared, key=lambda category: category.key)
+        for category in shared
     ]
     shapes = SHAPES[: settings.shapes]
     parents = [
