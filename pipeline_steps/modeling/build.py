@@ -126,7 +126,10 @@ def build_detector(
     Raises:
         UserError: wrong name, detector file or options.
     """
-    model = build_from_config(detector_config(recipe, model_name, category_count), device)
+    cfg = detector_config(recipe, model_name, category_count)
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0 and not recipe.model(model_name).init:
+        logger.warning("%s has no init, but MODEL.BACKBONE.FREEZE_AT freezes random layers", model_name)
+    model = build_from_config(cfg, device)
     if tail is not None:
         model.roi_heads.box_predictor.set_tail(tail)
     training = recipe.training_of(recipe.model(model_name))

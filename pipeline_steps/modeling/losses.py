@@ -151,13 +151,14 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
                 block = weights[rows].expand_as(losses).to(x.dtype)
                 derivative[rows].mul_(block)
                 total += losses.mul_(block).sum()
-        positive_rows = (labels < category_count).nonzero()[:, 0]
-        positive = (positive_rows, labels[positive_rows])
-        positive_weights = x.new_ones(len(positive_rows))
+        # The own category of every row; for background some category with weight 0. No nonzero(): on a GPU it would
+        # wait for the device.
+        own = (torch.arange(row_count, device=x.device), labels.clamp(max=category_count - 1))
+        own_weights = (labels < category_count).to(x.dtype)
         if weights is not None:
-            positive_weights = weights.expand_as(x)[positive].to(x.dtype)
-        total -= (x[positive] * positive_weights).sum()
-        derivative[positive] -= positive_weights
+            own_weights = own_weights * weights.expand_as(x)[own]
+        total -= (x[own] * own_weights).sum()
+        derivative[own] -= own_weights
         ctx.save_for_backward(derivative)
         return total / row_count
 
