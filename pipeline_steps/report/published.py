@@ -1,0 +1,77 @@
+"""The result tables of the technical report as data: mask AP on LVIS v0.5.
+
+Tan et al., "Equalization Loss for Large Vocabulary Instance Segmentation", LVIS Challenge Track at ICCV 2019, tables 1
+to 5. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row of a table: mask AP in per cent, overall and of rare, common and frequent categories."""
+
+    label: str
+    """What the report calls it."""
+    AP: float
+    APr: float
+    APc: float
+    APf: float
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """One table of the report."""
+
+    caption: str
+    """Its caption."""
+    rows: dict[str, PublishedRow]
+    """Rows in the report's order, by the key that recipes name them by."""
+
+
+def _table(caption: str, **rows: tuple[str, float, float, float, float]) -> PublishedTable:
+    return PublishedTable(caption, {key: PublishedRow(*row) for key, row in rows.items()})
+
+
+TABLES = {
+    "table1": _table(
+        "Baselines on LVIS val v0.5",
+        softmax_lvis_paper=("ResNet50-Softmax (LVIS paper)", 21.0, 3.2, 21.3, 27.7),
+        softmax=("ResNet50-Softmax (re-implementation)", 20.8, 5.6, 21.5, 25.6),
+        sigmoid=("ResNet50-Sigmoid", 20.1, 6.5, 19.9, 25.4),
+    ),
+    "table2": _table(
+        "Equalization loss and plain sigmoid loss, ResNet-50 Mask R-CNN, val",
+        sigmoid=("Baseline sigmoid loss", 20.1, 6.5, 19.9, 25.4),
+        eql=("Equalization loss", 22.8, 10.1, 25.0, 25.1),
+    ),
+    "table3": _table(
+        "EQL (equalization loss), RS (resampling), PR (COCO pre-training), IG (COCO Ignore), ResNet-50, val",
+        sigmoid=("baseline", 20.1, 6.5, 19.9, 25.4),
+        rs=("RS", 21.3, 12.2, 21.5, 24.7),
+        eql=("EQL", 22.8, 10.1, 25.0, 25.1),
+        eql_rs=("EQL + RS", 23.3, 15.3, 24.8, 24.5),
+        eql_pr=("EQL + PR", 23.9, 11.7, 26.0, 26.1),
+        eql_ig=("EQL + IG", 23.5, 14.8, 25.0, 25.2),
+        eql_rs_pr=("EQL + RS + PR", 25.2, 17.9, 26.8, 26.2),
+    ),
+    "table4": _table(
+        "Challenge tricks, each added to the rows above it, val",
+        baseline=("Challenge baseline", 30.1, 19.3, 31.8, 32.3),
+        se154=("+ SE154", 30.8, 19.7, 32.2, 33.4),
+        openimages=("+ OpenImage data", 31.4, 21.5, 33.1, 33.3),
+        multi_scale_boxes=("+ multi-scale box testing", 32.3, 20.5, 34.7, 34.2),
+        ensemble=("+ re-scoring ensemble + expert models", 35.1, 24.8, 37.5, 36.3),
+        multi_scale_masks=("+ multi-scale mask testing", 36.4, 25.5, 38.6, 38.1),
+    ),
+    "table5": _table(
+        "Final results",
+        val_lvis_paper=("LVIS paper, val", 27.1, 15.6, 27.5, 31.4),
+        val=("Challenge entry, val", 36.4, 25.5, 38.6, 38.1),
+        test_lvis_paper=("LVIS paper, test", 20.5, 9.8, 21.1, 30.0),
+        test=("Challenge entry, test", 28.9, 17.7, 30.8, 36.7),
+    ),
+}
+"""The report's tables by name."""

@@ -1,0 +1,51 @@
+"""Step: the results of a run as a table, in Markdown and CSV; the Markdown is also printed.
+
+Without ``--table`` the summary: one row per evaluation. With ``--table table3`` that table of the report with our
+figures beside it; the recipe's ``report.tables`` says which evaluations belong to which row. Missing metrics are shown
+as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline_steps.common.atomic import atomic_output, write_text
+from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.recipe import load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("tabulate", __doc__ or "")
+    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+    parser.add_argument(
+        "--metrics", type=named_path, nargs="*", default=[], metavar="NAME=JSON", help="metrics of each evaluation"
+    )
+    parser.add_argument("--table", metavar="NAME", help="table1 .. table5 of the report instead of the summary")
+    parser.add_argument("--output", type=Path, required=True, metavar="MD", help="the table as Markdown")
+    parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, unrounded")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.report.measured import read_all
+    from pipeline_steps.report.tables import comparison_frame, comparison_markdown, summary_frame, summary_markdown
+
+    recipe = load_recipe(arguments.recipe)
+    measured = read_all(arguments.metrics, recipe.name)
+    if arguments.table:
+        text = comparison_markdown(arguments.table, measured, recipe)
+        frame = comparison_frame(arguments.table, measured, recipe)
+    else:
+        text, frame = summary_markdown(measured, recipe), summary_frame(measured)
+    if arguments.csv:
+        with atomic_output(arguments.csv) as temporary:
+            frame.to_csv(temporary, index=False)
+    write_text(arguments.output, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,159 @@
+"""Summary table and the report's tables beside ours."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline_steps.common.cli import call_step
+from pipeline_steps.report.markdown import markdown_table
+from pipeline_steps.report.published import TABLES
+from pipeline_steps.tabulate import build_parser, main
+
+
+def write_metrics(path: Path, ap: float, **other: object) -> Path:
+    """A metrics file whose figures follow from ``ap``."""
+    figures = {"AP": ap, "APr": ap - 10, "APc": ap + 1, "APf": ap + 2}
+    figures |= {f"{key}_fixed": value - 0.5 for key, value in figures.items()}
+    settings = {"format": "lvis", "iou_type": "segm", "recipe": "tiny", "max_detections": 50}
+    path.write_text(
+        json.dumps({**figures, **settings, "fixed_per_category": 10000, "detections_per_image": 120, **other})
+    )
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "extends: mini.yaml\nname: tiny\n"
+        "report: {tables: {table2: {eql: [basic, bottleneck], sigmoid: [absent]}, table5: {vall: [ensemble]}}}\n"
+    )
+    return path
+
+
+def run(folder: Path, recipe: Path, *options: str) -> int:
+    paths = ["--recipe", str(recipe), "--output", str(folder / "t.md"), "--csv", str(folder / "t.csv")]
+    return call_step(build_parser(), main, [*paths, *options])
+
+
+def rows_of(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "t.csv").open() as file:
+        return {next(iter(row.values())): row for row in csv.DictReader(file)}
+
+
+def test_summary_has_a_row_per_evaluation_in_markdown_csv_and_on_screen(
+    tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    basic = write_metrics(tmp_path / "basic.json", 30.25)
+    assert run(tmp_path, recipe, "--metrics", f"basic={basic}") == 0
+    assert rows_of(tmp_path)["basic"]["AP_r_fixed"] == "19.75"
+    assert rows_of(tmp_path)["basic"]["detections_per_image"] == "120"
+    text = (tmp_path / "t.md").read_text()
+    cells = [cell.strip() for cell in next(line for line in text.splitlines() if "| basic" in line).split("|")]
+    assert cells[1:7] == ["basic", "masks, LVIS val", "30.2", "20.2", "31.2", "32.2"]
+    assert "mini world" in text
+    assert text.strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "not found"),
+        ('{"AP": 1', "not complete JSON"),
+        ("[1]", "no metrics file"),
+        ('{"AP": 5, "recipe": "other"}', "'other'"),
+    ],
+)
+def test_missing_damaged_and_foreign_metrics_are_rows_that_say_so(
+    tmp_path: Path, recipe: Path, content: str | None, told: str
+) -> None:
+    good, bad = write_metrics(tmp_path / "good.json", 20), tmp_path / "bad.json"
+    if content is not None:
+        bad.write_text(content)
+    assert run(tmp_path, recipe, "--metrics", f"basic={good}", f"bottleneck={bad}") == 0
+    rows = rows_of(tmp_path)
+    assert rows["bottleneck"]["AP"] == ""
+    assert rows["basic"]["AP"] == "20.0"
+    note = next(line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("- bottleneck"))
+    assert "missing" in note
+    assert told in note
+
+
+def test_groups_without_ground_truth_are_dashes(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 20, APr=None, APr_fixed=None)
+    run(tmp_path, recipe, "--metrics", f"basic={path}")
+    assert rows_of(tmp_path)["basic"]["AP_r"] == ""
+    assert "|    – |" in (tmp_path / "t.md").read_text()
+
+
+def test_coco_evaluation_is_marked_as_not_comparable(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 40, format="coco", iou_type="bbox")
+    run(tmp_path, recipe, "--metrics", f"coco_expert={path}")
+    text = (tmp_path / "t.md").read_text()
+    assert "boxes, COCO val" in text
+    assert "cannot be compared" in text
+
+
+def test_comparison_has_mean_spread_and_difference_from_the_report(tmp_path: Path, recipe: Path) -> None:
+    pairs = [f"{n}={write_metrics(tmp_path / f'{n}.json', ap)}" for n, ap in (("basic", 20), ("bottleneck", 22))]
+    assert run(tmp_path, recipe, "--table", "table2", "--metrics", *pairs) == 0
+    row = rows_of(tmp_path)["eql"]
+    assert float(row["AP_report"]) == 22.8
+    assert float(row["AP_ours"]) == 21
+    assert float(row["AP_sd"]) == pytest.approx(2**0.5)
+    assert float(row["AP_difference"]) == pytest.approx(21 - 22.8)
+    assert float(row["AP_r_difference"]) == pytest.approx(11 - 10.1)
+    assert (row["runs"], row["images_seen"]) == ("2", "8000")
+    assert "21.0 ± 1.4" in (tmp_path / "t.md").read_text()
+
+
+def test_rows_without_figures_are_shown_as_missing(tmp_path: Path, recipe: Path) -> None:
+    run(tmp_path, recipe, "--table", "table2")
+    rows = rows_of(tmp_path)
+    assert list(rows) == ["sigmoid", "eql"]
+    assert rows["sigmoid"]["AP_ours"] == ""
+    text = (tmp_path / "t.md").read_text()
+    assert text.count("ours: missing") == 2
+    assert "20.1" in text
+
+
+def test_box_ap_is_not_put_beside_mask_ap(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 50, iou_type="bbox")
+    run(tmp_path, recipe, "--table", "table2", "--metrics", f"basic={path}")
+    assert rows_of(tmp_path)["eql"]["AP_ours"] == ""
+
+
+def test_unknown_tables_rows_and_repeated_names_are_refused(
+    tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_metrics(tmp_path / "m.json", 50)
+    assert run(tmp_path, recipe, "--table", "table7") == 2
+    assert "table5" in capsys.readouterr().err
+    assert run(tmp_path, recipe, "--table", "table5") == 2
+    assert "did you mean 'val'" in capsys.readouterr().err
+    assert run(tmp_path, recipe, "--metrics", f"a={path}", f"a={path}") == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_published_gains_are_those_that_the_report_states_in_its_text() -> None:
+    rows = TABLES["table3"].rows
+    assert round(rows["eql_rs_pr"].AP - rows["sigmoid"].AP, 1) == 5.1
+    assert round(rows["eql_rs_pr"].APr - rows["sigmoid"].APr, 1) == 11.4
+    assert round(rows["eql_ig"].APr - rows["eql"].APr, 1) == 4.7
+    assert round(rows["eql_rs"].AP - rows["sigmoid"].AP, 1) == 3.2
+    assert TABLES["table2"].rows["eql"] == TABLES["table3"].rows["eql"].__class__(
+        "Equalization loss", *[getattr(rows["eql"], key) for key in ("AP", "APr", "APc", "APf")]
+    )
+    last = TABLES["table4"].rows["multi_scale_masks"]
+    assert (last.AP, last.APr, last.APc, last.APf) == (36.4, 25.5, 38.6, 38.1)
+    assert TABLES["table5"].rows["test"].AP == 28.9
+
+
+def test_markdown_cells_are_escaped_and_aligned() -> None:
+    lines = markdown_table(["name", "x"], [["a|b", "1.0"], ["c", "10.0"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2] == "| a\\|b |  1.0 |"
