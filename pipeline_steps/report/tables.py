@@ -99,10 +99,10 @@ def _images_seen(recipe: Recipe, names: Sequence[str]) -> int | None:
 def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) -> pd.DataFrame:
     """A table of the report with ours beside it: one row per published row, in the report's order.
 
-    Only mask AP on LVIS counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r, AP_c,
-    AP_f the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation (``_sd``, with
-    at least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed columns; ``runs``
-    (evaluations with figures), ``images_seen`` by each training, and ``models``.
+    Only mask AP on LVIS counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r,
+    AP_c, AP_f the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation
+    (``_sd``, with at least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed
+    columns; ``runs`` (evaluations with figures), ``images_seen`` by each training, and ``models``.
 
     Raises:
         UserError: no such table, or ``report.tables`` names rows that it does not have.
