@@ -41,8 +41,8 @@ def _remove(path: Path) -> None:
 def remove_stale(path: Path) -> None:
     """Remove what killed runs on this host left behind for the target ``path``."""
     start = f".{path.stem}{_MARK}{os.uname().nodename}-"
-    for leftover in path.parent.glob(f"{start}*{path.suffix}"):
-        process_id = leftover.name[len(start) :].removesuffix(path.suffix)
+    for leftover in path.parent.glob(f"{start}*"):
+        process_id = leftover.name[len(start) :].removesuffix(".old").removesuffix(path.suffix)
         if process_id.isdigit() and not _is_running(int(process_id)):
             _remove(leftover)
 
@@ -88,7 +88,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         if target.exists():
-            old = target.with_name(f".{target.stem}{_MARK}{os.uname().nodename}-{os.getpid()}-old{target.suffix}")
+            old = temporary.with_name(f"{temporary.name}.old")
             target.replace(old)
             temporary.replace(target)
             _remove(old)

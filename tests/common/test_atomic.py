@@ -67,6 +67,16 @@ def test_leftover_of_a_killed_process_is_removed_by_the_next_run(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_old_folder_of_a_killed_replacement_is_removed_by_the_next_run(tmp_path):
+    target = tmp_path / "world"
+    finished = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    old = tmp_path / f".world.unfinished-{os.uname().nodename}-{finished.stdout.strip()}.old"
+    old.mkdir()
+    with atomic_directory(target) as temporary:
+        (temporary / "new").touch()
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_leftover_of_a_running_process_is_left_alone(tmp_path):
     target = tmp_path / "out.txt"
     other = tmp_path / f".out.unfinished-{os.uname().nodename}-{os.getppid()}.txt"

@@ -158,9 +158,8 @@ def _attempt(session: requests.Session, url: str, part: Path, patience: Patience
         with part.open("ab" if start else "wb") as file:
             done = start
             try:
-                response.raw.enforce_content_length = (
-                    False  # keep what came before a break; the length is checked below
-                )
+                # Keep what came before a break; the length is checked below.
+                response.raw.enforce_content_length = False
                 while chunk := response.raw.read(CHUNK, decode_content=False):
                     file.write(chunk)
                     done += len(chunk)
