@@ -73,7 +73,12 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
     path = Path(path)
     read_metadata(path)
     with readable(path):
-        return pq.read_table(path, columns=None if columns is None else list(columns), read_dictionary=["source"])
+        return pq.read_table(
+            path,
+            columns=None if columns is None else list(columns),
+            read_dictionary=["source"],
+            page_checksum_verification=True,
+        )
 
 
 def check_against(

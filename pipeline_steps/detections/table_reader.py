@@ -91,7 +91,9 @@ class TableReader:
     def __init__(self, path: str | Path, masks: bool = True) -> None:
         self.path = require_file(path, "detections table")
         with readable(self.path):
-            self._file = pq.ParquetFile(self.path, read_dictionary=["source"], pre_buffer=False)
+            self._file = pq.ParquetFile(
+                self.path, read_dictionary=["source"], pre_buffer=False, page_checksum_verification=True
+            )
             self.metadata = parse_metadata(self.path, self._file.schema_arrow)
         self._columns = [field.name for field in SCHEMA if masks or field.name != "rle"]
         self._block = _Block(0, 0, {}, None)

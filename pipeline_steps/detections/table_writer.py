@@ -51,6 +51,7 @@ class TableWriter:
                     temporary,
                     SCHEMA.with_metadata({METADATA_KEY: text.encode()}),
                     compression="zstd",
+                    write_page_checksum=True,
                     use_dictionary=["image_id", "category_id", "source"],
                     use_byte_stream_split=["score", "rank_score", *BOX_COLUMNS],
                     write_statistics=["image_id", "category_id", "score", "rank_score"],
