@@ -34,7 +34,7 @@ from pipeline_steps.inference.nms_device import TooManyCloseCalls, select_lazily
 from pipeline_steps.inference.nms_kernels import all_finite, count_above
 
 OFFSET_NMS_CANDIDATES = {"cpu": 1000, "cuda": 25_000}
-"""Up to this many candidates torchvision's batched_nms separates categories by an offset; a test notices if that changes."""
+"""Up to this many candidates torchvision's batched_nms separates categories by an offset (tested)."""
 
 MERGE_SCORE_THRESHOLD = 1e-8
 """detectron2's test-time augmentation merges detections with a score above this."""
