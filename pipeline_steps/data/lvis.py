@@ -18,7 +18,7 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.data.category_list import CategoryList
-from pipeline_steps.data.records import Annotation, AnnotationFile, CategoryFile, ImageFile, ImageRecord
+from pipeline_steps.data.records import Annotation, AnnotationFile, CategoryFile, ImageFile, ImageIdFile, ImageRecord
 
 Kind = Literal["train", "val", "test_info", "openimages"]
 FileType = TypeVar("FileType")
@@ -116,6 +116,11 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
 def read_categories(path: str | Path) -> CategoryList:
     """The categories of an LVIS- or COCO-format file, without decoding the rest."""
     return CategoryList(decode_file(path, CategoryFile, "annotation file").categories, str(path))
+
+
+def read_image_ids(path: str | Path) -> list[int]:
+    """Image ids of an LVIS- or COCO-format file in file order, without decoding the rest."""
+    return [image.id for image in decode_file(path, ImageIdFile, "annotation file").images]
 
 
 def _require_unique(ids: Iterable[int], what: str, path: Path) -> set[int]:

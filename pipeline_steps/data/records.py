@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 
-class Category(msgspec.Struct, frozen=True, gc=False):
+class Category(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One category. ``frequency`` is r, c or f, decided by the image count of the *train* split."""
 
     id: int
@@ -87,3 +87,15 @@ class CategoryFile(msgspec.Struct):
     """The same file, categories only."""
 
     categories: list[Category]
+
+
+class ImageId(msgspec.Struct, gc=False):
+    """An image of which only the id matters."""
+
+    id: int
+
+
+class ImageIdFile(msgspec.Struct):
+    """The same file, image ids only."""
+
+    images: list[ImageId]

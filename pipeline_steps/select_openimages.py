@@ -1,0 +1,46 @@
+"""Choose OpenImages images for LVIS categories with few images, and write them as LVIS-format training data.
+
+First the images are chosen from the annotation files alone; --list-only stops there and writes their names, one a line
+as train/<ImageID>, which is what downloaders take. Without it the image files must be there: their sizes are read.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import orjson
+
+from pipeline_steps.common.atomic import atomic_output, write_text
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.openimages.dataset import build_dataset, select, summary_csv
+from pipeline_steps.recipe import load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line."""
+    parser = step_parser("select_openimages", __doc__ or "")
+    parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe, e.g. config/challenge.yaml")
+    parser.add_argument("--output", metavar="FILE", help="LVIS-format JSON to write")
+    parser.add_argument("--summary", metavar="FILE", help="CSV to write: images and boxes added to each category")
+    parser.add_argument("--list-only", metavar="FILE", help="only write the names of the chosen images to this file")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    if bool(arguments.list_only) == bool(arguments.output and arguments.summary):
+        raise UserError("give either --output and --summary, or --list-only")
+    recipe = load_recipe(arguments.recipe)
+    selection = select(recipe)
+    if arguments.list_only:
+        write_text(arguments.list_only, "".join(f"train/{name}\n" for name in selection.image_ids))
+        return
+    dataset = build_dataset(recipe, selection)
+    with atomic_output(arguments.output) as temporary:
+        temporary.write_bytes(orjson.dumps(dataset))
+    write_text(arguments.summary, summary_csv(selection, dataset["images"], dataset["annotations"]))
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
