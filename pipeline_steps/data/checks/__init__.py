@@ -1,0 +1,1 @@
+"""Validation of LVIS- and COCO-format files: every problem is counted, nothing stops at the first one."""
