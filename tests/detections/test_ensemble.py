@@ -1,0 +1,350 @@
+"""The re-scored ensemble: mapping of experts, weights, merging, cap, and the step's command line."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from torchvision.ops import nms as torchvision_nms
+
+from pipeline_steps import rescore_ensemble
+from pipeline_steps.common.cli import call_step
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.detections import table_writer
+from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
+from pipeline_steps.detections.rescoring import alpha_by_category
+from pipeline_steps.detections.table import ImageDetections, TableReader, iter_images, read_metadata, read_table
+from pipeline_steps.recipe.testing import Ensemble, RescoringAlpha
+from tests.detections.samples import random_image, write_table
+
+FREQUENCIES = {1: "r", 2: "c", 3: "f", 4: "f", 5: "r"}
+ALPHAS = alpha_by_category(FREQUENCIES, FREQUENCIES.values(), RescoringAlpha())
+IDENTITY = {category_id: category_id for category_id in FREQUENCIES}
+PLAIN = Ensemble(members=[])
+NO_ALPHA = np.where(np.isnan(ALPHAS), np.nan, 0)
+
+
+def image_of(image_id, *rows, source="x"):
+    """Detections given as (category, score, box)."""
+    categories, scores, boxes = zip(*rows)
+    return ImageDetections(image_id, categories, scores, scores, np.array(boxes, np.float32), source)
+
+
+A, B, C = (0, 0, 10, 10), (20, 20, 30, 30), (5, 5, 5, 25)
+
+
+@pytest.fixture
+def merge(tmp_path):
+    """Merges images given as {member: [images]}; returns the merged images."""
+    with ExitStack() as stack:
+
+        def run(tables, settings=PLAIN, alphas=ALPHAS, keep=300, maps=None, weights=None, experts=()):
+            members = [
+                Member(
+                    name,
+                    stack.enter_context(TableReader(write_table(tmp_path / f"{name}.parquet", images))),
+                    (maps or {}).get(name, IDENTITY),
+                    name in experts,
+                    (weights or {}).get(name, 1.0),
+                )
+                for name, images in tables.items()
+            ]
+            return list(EnsembleMerger(members, settings, alphas, keep))
+
+        yield run
+
+
+def test_the_merged_table_is_nms_per_category_then_rescoring_then_the_cap(merge):
+    rng = np.random.default_rng(0)
+    tables = {name: [random_image(rng, i, 40) for i in range(3)] for name in ("one", "two", "three")}
+    merged = merge(tables, keep=30)
+    assert [image.image_id for image in merged] == [0, 1, 2]
+    for image in merged:
+        rows = []
+        parts = [tables[name][image.image_id].sorted() for name in tables]
+        boxes = np.concatenate([part.boxes for part in parts]).astype(np.float64)
+        scores = np.concatenate([part.scores for part in parts])
+        categories = np.concatenate([part.category_ids for part in parts])
+        for category in FREQUENCIES:
+            own = np.flatnonzero(categories == category)
+            # All members have the same scores here: torchvision sorts stably, so the earlier member wins.
+            kept = torchvision_nms(torch.from_numpy(boxes[own]), torch.from_numpy(scores[own].astype(np.float64)), 0.5)
+            alpha = {"r": 0.1, "c": 0.05, "f": 0.0}[FREQUENCIES[category]]
+            rows += [(np.float32(float(scores[i]) + alpha), scores[i], -i, category) for i in own[kept.numpy()]]
+        rows = sorted(rows, reverse=True)[:30]
+        np.testing.assert_array_equal(image.rank_scores, [row[0] for row in rows])
+        np.testing.assert_array_equal(image.scores, [row[1] for row in rows])
+        np.testing.assert_array_equal(image.boxes, [boxes[-row[2]] for row in rows])
+        np.testing.assert_array_equal(image.category_ids, [row[3] for row in rows])
+        assert image.sources.tolist() == [list(tables)[-row[2] // 40] for row in rows]
+
+
+def test_with_the_cap_binding_a_rare_detection_takes_the_place_of_the_frequent_one_it_passes(merge):
+    tables = {"one": [image_of(7, (3, 0.42, A), (4, 0.35, A), (1, 0.33, A))]}
+    (plain,) = merge(tables, alphas=NO_ALPHA, keep=2)
+    (rescored,) = merge(tables, keep=2)
+    assert plain.category_ids.tolist() == [3, 4]
+    assert rescored.category_ids.tolist() == [1, 3]
+    np.testing.assert_array_equal(rescored.scores, np.array([0.33, 0.42], np.float32))
+
+
+def test_an_experts_own_categories_become_lvis_categories_and_others_are_left_out(merge):
+    coco = image_of(1, (17, 0.9, A), (44, 0.8, B), (90, 0.7, B))
+    (merged,) = merge({"coco": [coco]}, alphas=NO_ALPHA, maps={"coco": {17: 3, 44: 1}}, experts={"coco"})
+    assert merged.category_ids.tolist() == [3, 1]
+    assert merged.sources.tolist() == ["coco", "coco"]
+
+
+def test_two_own_categories_that_map_to_one_are_merged(merge):
+    coco = image_of(1, (17, 0.8, A), (44, 0.9, A))
+    (merged,) = merge({"coco": [coco]}, maps={"coco": {17: 3, 44: 3}}, experts={"coco"})
+    np.testing.assert_array_equal(merged.scores, np.array([0.9], np.float32))
+
+
+def test_the_expert_replaces_a_weaker_box_of_a_model_and_the_source_tells(merge):
+    tables = {"model": [image_of(1, (3, 0.5, A), (4, 0.6, B))], "expert": [image_of(1, (3, 0.7, A))]}
+    (merged,) = merge(tables, experts={"expert"})
+    assert list(zip(merged.category_ids.tolist(), merged.sources.tolist())) == [(3, "expert"), (4, "model")]
+
+
+def test_a_model_with_unknown_categories_is_refused(merge):
+    with pytest.raises(UserError, match=r"member one: .* has categories that the data set does not have \(6\)"):
+        merge({"one": [image_of(1, (6, 0.5, A))]})
+
+
+def test_equal_weights_change_nothing_whatever_their_value(merge):
+    rng = np.random.default_rng(1)
+    tables = {name: [random_image(rng, 1, 40)] for name in ("one", "two")}
+    for fusion in ("nms", "wbf", "soft_nms"):
+        settings = Ensemble(members=[], fusion=fusion)
+        (plain,), (weighted,) = (
+            merge(tables, settings, weights=dict.fromkeys(tables, weight)) for weight in (1.0, 2.0)
+        )
+        np.testing.assert_array_equal(plain.scores, weighted.scores)
+        np.testing.assert_array_equal(plain.boxes, weighted.boxes)
+
+
+def test_weights_scale_scores_relative_to_the_largest(merge):
+    tables = {"one": [image_of(1, (3, 0.8, A))], "two": [image_of(1, (3, 0.7, A), (4, 0.4, B))]}
+    for weight, sources, scores in ((2.0, ["two", "two"], [0.7, 0.4]), (0.5, ["one", "two"], [0.8, 0.2])):
+        (merged,) = merge(tables, weights={"one": 1.0, "two": weight})
+        assert merged.sources.tolist() == sources
+        np.testing.assert_allclose(merged.scores, scores, rtol=1e-6)
+
+
+def test_weighted_fusion_averages_boxes_and_lowers_what_few_members_found(merge):
+    shifted = (2, 0, 12, 10)
+    tables = {"one": [image_of(1, (3, 0.6, A))], "two": [image_of(1, (3, 0.2, shifted), (4, 0.4, B))]}
+    (merged,) = merge(tables, Ensemble(members=[], fusion="wbf"))
+    np.testing.assert_allclose(merged.boxes[0], [0.5, 0, 10.5, 10], rtol=1e-6)
+    np.testing.assert_allclose(merged.scores, [0.4, 0.2], rtol=1e-6)
+    assert merged.sources.tolist() == ["one", "two"]
+
+
+def test_weighted_fusion_counts_only_members_that_know_the_category(merge):
+    tables = {"model": [image_of(1, (3, 0.6, A), (4, 0.6, A))], "expert": [image_of(1, (17, 0.1, B))]}
+    (merged,) = merge(tables, Ensemble(members=[], fusion="wbf"), maps={"expert": {17: 4}}, experts={"expert"})
+    scores = dict(zip(zip(merged.category_ids.tolist(), merged.sources.tolist()), merged.scores.tolist()))
+    assert scores[3, "model"] == pytest.approx(0.6)
+    assert scores[4, "model"] == pytest.approx(0.3)
+
+
+def test_soft_nms_lowers_overlapping_scores_instead_of_dropping_them(merge):
+    tables = {"one": [image_of(1, (3, 0.8, A), (4, 0.5, A))], "two": [image_of(1, (3, 0.6, A))]}
+    (merged,) = merge(tables, Ensemble(members=[], fusion="soft_nms"))
+    np.testing.assert_allclose(merged.scores, [0.8, 0.5, 0.6 * np.exp(-2)], rtol=1e-6)
+
+
+def test_boxes_without_area_take_no_place(merge):
+    (merged,) = merge({"one": [image_of(1, (3, 0.9, C), (3, 0.5, A))]}, keep=1)
+    np.testing.assert_array_equal(merged.boxes, [A])
+
+
+def test_images_come_in_ascending_id_whatever_the_members_order_and_gaps(merge, tmp_path):
+    rng = np.random.default_rng(3)
+    images = {name: {i: random_image(rng, i, 9) for i in ids} for name, ids in (("one", (9, 2, 5)), ("two", (5, 1)))}
+    merged = merge({name: list(own.values()) for name, own in images.items()})
+    assert [image.image_id for image in merged] == [1, 2, 5, 9]
+    shuffled = merge({name: [own[i] for i in sorted(own)] for name, own in images.items()})
+    for first, second in zip(merged, shuffled):
+        np.testing.assert_array_equal(first.boxes, second.boxes)
+        np.testing.assert_array_equal(first.rank_scores, second.rank_scores)
+
+
+@pytest.mark.parametrize("fusion", ["nms", "wbf", "soft_nms"])
+def test_members_without_detections_in_an_image_are_no_trouble(merge, fusion):
+    tables = {"one": [image_of(1, (3, 0.5, A))], "two": [], "three": [image_of(2, (3, 0.5, C))]}
+    merged = merge(tables, Ensemble(members=[], fusion=fusion))
+    assert [(image.image_id, len(image)) for image in merged] == [(1, 1), (2, 0)]
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_writer, "ROWS_PER_GROUP", 100)
+    peaks = []
+    for count in (10, 100):
+        path = write_table(
+            tmp_path / f"{count}.parquet", [random_image(np.random.default_rng(0), i, 50) for i in range(count)]
+        )
+        with TableReader(path) as reader:
+            before, peak = pa.total_allocated_bytes(), 0
+            for _ in EnsembleMerger([Member("one", reader, IDENTITY)] * 2, PLAIN, ALPHAS, 300):
+                peak = max(peak, pa.total_allocated_bytes() - before)
+        peaks.append(peak)
+    assert peaks[1] <= 1.5 * peaks[0]
+
+
+def test_tables_of_other_splits_models_or_images_are_refused(tmp_path):
+    image = random_image(np.random.default_rng(0), 1, 3)
+    other = random_image(np.random.default_rng(0), 2, 3)
+    right = {"split": "val", "model": "one"}
+
+    def members(*tables):
+        return [
+            Member(name, TableReader(write_table(tmp_path / f"{name}.parquet", images, arguments=arguments)), IDENTITY)
+            for name, images, arguments in tables
+        ]
+
+    check_members(members(("one", [image], right), ("two", [image], {})), "val")
+    with pytest.raises(UserError, match=r"written for split 'val', not 'test'"):
+        check_members(members(("one", [image], right)), "test")
+    with pytest.raises(UserError, match=r"written for model 'one', not 'two'"):
+        check_members(members(("two", [image], right)), "val")
+    with pytest.raises(UserError, match="no image in common"):
+        check_members(members(("one", [image], right), ("two", [other], {})), "val")
+    with pytest.raises(UserError, match="none of the members' tables has a detection"):
+        check_members(members(("one", [], right)), "val")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A recipe, its LVIS categories and category tables, and a command line with four member tables."""
+    recipe = {
+        "extends": "mini.yaml",
+        "name": "sample",
+        "datasets_root": str(tmp_path / "data"),
+        "testing": {"keep_per_image": {"val": 20, "test": 5}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    categories = [
+        {"id": i, "name": f"thing{i}", "synset": f"thing{i}.n.01", "frequency": letter, "image_count": 5}
+        for i, letter in FREQUENCIES.items()
+    ]
+    (tmp_path / "lvis.json").write_text(json.dumps({"categories": categories, "images": [], "annotations": []}))
+    tables = tmp_path / "data" / "categories"
+    tables.mkdir(parents=True)
+    header = "source_id,source_name,lvis_synset,relation,verdict,note\n"
+    (tables / "coco_to_lvis.csv").write_text(
+        f"{header}17,cat,thing3.n.01,equal,use,\n18,dog,thing4.n.01,equal,doubtful,not sure\n"
+    )
+    (tables / "openimages_to_lvis.csv").write_text(f"{header}/m/01,Thing,thing5.n.01,equal,use,\n")
+    images = {
+        "basic": [image_of(i, (1, 0.3, A), (3, 0.6, A), (4, 0.2, B)) for i in (2, 1)],
+        "bottleneck": [image_of(i, (3, 0.5, A), (4, 0.7, B)) for i in (1, 2)],
+        "coco_expert": [image_of(1, (17, 0.9, A), (18, 0.95, B), (1, 0.99, B))],
+        "openimages_expert": [image_of(1, (5, 0.4, B), (2, 0.97, B))],
+    }
+    argv = ["--recipe", str(tmp_path / "recipe.yaml"), "--categories", str(tmp_path / "lvis.json"), "--split", "val"]
+    argv += ["--output", str(tmp_path / "out.parquet"), "--detections"]
+    for name, own in images.items():
+        path = write_table(tmp_path / f"{name}.parquet", own, arguments={"split": "val", "model": name})
+        argv.append(f"{name}={path}")
+    return tmp_path, argv
+
+
+def run(argv):
+    return call_step(rescore_ensemble.build_parser(), rescore_ensemble.main, argv)
+
+
+def test_the_step_merges_models_and_experts_through_the_recipes_tables(world):
+    folder, argv = world
+    assert run(argv) == 0
+    first, second = iter_images(folder / "out.parquet")
+    rows = list(zip(first.category_ids.tolist(), first.sources.tolist(), first.rank_scores.round(4).tolist()))
+    assert [(category, source) for category, source, _ in rows] == [
+        (3, "coco_expert"),  # COCO 17; COCO 18 is doubtful and COCO 1 not in the table
+        (4, "bottleneck"),
+        (5, "openimages_expert"),  # category 2 is not in the OpenImages table
+        (1, "basic"),
+    ]
+    assert [rank for _, _, rank in rows] == [pytest.approx(x, abs=1e-4) for x in (0.9, 0.7, 0.5, 0.4)]
+    assert second.sources.tolist() == ["bottleneck", "basic", "basic"]
+    metadata = read_metadata(folder / "out.parquet")
+    assert metadata["recipe"] == "sample"
+    assert metadata["step"] == "rescore_ensemble"
+    assert metadata["arguments"]["split"] == "val"
+    assert metadata["arguments"]["keep_per_image"] == 20
+    assert metadata["arguments"]["ensemble"]["alpha"] == {"rare": 0.1, "common": 0.05, "frequent": 0.0}
+    assert set(metadata["inputs"]) == {
+        *("categories", "coco_to_lvis", "openimages_to_lvis"),
+        *("basic", "bottleneck", "coco_expert", "openimages_expert"),
+    }
+
+
+def test_running_the_step_again_gives_the_same_bytes(world):
+    folder, argv = world
+    assert run(argv) == 0
+    first = (folder / "out.parquet").read_bytes()
+    assert run(argv) == 0
+    assert (folder / "out.parquet").read_bytes() == first
+
+
+def test_the_cap_is_that_of_the_split(world):
+    folder, argv = world
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    recipe["testing"] = {"keep_per_image": {"val": 2, "test": 5}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert run(argv) == 0
+    assert read_table(folder / "out.parquet").num_rows == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda argv: argv[:-1], "no file for the members openimages_expert of ensemble.members"),
+        (lambda argv: [*argv, "stranger=x.parquet"], "stranger not among ensemble.members (basic, bottleneck"),
+        (lambda argv: [*argv, "basic=x.parquet"], "given twice: basic"),
+        (lambda argv: [*argv[:-1], "openimages_expert=missing.parquet"], "detections table not found: missing.parquet"),
+        (
+            lambda argv: [word.replace("val", "test") if word == "val" else word for word in argv],
+            "for split 'val', not 'test'",
+        ),
+        (lambda argv: [word.replace("lvis.json", "none.json") for word in argv], "not found"),
+    ],
+)
+def test_wrong_members_are_one_clear_line_and_no_output(world, capsys, change, message):
+    folder, argv = world
+    assert run(change(argv)) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "out.parquet").exists()
+
+
+def test_an_experts_table_without_any_shared_category_is_refused(world, capsys):
+    folder, argv = world
+    write_table(folder / "coco_expert.parquet", [image_of(1, (3, 0.9, A))])
+    assert run(argv) == 2
+    assert "none of the 1 detections in" in capsys.readouterr().err
+    assert not (folder / "out.parquet").exists()
+
+
+def test_a_truncated_member_is_named(world, capsys):
+    folder, argv = world
+    path: Path = folder / "basic.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert run(argv) == 2
+    assert "basic.parquet is truncated" in capsys.readouterr().err
+
+
+def test_lvis_categories_without_frequency_are_refused(world, capsys):
+    folder, argv = world
+    content = json.loads((folder / "lvis.json").read_text())
+    for category in content["categories"]:
+        del category["frequency"], category["image_count"]
+    (folder / "lvis.json").write_text(json.dumps(content))
+    assert run(argv) == 2
+    assert "frequency" in capsys.readouterr().err
