@@ -33,6 +33,8 @@ class Testing(Section):
     """Detections must score above this (report: 0.0)."""
     nms_iou: float = Field(0.5, gt=0, le=1)
     """IoU threshold of the per-category NMS within a scale and across scales."""
+    scale_fusion: Literal["nms", "wbf"] = "nms"
+    """Merge of the scales' boxes: NMS (detectron2's test-time augmentation), or weighted-box fusion (ours)."""
     proposals: int = Field(1000, ge=1)
     """RPN proposals per image and scale."""
     keep_per_image: KeepPerImage = KeepPerImage()
@@ -44,7 +46,8 @@ class Testing(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast precision of inference."""
     batch_images: int = Field(1, ge=1)
-    """Images of equal size that go through the network together."""
+    """Images of equal size that go through the network together. Grouped alike for any number of shards; results of
+    other group sizes can differ in rounding."""
 
 
 class Member(Section):
@@ -111,11 +114,11 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of training and inference."""
     threads: int = Field(8, ge=1)
-    """CPU threads of a training or inference job."""
+    """CPU threads of an inference job, and of a training job for each of its GPUs (or in all, without GPUs)."""
     training_gpus: int = Field(8, ge=0)
     """GPUs of a training job, per node."""
     training_nodes: int = Field(1, ge=1)
-    """Nodes of a training job."""
+    """Nodes of a training job. Several need Slurm; batch size and learning rate do not depend on it."""
     inference_gpus: int = Field(1, ge=0)
     """GPUs of an inference job."""
     training_hours: float = Field(24, gt=0)
@@ -123,4 +126,4 @@ class Compute(Section):
     inference_hours: float = Field(4, gt=0)
     """Time limit of the first attempt of an inference job."""
     memory_gb: int = Field(64, ge=1)
-    """Memory of a training or inference job."""
+    """Memory of a training or inference job, per node."""

@@ -31,6 +31,18 @@ LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 SHARDS = recipe.testing.shards
 SPLITS = ["val", "test"]
 
+# Processes of a training job: all GPUs on one node, or on several nodes of which each starts its own processes (the job
+# then only calls srun: `mpi`). On a cluster `gpu` is the number over all nodes. None of this makes anything run again.
+NODES = recipe.compute.training_nodes
+TRAINING_PROCESSES = {"gpu": NODES * recipe.compute.training_gpus, "nodes": NODES}
+if NODES > 1:
+    TRAINING_PROCESSES |= {
+        "mpi": "srun",
+        "tasks": NODES,
+        "tasks_per_gpu": 0,
+        "slurm_extra": f"--gpus-per-node={recipe.compute.training_gpus}",
+    }
+
 # Data. Manifests say what was downloaded and checked in a folder of images; the mini world's images come with its
 # annotations.
 DATA = DatasetPaths(recipe)

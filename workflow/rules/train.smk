@@ -36,9 +36,9 @@ rule pretrain_coco:
         model=one_of(model.name for model in recipe.pretraining),
     conda:
         ENVIRONMENT
-    threads: recipe.compute.threads
+    threads: recipe.compute.threads * max(1, recipe.compute.training_gpus)
     resources:
-        gpu=recipe.compute.training_gpus,
+        **TRAINING_PROCESSES,
         mem_mb=1000 * recipe.compute.memory_gb,
         runtime=training_minutes,
     params:
@@ -46,9 +46,9 @@ rule pretrain_coco:
         settings=lambda wildcards: slices.training_slice(recipe, wildcards.model),
         init=init_argument,
     shell:
-        "python -m pipeline_steps.train --recipe {params.recipe} --model {wildcards.model} {params.init}"
-        " --gpus {resources.gpu} --stop-before-minutes {resources.runtime} --on-mismatch discard"
-        " --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.launch --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads}"
+        " train --recipe {params.recipe} --model {wildcards.model} {params.init} --output {output}"
+        " --stop-before-minutes {resources.runtime} --on-mismatch discard 2>&1 | tee -i {log}"
 
 
 use rule pretrain_coco as finetune_lvis with:

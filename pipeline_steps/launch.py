@@ -1,0 +1,52 @@
+"""Run a step once for each GPU of a job, on one node or several: python -m pipeline_steps.launch --gpus 8 train ...
+
+Without GPUs, or with one, the step runs as it is. With several on one node the processes are started as torchrun does;
+with several nodes srun starts them on every node of the Slurm job, and they meet at the first one. The exit code is
+that of the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.launching import Layout, node_of_task, run_on_node, srun_command, step_command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this step."""
+    parser = step_parser("launch", __doc__)
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job, over all nodes")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of the job")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads on each node")
+    parser.add_argument("--on-each-node", action="store_true", help=argparse.SUPPRESS)  # given by srun_command only
+    parser.add_argument("step", help="step to run, for example train")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    return parser
+
+
+def _replace_process(command: list[str]) -> None:
+    """Become ``command``: signals and the exit code need no go-between then."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(command[0], command)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    layout = Layout(arguments.gpus, arguments.nodes, arguments.threads)
+    step, rest = arguments.step, arguments.arguments
+    if arguments.on_each_node:
+        sys.exit(run_on_node(layout, step, rest, node_of_task()))
+    if layout.nodes > 1:
+        _replace_process(srun_command(layout, step, rest))
+    if layout.processes_per_node > 1:
+        sys.exit(run_on_node(layout, step, rest))
+    os.environ["OMP_NUM_THREADS"] = str(layout.threads)
+    _replace_process(step_command(step, rest))
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
