@@ -1,0 +1,50 @@
+"""Step: a page of pictures, ground truth beside predictions, and optionally one small picture of a few of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline_steps.common.atomic import write_text
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.recipe import load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("draw_predictions", __doc__ or "")
+    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+    parser.add_argument("--detections", type=Path, required=True, metavar="PARQUET", help="detections to draw")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="split that they belong to")
+    parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="self-contained page")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="also write a small picture (.png or .jpg)")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.data.lvis import read_lvis
+    from pipeline_steps.data.paths import DatasetPaths
+    from pipeline_steps.report.gallery import GallerySettings, gallery_page
+    from pipeline_steps.report.picture import write_picture
+    from pipeline_steps.report.scenes import SceneReader
+    from pipeline_steps.report.selection import choose_examples, rank_scenes
+
+    recipe = load_recipe(arguments.recipe)
+    paths = DatasetPaths(recipe)
+    dataset = read_lvis(paths.annotations(arguments.split), arguments.split)
+    reader = SceneReader(dataset, arguments.detections, recipe.report.gallery_score)
+    settings = GallerySettings(
+        title=f"Recipe {recipe.name}: predictions on {arguments.split}",
+        source=f"Detections of {arguments.detections}.",
+        note="Data: the embedded mini world." if recipe.data.source == "mini" else "",
+    )
+    rankings = rank_scenes(reader)
+    sections = choose_examples(rankings, recipe.report.gallery_images)
+    write_text(arguments.output, gallery_page(reader, sections, paths, settings))
+    if arguments.picture:
+        write_picture(reader, choose_examples(rankings, 6), paths, arguments.picture)
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,202 @@
+"""Images with their ground truth and detections as shapes with verdicts, ready to be drawn.
+
+Symbols: g objects of the ground truth and d drawn detections of one image. Boxes are x1 y1 x2 y2, contours lists of
+points x y, both in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.lvis import LvisDataset
+from pipeline_steps.data.records import Annotation, ImageRecord
+from pipeline_steps.detections.record import ImageDetections
+from pipeline_steps.detections.table import TableReader
+from pipeline_steps.evaluation.matching import TRUE, match_detections, verdicts
+
+MATCH_IOU = 0.5
+"""IoU from which a detection of the right category is drawn as right."""
+
+MISSED = "missed"
+"""Verdict on an object of the ground truth that no drawn detection matches; ``true`` if one does."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object or detection."""
+
+    category_id: int
+    name: str
+    letter: str
+    """Frequency letter of the category."""
+    verdict: str
+    """``true``, ``false``, ``ignored``, ``unjudged``; for ground truth ``true`` or ``missed``."""
+    mask: dict[str, Any] | None
+    """RLE object, or None if there is only a box."""
+    box: tuple[float, float, float, float]
+    """x1 y1 x2 y2."""
+    score: float | None = None
+    """Rank score, None for ground truth."""
+    model_score: float | None = None
+    """The model's own score."""
+    source: str = ""
+    """Model that it comes from."""
+
+    def contours(self) -> list[np.ndarray]:
+        """Outlines along the pixel edges, float[n, 2] each; the box if there is no mask."""
+        if self.mask is None:
+            x1, y1, x2, y2 = self.box
+            return [np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])]
+        pixels = mask_utils.decode(self.mask)
+        zoom = max(1, 512 // max(pixels.shape))  # contours run through pixel centres: small images need finer ones
+        fine = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+        found, _ = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        simple = [cv2.approxPolyDP(contour, 0.7, closed=True)[:, 0] for contour in found]
+        return [(contour + 0.5) / zoom for contour in simple if len(contour) > 2]
+
+    def centre(self) -> tuple[float, float]:
+        """A point well inside."""
+        x1, y1, x2, y2 = self.box
+        if self.mask is None:
+            return (x1 + x2) / 2, (y1 + y2) / 2
+        inside = cv2.distanceTransform(np.pad(mask_utils.decode(self.mask), 1), cv2.DIST_L2, 3)
+        row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+        return float(column) - 0.5, float(row) - 0.5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image with what is in it and what was found."""
+
+    image: ImageRecord
+    truths: list[Shape]
+    detections: list[Shape]
+    """Descending score."""
+
+    def count(self, letter: str, verdict: str) -> int:
+        """Number of shapes of a frequency group with a verdict; ``true`` and ``missed`` count objects."""
+        shapes = self.truths if verdict in (TRUE, MISSED) else self.detections
+        return sum(shape.letter == letter and shape.verdict == verdict for shape in shapes)
+
+
+def _truth_mask(annotation: Annotation, image: ImageRecord) -> dict[str, Any] | None:
+    segmentation = annotation.mask()
+    if segmentation is None:
+        return None
+    if isinstance(segmentation, list):
+        return mask_utils.merge(mask_utils.frPyObjects(segmentation, image.height, image.width))
+    if isinstance(segmentation["counts"], list):
+        return mask_utils.frPyObjects(segmentation, image.height, image.width)
+    return segmentation
+
+
+class SceneReader:
+    """Scenes of a data set with the detections of a table.
+
+    Args:
+        dataset: LVIS ground truth.
+        table: detections table, with or without masks.
+        min_score: detections of a lower rank score are not drawn and not judged.
+
+    Raises:
+        UserError: the table is damaged, or no image of it is in the data set.
+    """
+
+    def __init__(self, dataset: LvisDataset, table: str | Path, min_score: float) -> None:
+        self.dataset, self.min_score = dataset, min_score
+        self._reader = TableReader(table)
+        if self._reader.image_ids and not set(self._reader.image_ids) & set(dataset.image_by_id):
+            raise UserError(f"{table}: none of its images is in {dataset.path}; these are detections of another split")
+
+    def __iter__(self) -> Iterator[Scene]:
+        """All images, first those of the table in its order, then those without detections."""
+        with_detections = [image_id for image_id in self._reader.image_ids if image_id in self.dataset.image_by_id]
+        others = sorted(set(self.dataset.image_by_id) - set(with_detections))
+        return (self.scene(image_id) for image_id in [*with_detections, *others])
+
+    def scene(self, image_id: int) -> Scene:
+        """The scene of one image."""
+        image = self.dataset.image_by_id[image_id]
+        annotations = self.dataset.annotations[image_id]
+        found = self._reader.image(image_id)
+        found = found.take(
+            (found.rank_scores >= self.min_score)
+            & np.isin(found.category_ids, self.dataset.categories.ids)  # unknown categories have no name
+        )
+        truth_masks = [_truth_mask(annotation, image) for annotation in annotations]
+        by_masks = found.rles is not None and all(mask is not None for mask in truth_masks)
+        size = [image.height, image.width]
+        masks: list[dict[str, Any] | None] = (
+            [None] * len(found) if found.rles is None else [{"size": size, "counts": rle} for rle in found.rles]
+        )
+        boxes = [list(annotation.bbox) for annotation in annotations]  # pycocotools wants lists
+        widths = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1).astype(float)
+        categories = np.array([annotation.category_id for annotation in annotations], np.int64)
+        matches = match_detections(
+            categories,
+            truth_masks if by_masks else boxes,
+            found.category_ids,
+            found.rank_scores,
+            masks if by_masks else widths.tolist(),
+            [MATCH_IOU],
+        )[0]
+        judged = verdicts(
+            matches,
+            found.category_ids,
+            set(categories.tolist()),
+            image.neg_category_ids,
+            image.not_exhaustive_category_ids,
+        )
+        return Scene(
+            image=image,
+            truths=[
+                self._shape(annotation.category_id, verdict, mask, (x, y, x + w, y + h))
+                for annotation, (x, y, w, h), mask, verdict in zip(
+                    annotations,
+                    boxes,
+                    truth_masks,
+                    np.where(np.isin(np.arange(len(annotations)), matches), TRUE, MISSED).tolist(),
+                )
+            ],
+            detections=self._detected(found, masks, judged),
+        )
+
+    def _detected(self, found: ImageDetections, masks: list[dict[str, Any] | None], judged: list[str]) -> list[Shape]:
+        rows = zip(found.category_ids.tolist(), judged, masks, found.boxes.tolist())
+        scores = zip(found.rank_scores.tolist(), found.scores.tolist(), found.sources.tolist())
+        return [
+            self._shape(category_id, verdict, mask, tuple(box), *values)
+            for (category_id, verdict, mask, box), values in zip(rows, scores)
+        ]
+
+    def _shape(
+        self,
+        category_id: int,
+        verdict: str,
+        mask: dict[str, Any] | None,
+        box: tuple[float, float, float, float],
+        score: float | None = None,
+        model_score: float | None = None,
+        source: str = "",
+    ) -> Shape:
+        categories = self.dataset.categories
+        position = int(categories.positions([category_id])[0])
+        return Shape(
+            category_id=category_id,
+            name=categories.names[position],
+            letter=str(categories.frequencies[position]),
+            verdict=verdict,
+            mask=mask,
+            box=box,
+            score=score,
+            model_score=model_score,
+            source=source,
+        )
