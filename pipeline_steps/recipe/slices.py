@@ -52,7 +52,7 @@ def _testing(recipe: Recipe, *keys: str) -> dict[str, Any]:
 def boxes_slice(recipe: Recipe, split: str) -> str:
     """Settings of multi-scale box testing of a split."""
     keys = ("box_scales", "longer_edge", "horizontal_flip", "score_threshold", "nms_iou", "proposals")
-    common = _testing(recipe, *keys, "precision", "batch_images")
+    common = _testing(recipe, *keys, "scale_fusion", "precision", "batch_images")
     return _text({**common, "keep": getattr(recipe.testing.keep_per_image, split)})
 
 

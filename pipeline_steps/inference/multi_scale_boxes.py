@@ -1,0 +1,165 @@
+"""Multi-scale box testing (report, section 5): detections of all views of an image, merged per category.
+
+One pass of the backbone for each distinct view. The detections of a view are those of detectron2 at that size
+(:mod:`pipeline_steps.inference.postprocess`). The merge is that of detectron2's test-time augmentation: per-category
+NMS of all views' detections with a score above 1e-8, a view that was asked for several times counted as often, then the
+best ``keep``. Weighted-box fusion can be chosen instead.
+
+Symbols: N images of a batch, R proposals, C categories, k detections of one image, V views (with repetitions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_steps.detections.fusion import weighted_fusion
+from pipeline_steps.inference.images import RenderedImages, View
+from pipeline_steps.inference.postprocess import (
+    Detections,
+    clip_boxes,
+    merge_detections,
+    select_detections_from_deltas,
+)
+
+if TYPE_CHECKING:
+    from detectron2.structures import ImageList
+
+    from pipeline_steps.modeling.rcnn import LvisRCNN
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class BoxSettings:
+    """Settings of box testing; see the recipe's ``testing`` section."""
+
+    score_threshold: float
+    nms_iou: float
+    keep: int
+    fusion: Literal["nms", "wbf"] = "nms"
+    precision: Precision = "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision on ``device``; nothing for ``fp32``."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def extract_features(
+    model: LvisRCNN, images: RenderedImages, precision: Precision
+) -> Iterator[tuple[View, ImageList, dict[str, Tensor]]]:
+    """Each distinct view with its normalised images and feature maps, one view at a time."""
+    for view, pixels in zip(images.plan.views, images.pixels):
+        with autocast(model.device, precision):
+            prepared = model.preprocess_image([{"image": image} for image in pixels])
+            yield view, prepared, model.extract_features(prepared)
+
+
+def detect_in_view(
+    model: LvisRCNN, prepared: ImageList, features: dict[str, Tensor], settings: BoxSettings
+) -> list[Detections]:
+    """Detections of N images in one view, in its pixels."""
+    with autocast(model.device, settings.precision):
+        proposals = model.propose(prepared, features)
+        logits, deltas = model.box_predictions(features, proposals)
+        scores = model.scores(logits)
+        counts = [len(image) for image in proposals]
+        return [
+            select_detections_from_deltas(
+                deltas_of_image,
+                image.proposal_boxes.tensor,
+                model.decode,
+                scores_of_image,
+                image.image_size,
+                settings.score_threshold,
+                settings.nms_iou,
+                settings.keep,
+            )
+            for image, scores_of_image, deltas_of_image in zip(proposals, scores.split(counts), deltas.split(counts))
+        ]
+
+
+def merge_views(
+    images: RenderedImages, detections: list[list[Detections]], category_count: int, settings: BoxSettings
+) -> list[Detections]:
+    """Detections of N images in original pixels, from those of each distinct view.
+
+    Args:
+        detections: for each distinct view, of N images, in the view's pixels.
+    """
+    merged = []
+    for position in range(len(images)):
+        of_image = [of_view[position] for of_view in detections]
+        boxes = [
+            view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.plan.views, of_image)
+        ]
+        order = images.plan.order
+        merge = _fuse if settings.fusion == "wbf" else _suppress
+        merged.append(
+            merge(
+                torch.cat([boxes[i] for i in order]),
+                torch.cat([of_image[i].scores for i in order]),
+                torch.cat([of_image[i].categories for i in order]),
+                category_count,
+                images,
+                settings,
+            )
+        )
+    return merged
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, settings: BoxSettings
+) -> Detections:
+    return merge_detections(boxes, scores, categories, count, images.image_size, settings.nms_iou, settings.keep)
+
+
+def _fuse(
+    boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, settings: BoxSettings
+) -> Detections:
+    """Weighted-box fusion with the views as members; boxes without area are left out, as in the ensemble."""
+    boxes = clip_boxes(boxes, images.image_size)
+    sized = torch.nonzero((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[:, 0]
+    views = np.full(count, len(images.plan.order))
+    fused = weighted_fusion(
+        boxes[sized].cpu().numpy(),
+        scores[sized].cpu().numpy(),
+        categories[sized].cpu().numpy(),
+        settings.nms_iou,
+        views,
+        views.astype(np.float64),
+    )
+    index = sized.cpu()[torch.from_numpy(fused.index[: settings.keep])]
+    return Detections(
+        torch.from_numpy(fused.boxes[: settings.keep]).float().to(boxes.device),
+        torch.from_numpy(fused.scores[: settings.keep]).float().to(boxes.device),
+        categories.cpu()[index].to(boxes.device),
+        index.to(boxes.device),
+    )
+
+
+@torch.inference_mode()
+def detect_boxes(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[Detections]:
+    """Multi-scale detections of N images of one size.
+
+    Args:
+        model: in evaluation mode.
+        images: see :func:`pipeline_steps.inference.images.render_images`.
+
+    Returns:
+        For each image boxes float32[k, 4] in original pixels, scores, categories (0-based), best first.
+    """
+    found = [
+        detect_in_view(model, prepared, features, settings)
+        for _, prepared, features in extract_features(model, images, settings.precision)
+    ]
+    return merge_views(images, found, model.roi_heads.num_classes, settings)

@@ -1,0 +1,136 @@
+"""Multi-scale mask testing (report, section 5): soft masks of given boxes, averaged before the threshold.
+
+The average runs over all scales (a scale that repeats another one counts again), mirrored views and mask models. Masks
+are class-agnostic, so boxes that several detections share get one mask.
+
+Symbols: N images of a batch, k boxes of one image, m edge of a soft mask (28), V views (with repetitions), M models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline_steps.inference.images import RenderedImages, View
+from pipeline_steps.inference.multi_scale_boxes import (
+    BoxSettings,
+    Precision,
+    autocast,
+    detect_in_view,
+    extract_features,
+    merge_views,
+)
+from pipeline_steps.inference.postprocess import Detections
+from pipeline_steps.inference.rle import encode_box_masks
+
+if TYPE_CHECKING:
+    from pipeline_steps.modeling.rcnn import LvisRCNN
+
+
+class Instances(NamedTuple):
+    """Detections of one image with their masks, best first."""
+
+    detections: Detections
+    """Boxes in original pixels."""
+    soft_masks: Tensor
+    """float32[k, m, m], mask probabilities inside the boxes."""
+
+
+def masks_in_view(
+    model: LvisRCNN,
+    view: View,
+    features: dict[str, Tensor],
+    boxes: Sequence[Tensor],
+    image_size: tuple[int, int],
+    precision: Precision,
+) -> list[Tensor]:
+    """Soft masks float32[k, m, m] of N images' boxes float32[k, 4] (original pixels), seen in one view."""
+    with autocast(model.device, precision):
+        in_view = [view.boxes_to_view(of_image.to(model.device), image_size) for of_image in boxes]
+        masks = model.soft_masks(features, in_view)
+    return [of_image.flip(2) for of_image in masks] if view.flip else list(masks)
+
+
+def _average(of_views: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Mean over views (and models) of the soft masks of N images."""
+    return [torch.stack(list(of_image)).mean(dim=0) for of_image in zip(*of_views)]
+
+
+@torch.inference_mode()
+def average_soft_masks(
+    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[Tensor], precision: Precision = "fp32"
+) -> list[Tensor]:
+    """Soft masks of given boxes over all views and models.
+
+    Args:
+        models: M models in evaluation mode.
+        images: N images of one size.
+        boxes: for each image float32[k, 4] in original pixels.
+
+    Returns:
+        For each image float32[k, m, m].
+    """
+    of_views: list[list[Tensor]] = []
+    for model in models:
+        distinct = [
+            masks_in_view(model, view, features, boxes, images.image_size, precision)
+            for view, _, features in extract_features(model, images, precision)
+        ]
+        of_views += [distinct[position] for position in images.plan.order]
+    return _average(of_views)
+
+
+@torch.inference_mode()
+def detect_boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[Instances]:
+    """Boxes and masks of one model over the same views: the features of a view serve both.
+
+    The results are those of detectron2's ``GeneralizedRCNNWithTTA``, which runs the network twice for each view.
+    Like there, boxes without area are left out at the end.
+    """
+    found, kept = [], []
+    for view, prepared, features in extract_features(model, images, settings.precision):
+        found.append(detect_in_view(model, prepared, features, settings))
+        kept.append((view, {name: features[name] for name in model.roi_heads.mask_in_features}))
+    merged = merge_views(images, found, model.roi_heads.num_classes, settings)
+    boxes = [of_image.boxes for of_image in merged]
+    distinct = [
+        masks_in_view(model, view, features, boxes, images.image_size, settings.precision) for view, features in kept
+    ]
+    averaged = _average([distinct[position] for position in images.plan.order])
+    result = []
+    for detections, masks in zip(merged, averaged):
+        sized = ((detections.boxes[:, 2:] - detections.boxes[:, :2]) > 0).all(dim=1)
+        result.append(Instances(Detections(*(values[sized] for values in detections)), masks[sized]))
+    return result
+
+
+def unique_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of boxes float32[k, 4] in order of first occurrence, and for each row its position among them."""
+    rows = np.ascontiguousarray(boxes, np.float32).view(np.dtype((np.void, 16))).reshape(-1)
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return boxes[np.sort(first)], rank[inverse]
+
+
+def predict_rles(
+    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[np.ndarray], precision: Precision = "fp32"
+) -> list[list[bytes]]:
+    """Compressed COCO counts of the masks of given boxes, thresholded at 0.5.
+
+    Args:
+        boxes: for each of N images float32[k, 4] in original pixels; equal boxes get one mask.
+
+    Returns:
+        For each image k counts; the size is the image's. A mask may be empty.
+    """
+    unique = [unique_boxes(of_image) for of_image in boxes]
+    soft = average_soft_masks(models, images, [torch.from_numpy(distinct) for distinct, _ in unique], precision)
+    result = []
+    for masks, (distinct, index) in zip(soft, unique):
+        encoded: list[dict[str, Any]] = encode_box_masks(masks, torch.from_numpy(distinct), *images.image_size)
+        result.append([encoded[i]["counts"] for i in index])
+    return result

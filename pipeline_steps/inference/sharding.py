@@ -1,0 +1,80 @@
+"""Which images go through the network together, and which job does them.
+
+Results must not depend on the number of jobs, to the last bit, but rounding in the network may depend on which images
+share a batch. So images are put into batches first, from the whole list and without regard to shards; a shard is then a
+set of whole batches. Images go in ascending id, and batches are formed within a window of consecutive images,
+so that a job writes its images in ascending id while it holds the results of one window only.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.records import ImageRecord
+
+WINDOW_BATCHES = 32
+"""Images of a window, in units of the batch size."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size that go through the network together.
+
+    Attributes:
+        images: one or more, ascending ids.
+        window: number of the window of consecutive images that they are from.
+    """
+
+    images: tuple[ImageRecord, ...]
+    window: int
+
+
+def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[Batch]:
+    """Batches of at most ``batch_images`` images of equal size; ordered by window, then by their first image."""
+    ordered = sorted(images, key=lambda image: image.id)
+    length = WINDOW_BATCHES * batch_images
+    batches = []
+    for window, start in enumerate(range(0, len(ordered), length)):
+        groups: dict[tuple[int, int], list[ImageRecord]] = defaultdict(list)
+        for image in ordered[start : start + length]:
+            groups[image.height, image.width].append(image)
+        batches += sorted(
+            (
+                Batch(tuple(group[first : first + batch_images]), window)
+                for group in groups.values()
+                for first in range(0, len(group), batch_images)
+            ),
+            key=lambda batch: batch.images[0].id,
+        )
+    return batches
+
+
+def batches_of_shard(
+    batches: Sequence[Batch], cost: Callable[[ImageRecord], float], shard: int, shards: int
+) -> list[Batch]:
+    """The batches of one of ``shards`` jobs, in the order of ``batches``; all jobs have about the same cost.
+
+    Batches are dealt from the costliest down to the job with the least so far.
+
+    Args:
+        cost: of an image, such as the pixels of its views.
+        shard: 0 .. shards - 1.
+
+    Raises:
+        UserError: no such shard.
+    """
+    if shards < 1 or not 0 <= shard < shards:
+        raise UserError(f"--shard {shard} of --shards {shards}: shards are numbered from 0 to {max(shards, 1) - 1}")
+    costs = [sum(map(cost, batch.images)) for batch in batches]
+    load = [(0.0, index) for index in range(shards)]
+    mine = set()
+    for index in sorted(range(len(batches)), key=lambda index: (-costs[index], index)):
+        total, owner = heapq.heappop(load)
+        heapq.heappush(load, (total + costs[index], owner))
+        if owner == shard:
+            mine.add(index)
+    return [batch for index, batch in enumerate(batches) if index in mine]
