@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ def _is_cut(rest: str, reason: str) -> bool:
     if reason.startswith("Unterminated string"):
         return True
     if reason.startswith("Invalid \\"):
-        return len(rest) < len("\\ud83d\\ude00")
+        return re.fullmatch(r"\\?(u[0-9a-fA-F]{0,4})?", rest) is not None
     return any(literal.startswith(rest) for literal in _CUT_HERE)
 
 
@@ -155,7 +156,11 @@ def _scan_item(source: _Text, scan: Any, count: int) -> Any:
             continue
         except RecursionError:
             raise DamagedResults("syntax", f"is nested too deeply in result {count:,}") from None
-        if end < len(source.text) or source.ended:
+        # A number may go on in the next piece; so may one with its point or exponent at the end of this one.
+        goes_on = (
+            source.text[end : end + 1] in ("", ".", "e", "E") and len(source.text) - source.position < LONGEST_ITEM
+        )
+        if source.ended or not goes_on:
             source.position = end
             return item
-        source.fill()  # a number at the end of the piece may go on
+        source.fill()
