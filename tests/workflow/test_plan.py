@@ -41,13 +41,13 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
 
 
 def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
-    planned = checkout.planned("--configfile", "config/mini.yaml", "all")
+    planned = checkout.planned("--configfile", "config/mini.yaml", "--", "all")
     assert planned == {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_every_stage_is_a_target_of_its_own(checkout, target):
-    assert checkout.planned("--configfile", "config/mini.yaml", target)
+    assert checkout.planned("--configfile", "config/mini.yaml", "--", target)
 
 
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
