@@ -97,6 +97,7 @@ def build_from_config(cfg: CfgNode, device: str | torch.device = "cpu") -> LvisR
     from detectron2.modeling import META_ARCH_REGISTRY
 
     import pipeline_steps.modeling.backbones
+    import pipeline_steps.modeling.mask_head
     import pipeline_steps.modeling.rcnn  # noqa: F401  registers the parts by name
     from pipeline_steps.modeling.normalization import synchronise_on_cpu
 

@@ -1,7 +1,8 @@
 """Compiled RoIAlign over all levels of a feature pyramid (CPU), forward and backward.
 
 Features lie with their channels together, so that each of the four neighbours of a sampling point is one contiguous
-row: torchvision's kernel walks channel by channel, and is several times slower in the backward pass.
+row: torchvision's kernel walks channel by channel, and is several times slower in the backward pass. The forward pass
+is float32 operation by operation as in torchvision's kernel and gives the same bits.
 
 Symbols:
     P: pixels of all levels and images, one table row each; D: channels; K: boxes; m: edge of the output; s: sampling
@@ -15,17 +16,17 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _points(start: float, bin_size: float, bins: int, grid: int, length: int, low, high, weight) -> None:
+def _points(start, bin_size, bins: int, grid: int, length: int, low, high, weight) -> None:
     """Neighbours and weight of the upper one of all sampling points along one axis; weight -1 is outside."""
-    one = np.float32(1.0)
+    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
     for b in range(bins):
         for g in range(grid):
-            at = np.float32(start + b * bin_size + np.float32(np.float32(g) + np.float32(0.5)) * bin_size / grid)
+            at = start + np.float32(b) * bin_size + (np.float32(g) + half) * bin_size / np.float32(grid)
             i = b * grid + g
-            if at < -1.0 or at > length:
+            if at < -one or at > np.float32(length):
                 weight[i] = -one
                 continue
-            at = max(at, np.float32(0.0))
+            at = max(at, zero)
             first = int(at)
             if first >= length - 1:
                 low[i] = high[i] = length - 1
@@ -39,15 +40,13 @@ def _points(start: float, bin_size: float, bins: int, grid: int, length: int, lo
 @njit(cache=True, nogil=True)
 def _axes(box, scale, height, width, size, sampling, ylow, yhigh, yweight, xlow, xhigh, xweight):
     """Sampling points of one box; returns their numbers per bin along y and x."""
-    half = np.float32(0.5)
-    x1 = np.float32(box[0] * scale) - half
-    y1 = np.float32(box[1] * scale) - half
-    w = (np.float32(box[2] * scale) - half) - x1
-    h = (np.float32(box[3] * scale) - half) - y1
-    gy = sampling if sampling > 0 else max(0, int(np.ceil(h / size)))
-    gx = sampling if sampling > 0 else max(0, int(np.ceil(w / size)))
-    _points(y1, h / np.float32(size), size, gy, height, ylow, yhigh, yweight)
-    _points(x1, w / np.float32(size), size, gx, width, xlow, xhigh, xweight)
+    half, bins = np.float32(0.5), np.float32(size)
+    x1, y1 = box[0] * scale - half, box[1] * scale - half
+    w, h = (box[2] * scale - half) - x1, (box[3] * scale - half) - y1
+    gy = sampling if sampling > 0 else max(0, int(np.ceil(h / bins)))
+    gx = sampling if sampling > 0 else max(0, int(np.ceil(w / bins)))
+    _points(y1, h / bins, size, gy, height, ylow, yhigh, yweight)
+    _points(x1, w / bins, size, gx, width, xlow, xhigh, xweight)
     return gy, gx
 
 
@@ -87,7 +86,7 @@ def pool(table, boxes, scales, starts, heights, widths, size, sampling, output) 
         gy, gx = _axes(
             boxes[k], scales[k], heights[k], widths[k], size, sampling, ylow, yhigh, yweight, xlow, xhigh, xweight
         )
-        count = np.float32(1.0) / np.float32(max(gy * gx, 1))
+        count = np.float32(max(gy * gx, 1))
         for i in range(size * gy):
             if yweight[i] < 0:
                 continue
@@ -96,15 +95,17 @@ def pool(table, boxes, scales, starts, heights, widths, size, sampling, output) 
             for j in range(size * gx):
                 if xweight[j] < 0:
                     continue
-                a = (one - yweight[i]) * (one - xweight[j]) * count
-                b = (one - yweight[i]) * xweight[j] * count
-                c = yweight[i] * (one - xweight[j]) * count
-                d = yweight[i] * xweight[j] * count
+                a = (one - yweight[i]) * (one - xweight[j])
+                b = (one - yweight[i]) * xweight[j]
+                c = yweight[i] * (one - xweight[j])
+                d = yweight[i] * xweight[j]
                 row = output[k, i // gy, j // gx]
                 ra, rb = table[upper + xlow[j]], table[upper + xhigh[j]]
                 rc, rd = table[lower + xlow[j]], table[lower + xhigh[j]]
                 for channel in range(channels):
                     row[channel] += a * ra[channel] + b * rb[channel] + c * rc[channel] + d * rd[channel]
+        if gy * gx > 1:
+            output[k] /= count
 
 
 @njit(cache=True, nogil=True)

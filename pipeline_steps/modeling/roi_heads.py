@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -25,6 +24,7 @@ from torchvision.ops import roi_align
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.box_predictor import LvisBoxPredictor
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
+from pipeline_steps.modeling.pooler import PyramidPooler
 
 Features = dict[str, Tensor]
 
@@ -237,9 +237,9 @@ class LvisROIHeads(StandardROIHeads):
         return list(logits.sigmoid().split([len(image) for image in boxes]))
 
 
-def _pooler(cfg: Any, head: Any, input_shape: dict[str, ShapeSpec]) -> ROIPooler:
+def _pooler(cfg: Any, head: Any, input_shape: dict[str, ShapeSpec]) -> PyramidPooler:
     """RoIAlign over the pyramid, with our box size for level p4 (detectron2's configuration has no key for it)."""
-    return ROIPooler(
+    return PyramidPooler(
         output_size=head.POOLER_RESOLUTION,
         scales=tuple(1.0 / input_shape[name].stride for name in cfg.MODEL.ROI_HEADS.IN_FEATURES),
         sampling_ratio=head.POOLER_SAMPLING_RATIO,
