@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.records import ImageRecord
 
+SHARD_KEY = "shard"
+"""Key of a shard's table metadata: {"index": 0-based, "count": number of shards}. A gathered table has none."""
+
 WINDOW_BATCHES = 32
 """Images of a window, in units of the batch size."""
 

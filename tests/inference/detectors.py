@@ -37,7 +37,7 @@ def make_image(seed: int, height: int, width: int) -> np.ndarray:
 
 @torch.no_grad()
 def make_model(recipe: Recipe, name: str = "basic", seed: int = 0, categories: int = CATEGORIES) -> LvisRCNN:
-    """The recipe's model with random weights, the last layers widened: scores, boxes and masks differ between inputs."""
+    """The recipe's model with random weights; the last layers are widened, so that outputs differ between inputs."""
     from pipeline_steps.modeling.build import build_detector
 
     torch.manual_seed(seed)

@@ -1,0 +1,121 @@
+"""Running a detector over the images of a split: batches, shards, reading ahead, writing in order.
+
+Memory holds the batch in work, the next one (read and resized by another thread meanwhile), and the results of one
+window of images; see :mod:`pipeline_steps.inference.sharding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline_steps.common.progress import Progress
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.data.records import ImageRecord
+from pipeline_steps.detections.table import ImageDetections, TableWriter
+from pipeline_steps.inference.images import RenderedImages, load_image, plan_views, render_images
+from pipeline_steps.inference.sharding import SHARD_KEY, Batch, batches_of_shard, plan_batches
+from pipeline_steps.recipe.testing import Testing
+
+
+@dataclass(frozen=True)
+class Work:
+    """The images of one job.
+
+    Attributes:
+        paths: where files are.
+        scales: shorter edges.
+        testing: the recipe's ``testing`` section.
+        batches: in order.
+        shard, shards: which job of how many.
+    """
+
+    paths: DatasetPaths
+    scales: Sequence[int]
+    testing: Testing
+    batches: list[Batch]
+    shard: int
+    shards: int
+
+    @classmethod
+    def plan(
+        cls,
+        paths: DatasetPaths,
+        images: Sequence[ImageRecord],
+        scales: Sequence[int],
+        testing: Testing,
+        shard: int,
+        shards: int,
+    ) -> Work:
+        """The share of job ``shard`` of ``images``."""
+
+        def pixels(image: ImageRecord) -> float:
+            plan = plan_views(image.height, image.width, scales, testing.longer_edge, testing.horizontal_flip)
+            return float(plan.pixels)
+
+        batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, shard, shards)
+        return cls(paths, scales, testing, batches, shard, shards)
+
+    def _render(self, batch: Batch) -> RenderedImages:
+        pictures = [
+            load_image(self.paths.image_path(image), image.height, image.width, image.id) for image in batch.images
+        ]
+        return render_images(pictures, self.scales, self.testing.longer_edge, self.testing.horizontal_flip)
+
+    def rendered(self) -> Iterator[tuple[Batch, RenderedImages]]:
+        """Each batch with its pixels; the next batch is read while the caller works on this one."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading") as pool:
+            ahead = [pool.submit(self._render, batch) for batch in self.batches[:1]]
+            for position, batch in enumerate(self.batches):
+                pixels = ahead.pop().result()
+                if position + 1 < len(self.batches):
+                    ahead.append(pool.submit(self._render, self.batches[position + 1]))
+                yield batch, pixels
+
+    def run(
+        self,
+        output: str | Path,
+        metadata: dict[str, Any],
+        what: str,
+        predict: Callable[[Batch, RenderedImages], list[ImageDetections]],
+    ) -> int:
+        """Predict all batches and write the table of this shard, images in ascending id.
+
+        Args:
+            output: the table.
+            metadata: of the table; the shard is added.
+            what: for the progress line.
+            predict: detections of each image of a batch.
+
+        Returns:
+            Number of detections.
+        """
+        progress = Progress(what, sum(len(batch.images) for batch in self.batches), "images")
+        shard = {"index": self.shard, "count": self.shards}
+        rows, window = 0, None
+        pending: list[ImageDetections] = []
+        with TableWriter(output, {**metadata, SHARD_KEY: shard}) as writer:
+
+            def flush() -> None:
+                for detections in sorted(pending, key=lambda detections: detections.image_id):
+                    writer.write_image(detections.image_id, detections)
+                pending.clear()
+
+            for batch, pixels in self.rendered():
+                if batch.window != window:
+                    flush()
+                    window = batch.window
+                found = predict(batch, pixels)
+                rows += sum(map(len, found))
+                pending += found
+                progress.advance(len(batch.images))
+            flush()
+        return rows
+
+
+def settings_of(testing: Testing, *keys: str) -> dict[str, Any]:
+    """The named keys of the recipe's ``testing`` section, for a table's metadata."""
+    return testing.model_dump(include=set(keys))

@@ -1,0 +1,91 @@
+"""Multi-scale box detections of one model on a split, as a detections table.
+
+Every image of the split is looked at in each of testing.box_scales; the scales' detections are merged per category.
+Category ids are those of the data set that the model was trained on; rank_score is the score. With --shards n, job k
+does the k-th share of the images; gather_shards puts the shares together, and the result does not depend on n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.lvis import read_lvis
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.detections.table import ImageDetections, table_metadata
+from pipeline_steps.recipe import load_recipe
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("predict_boxes", __doc__ or "")
+    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+    parser.add_argument("--model", required=True, help="name of a model or expert of the recipe")
+    parser.add_argument("--weights", required=True, type=Path, help="its model.pth")
+    parser.add_argument("--split", required=True, choices=("val", "test"), help="images to look at")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the images, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="number of shares")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="detections table to write")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    recipe = load_recipe(arguments.recipe)
+    experts = {expert.name: expert for expert in recipe.experts}
+    if arguments.model not in {*experts, *(model.name for model in recipe.models)}:
+        known = ", ".join([*(model.name for model in recipe.models), *experts])
+        raise UserError(f"recipe {recipe.name} has no model and no expert {arguments.model!r}; it has {known}")
+    paths = DatasetPaths(recipe)
+    annotations = paths.annotations(arguments.split)
+    dataset = read_lvis(annotations, "test_info")
+
+    from pipeline_steps.inference.detector import check_categories, choose_device, load_detector
+    from pipeline_steps.inference.images import RenderedImages
+    from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
+    from pipeline_steps.inference.sharding import Batch
+    from pipeline_steps.inference.streaming import Work, settings_of
+
+    testing = recipe.testing
+    work = Work.plan(paths, dataset.images, testing.box_scales, testing, arguments.shard, arguments.shards)
+    detector = load_detector(recipe, arguments.model, arguments.weights, choose_device(recipe))
+    expert = experts.get(arguments.model)
+    if expert is None or expert.category_table != "coco":
+        check_categories(detector, arguments.weights, dataset.category_ids, annotations)
+    keep = getattr(testing.keep_per_image, arguments.split)
+    settings = BoxSettings(testing.score_threshold, testing.nms_iou, keep, testing.scale_fusion, testing.precision)
+
+    def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
+        found = detect_boxes(detector.module, pixels, settings)
+        result = []
+        for image, detections in zip(batch.images, found):
+            boxes, scores, categories, _ = (values.cpu().numpy() for values in detections)
+            result.append(
+                ImageDetections(image.id, detector.category_ids[categories], scores, scores, boxes, detector.name)  # type: ignore[arg-type]
+            )
+        return result
+
+    keys = ("box_scales", "longer_edge", "horizontal_flip", "score_threshold", "nms_iou", "scale_fusion", "proposals")
+    metadata = table_metadata(
+        recipe.name,
+        "predict_boxes",
+        {
+            "model": arguments.model,
+            "split": arguments.split,
+            "keep_per_image": keep,
+            "testing": settings_of(testing, *keys, "precision", "batch_images"),
+        },
+        {"weights": arguments.weights, "annotations": annotations},
+    )
+    rows = work.run(arguments.output, metadata, f"boxes of {arguments.model}", predict)
+    if not rows and work.batches:
+        log.warning("%s found nothing in %s: is it trained?", arguments.model, arguments.split)
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,131 @@
+"""Multi-scale masks for the boxes of a detections table, averaged over the given models.
+
+Every box is looked at in each of testing.mask_scales by each model of --weights; the mean of the soft masks, cut at
+0.5, is stored as run lengths in column rle. Masks are class-agnostic, so boxes of any origin can be given. All rows and
+other columns stay as they are; a mask may be empty. With --shards n, job k does the k-th share of the images;
+gather_shards puts the shares together, and the result does not depend on n.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.lvis import read_lvis
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
+from pipeline_steps.recipe import Recipe, load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("predict_masks", __doc__ or "")
+    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+    parser.add_argument(
+        "--weights", required=True, nargs="+", type=named_path, metavar="NAME=model.pth", help="models to average"
+    )
+    parser.add_argument("--boxes", required=True, type=Path, metavar="FILE.parquet", help="detections table with boxes")
+    parser.add_argument("--split", required=True, choices=("val", "test"), help="split that the boxes are of")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the images, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="number of shares")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="detections table to write")
+    return parser
+
+
+def mask_model_files(recipe: Recipe, given: list[tuple[str, str]]) -> dict[str, Path]:
+    """The file of each model.
+
+    Raises:
+        UserError: a name that the recipe does not have, or one given twice.
+    """
+    known = [model.name for model in (*recipe.models, *recipe.experts)]
+    names = [name for name, _ in given]
+    if strangers := [name for name in names if name not in known]:
+        raise UserError(f"--weights: recipe {recipe.name} has no {listing(strangers)}; it has {', '.join(known)}")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--weights: given twice: {listing(repeated)}")
+    return {name: Path(file) for name, file in given}
+
+
+def check_split(reader: TableReader, split: str) -> None:
+    """Refuse a table that says that it is of another split."""
+    stated = (reader.metadata.get("arguments") or {}).get("split", split)
+    if stated != split:
+        raise UserError(f"{reader.path} has boxes of split {stated!r}, but --split is {split!r}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    recipe = load_recipe(arguments.recipe)
+    files = mask_model_files(recipe, arguments.weights)
+    paths = DatasetPaths(recipe)
+    annotations = paths.annotations(arguments.split)
+    dataset = read_lvis(annotations, "test_info")
+    with TableReader(arguments.boxes, masks=False) as reader:
+        check_split(reader, arguments.split)
+        if strangers := [image_id for image_id in reader.image_ids if image_id not in dataset.image_by_id]:
+            raise UserError(
+                f"{arguments.boxes}: {len(strangers)} of {len(reader.image_ids)} image ids are not in {annotations} "
+                f"({listing(strangers)}): is it a table of another data set or split?"
+            )
+        _predict(arguments, recipe, files, paths, reader, [dataset.image_by_id[id_] for id_ in reader.image_ids])
+
+
+def _predict(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    files: dict[str, Path],
+    paths: DatasetPaths,
+    reader: TableReader,
+    images: list,
+) -> None:
+    from pipeline_steps.inference.detector import choose_device, load_detector
+    from pipeline_steps.inference.images import RenderedImages
+    from pipeline_steps.inference.multi_scale_masks import predict_rles
+    from pipeline_steps.inference.sharding import Batch
+    from pipeline_steps.inference.streaming import Work, settings_of
+
+    testing = recipe.testing
+    work = Work.plan(paths, images, testing.mask_scales, testing, arguments.shard, arguments.shards)
+    device = choose_device(recipe)
+    models = [load_detector(recipe, name, file, device).module for name, file in files.items()]
+
+    def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
+        given = [reader.image(image.id) for image in batch.images]
+        for detections in given:
+            _check_boxes(detections, pixels.image_size, reader.path)
+        rles = predict_rles(models, pixels, [detections.boxes for detections in given], testing.precision)
+        return [replace(detections, rles=of_image) for detections, of_image in zip(given, rles)]
+
+    keys = ("mask_scales", "longer_edge", "horizontal_flip", "precision", "batch_images")
+    metadata = table_metadata(
+        recipe.name,
+        "predict_masks",
+        {
+            **{key: value for key, value in (reader.metadata.get("arguments") or {}).items() if key == "model"},
+            "mask_models": list(files),
+            "split": arguments.split,
+            "testing": settings_of(testing, *keys),
+        },
+        {"boxes": arguments.boxes, "annotations": paths.annotations(arguments.split), **files},
+    )
+    work.run(arguments.output, metadata, f"masks of {', '.join(files)}", predict)
+
+
+def _check_boxes(detections: ImageDetections, image_size: tuple[int, int], path: Path) -> None:
+    height, width = image_size
+    x1, y1, x2, y2 = detections.boxes.T
+    inside = (x1 >= 0) & (y1 >= 0) & (x2 >= x1) & (y2 >= y1) & (x2 <= width) & (y2 <= height)
+    if not inside.all():
+        box = detections.boxes[int(inside.argmin())].tolist()
+        raise UserError(
+            f"{path}: image {detections.image_id} has a box {box} that is no x1 y1 x2 y2 inside of {width} x {height} "
+            "pixels: is it a table of another data set?"
+        )
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

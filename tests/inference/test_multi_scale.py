@@ -1,0 +1,196 @@
+"""Multi-scale boxes and masks give the results of detectron2's test-time augmentation, with less work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.transforms import AugInput, HFlipTransform, ResizeShortestEdge, ResizeTransform, TransformList
+from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline_steps.inference.images import View, fit_size, plan_views, render_images
+from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
+from pipeline_steps.inference.multi_scale_masks import (
+    average_soft_masks,
+    detect_boxes_and_masks,
+    predict_rles,
+    unique_boxes,
+)
+from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.modeling.build import detector_config
+from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
+
+KEEP = 60
+SETTINGS = BoxSettings(score_threshold=0.0, nms_iou=0.5, keep=KEEP)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(small_recipe())
+
+
+def augmented(model, image, scales, longer_edge, flip):
+    """detectron2's test-time augmentation of ``model`` on an image uint8[H, W, 3]."""
+    cfg = detector_config(small_recipe(), "basic", CATEGORIES).clone()
+    cfg.defrost()
+    cfg.TEST.DETECTIONS_PER_IMAGE = KEEP
+    cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE, cfg.TEST.AUG.FLIP = list(scales), longer_edge, flip
+    model.roi_heads.box_predictor.test_topk_per_image = KEEP
+    height, width = image.shape[:2]
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        inputs = [{"image": pixels, "height": height, "width": width}]
+        return GeneralizedRCNNWithTTA(cfg, model, batch_size=1)(inputs)[0]["instances"]
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["no_flip", "flip"])
+@pytest.mark.parametrize("scales", [(64, 96, 128), (96,), (64, 128, 256, 512)], ids=["distinct", "one", "collapsing"])
+@pytest.mark.parametrize("size", [(100, 140), (90, 61)], ids=["landscape", "portrait"])
+def test_boxes_scores_and_masks_are_those_of_detectron2_test_time_augmentation(model, size, scales, flip):
+    image = make_image(1, *size)
+    theirs = augmented(model, image, scales, 150, flip)
+    ours = detect_boxes_and_masks(model, render_images([image], scales, 150, flip), SETTINGS)[0]
+    assert len(theirs) > 30
+    assert theirs.scores.unique().numel() == len(theirs), "ties would leave detectron2's order to chance"
+    assert torch.equal(ours.detections.boxes, theirs.pred_boxes.tensor)
+    assert torch.equal(ours.detections.scores, theirs.scores)
+    assert torch.equal(ours.detections.categories, theirs.pred_classes)
+    pasted = paste_masks_in_image(ours.soft_masks, ours.detections.boxes, size)
+    assert torch.equal(pasted, theirs.pred_masks)
+    assert 0 < pasted.float().mean() < 1
+
+
+def test_boxes_alone_and_masks_of_given_boxes_equal_both_at_once(model):
+    images = render_images([make_image(1, 100, 140)], (64, 96), 150, True)
+    both = detect_boxes_and_masks(model, images, SETTINGS)[0]
+    boxes = detect_boxes(model, images, SETTINGS)[0]
+    sized = (boxes.boxes[:, 2:] > boxes.boxes[:, :2]).all(dim=1)
+    assert torch.equal(boxes.boxes[sized], both.detections.boxes)
+    masks = average_soft_masks([model], images, [boxes.boxes])[0]
+    assert torch.equal(masks[sized], both.soft_masks)
+
+
+def test_the_backbone_runs_once_for_each_distinct_view(model, monkeypatch):
+    seen = []
+    original = model.extract_features
+    monkeypatch.setattr(model, "extract_features", lambda images: seen.append(images.image_sizes) or original(images))
+    images = render_images([make_image(1, 100, 140)], (64, 96, 512, 1024), 150, False)
+    detect_boxes_and_masks(model, images, SETTINGS)
+    assert seen == [[(64, 90)], [(96, 134)], [(107, 150)]]
+    assert images.plan.order == (0, 1, 2, 2)
+
+
+def test_images_of_a_batch_are_detected_as_each_alone(model):
+    pictures = [make_image(seed, 100, 140) for seed in range(3)]
+    together = detect_boxes(model, render_images(pictures, (64, 96), 150, False), SETTINGS)
+    for picture, found in zip(pictures, together):
+        alone = detect_boxes(model, render_images([picture], (64, 96), 150, False), SETTINGS)[0]
+        # Rounding may depend on the batch, so best detections are compared, and not to the last bit.
+        assert torch.allclose(found.scores[:10], alone.scores[:10], rtol=1e-3, atol=1e-5)
+        assert torch.allclose(found.boxes[:10], alone.boxes[:10], atol=0.05)
+        assert torch.equal(found.categories[:10], alone.categories[:10])
+
+
+def test_soft_masks_are_the_mean_over_models_and_repeated_scales(model):
+    other = make_model(small_recipe(), seed=5)
+    picture = make_image(1, 100, 140)
+    boxes = [torch.tensor([[10.0, 20.0, 60.0, 70.0], [30.0, 5.0, 90.0, 99.0]])]
+
+    def masks(models, scales):
+        return average_soft_masks(models, render_images([picture], scales, 150, False), boxes)[0]
+
+    one, two = masks([model], (64,)), masks([model], (512,))
+    assert torch.allclose(masks([model], (64, 512, 1024)), (one + 2 * two) / 3, atol=1e-6)
+    assert torch.allclose(masks([model, other], (64,)), (one + masks([other], (64,))) / 2, atol=1e-6)
+    assert not torch.allclose(one, masks([other], (64,)), atol=0.05)
+
+
+def test_equal_boxes_get_one_mask(model, monkeypatch):
+    boxes = np.array([[10, 20, 60, 70], [30, 5, 90, 99], [10, 20, 60, 70], [0, 0, 5, 5]], np.float32)
+    seen = []
+    original = model.soft_masks
+    monkeypatch.setattr(model, "soft_masks", lambda f, b: seen.append([len(x) for x in b]) or original(f, b))
+    images = render_images([make_image(1, 100, 140)], (64,), 150, False)
+    rles = predict_rles([model], images, [boxes])[0]
+    assert seen == [[3]]
+    assert rles[0] == rles[2]
+    soft = average_soft_masks([model], images, [torch.from_numpy(boxes)])[0]
+    assert rles == [rle["counts"] for rle in encode_box_masks(soft, torch.from_numpy(boxes), 100, 140)]
+
+
+def test_images_without_boxes_and_batches_without_any_are_no_trouble(model):
+    images = render_images([make_image(1, 100, 140), make_image(2, 100, 140)], (64,), 150, False)
+    box = np.array([[10, 20, 60, 70]], np.float32)
+    nothing = np.zeros((0, 4), np.float32)
+    first, second = predict_rles([model], images, [box, nothing])
+    assert (len(first), len(second)) == (1, 0)
+    assert predict_rles([model], images, [nothing, nothing]) == [[], []]
+
+
+def test_weighted_fusion_averages_the_views_of_an_object(model):
+    picture = make_image(1, 100, 140)
+    settings = BoxSettings(0.0, 0.5, KEEP, fusion="wbf")
+    once = detect_boxes(model, render_images([picture], (64,), 150, False), settings)[0]
+    repeated = detect_boxes(model, render_images([picture], (512, 1024, 2048), 150, False), settings)[0]
+    single = detect_boxes(model, render_images([picture], (512,), 150, False), settings)[0]
+    assert len(once.scores) == KEEP
+    assert (once.scores[1:] <= once.scores[:-1]).all()
+    # Three equal views agree with one another in everything, so nothing is lowered.
+    assert torch.allclose(repeated.scores[:10], single.scores[:10], rtol=1e-5)
+    assert torch.allclose(repeated.boxes[:10], single.boxes[:10], atol=1e-3)
+
+
+def test_mixed_precision_finds_the_same_objects(model):
+    images = render_images([make_image(1, 100, 140)], (64, 96), 150, False)
+    exact = detect_boxes(model, images, SETTINGS)[0]
+    mixed = detect_boxes(model, images, BoxSettings(0.0, 0.5, KEEP, precision="bf16"))[0]
+    assert mixed.scores.dtype == torch.float32
+    assert abs(float(exact.scores[:20].mean() - mixed.scores[:20].mean())) < 0.05
+
+
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    shorter=st.integers(1, 2000),
+    longer=st.integers(32, 2000),
+)
+def test_view_sizes_are_those_of_detectron2(height, width, shorter, longer):
+    expected = ResizeShortestEdge.get_output_shape(height, width, shorter, longer)
+    assert fit_size(height, width, shorter, longer) == tuple(max(1, edge) for edge in expected)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(64, 90), (333, 467), (100, 140)])
+def test_pixels_and_boxes_of_a_view_are_those_of_detectron2(size, flip):
+    image = make_image(3, 100, 140)
+    transforms = TransformList([ResizeTransform(100, 140, *size), *([HFlipTransform(size[1])] if flip else [])])
+    given = AugInput(image.copy())
+    given.transform(transforms)
+    view = View(*size, flip)
+    assert np.array_equal(view.render(image).permute(1, 2, 0).numpy(), given.image)
+    boxes = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)) * 60
+    boxes[:, 2:] += boxes[:, :2]
+    there = torch.from_numpy(transforms.apply_box(boxes.numpy()))
+    assert torch.equal(view.boxes_to_view(boxes, (100, 140)), there)
+    back = torch.from_numpy(transforms.inverse().apply_box(there.numpy()))
+    assert torch.equal(view.boxes_to_image(there, (100, 140)), back)
+
+
+def test_scales_that_the_longest_edge_makes_equal_are_one_view():
+    plan = plan_views(427, 640, (600, 800, 1000, 1200, 1400), 1000, False)
+    assert [(view.height, view.width) for view in plan.views] == [(600, 899), (667, 1000)]
+    assert plan.order == (0, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_unique_boxes_keep_the_order_of_first_occurrence(count):
+    generator = np.random.default_rng(0)
+    boxes = generator.integers(0, 3, (count, 4)).astype(np.float32)
+    distinct, index = unique_boxes(boxes)
+    assert np.array_equal(distinct[index], boxes)
+    assert len({row.tobytes() for row in distinct}) == len(distinct)
+    firsts = [next(i for i, row in enumerate(boxes) if np.array_equal(row, one)) for one in distinct]
+    assert firsts == sorted(firsts)
