@@ -106,6 +106,9 @@ def collect_objects(
     objects = Objects()
     seen: set[tuple[Any, ...]] = set()
     for mid, corners, flag in zip(mids, boxes, flags.tolist(), strict=True):
+        category, shown = inference.mapping.lvis_ids.get(mid), inference.present_with(mid)
+        if category is None and not shown:
+            continue
         if flag & DEPICTION_FLAG:
             counts["depiction"] += 1
             continue
@@ -118,8 +121,6 @@ def collect_objects(
         if min(box[2:]) <= 0:
             counts["empty"] += 1
             continue
-        category = inference.mapping.lvis_ids.get(mid)
-        shown = inference.present_with(mid)
         objects.present |= shown
         if category is None or flag:
             objects.ignored.append(box)

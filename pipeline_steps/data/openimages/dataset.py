@@ -171,7 +171,9 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
                     "area": round(box[2] * box[3], 2),
                 }
             )
-    log.info("%d images, %d boxes; left out or corrected: %s", len(images), len(annotations), dict(+counts) or "nothing")
+    log.info(
+        "%d images, %d boxes; left out or corrected: %s", len(images), len(annotations), dict(+counts) or "nothing"
+    )
     return {
         "info": {"description": f"OpenImages boxes in LVIS format for the recipe {recipe.name}"},
         "images": images,
