@@ -2,7 +2,7 @@
 
 Without GPUs, or with one, the step runs as it is. With several on one node the processes are started as torchrun does;
 with several nodes srun starts them on every node of the Slurm job, and they meet at the first one. The exit code is
-that of the step.
+that of the step; with several nodes it may be 143 instead, when srun ended a node that was slower to leave.
 """
 
 from __future__ import annotations

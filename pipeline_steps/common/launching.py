@@ -7,6 +7,7 @@ torchrun does); on several nodes srun starts one agent per node, and these meet 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class Node:
 
     Attributes:
         rank: number of this node, 0-based.
-        first: name of the first node, where all meet.
+        first: address of the first node, where all meet.
         port: TCP port on the first node.
     """
 
@@ -90,7 +91,6 @@ def srun_command(layout: Layout, step: str, arguments: Sequence[str]) -> list[st
         f"--cpus-per-task={layout.threads}",
         *([f"--gpus-per-node={gpus_per_node}"] if gpus_per_node else []),
         "--kill-on-bad-exit=1",
-        "--cpu-bind=none",
         *step_command("launch", ["--gpus", str(layout.gpus), "--nodes", str(layout.nodes)]),
         *["--threads", str(layout.threads), "--on-each-node", step, *arguments],
     ]
@@ -107,9 +107,18 @@ def node_of_task(environment: Mapping[str, str] = os.environ) -> Node:
         names = environment["SLURM_STEP_NODELIST"]
     except (KeyError, ValueError) as error:
         raise UserError(f"not inside srun ({error}): leave --on-each-node to the launcher") from None
-    listed = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, check=True)
+    first = _scontrol("show", "hostnames", names).split()[0]
+    # Slurm's name of a node need not be known to the resolver; its address is what Slurm itself uses.
+    address = re.search(r"\bNodeAddr=(\S+)", _scontrol("show", "node", first))
     # The same port on all nodes without talking to each other; a job that is submitted again gets another one.
-    return Node(rank, listed.stdout.split()[0], 20000 + job % 20000)
+    return Node(rank, address[1] if address else first, 20000 + job % 20000)
+
+
+def _scontrol(*arguments: str) -> str:
+    result = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"scontrol {' '.join(arguments)}: {result.stderr.strip()}")
+    return result.stdout
 
 
 def run_on_node(layout: Layout, step: str, arguments: Sequence[str], node: Node | None = None) -> int:

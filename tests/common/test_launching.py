@@ -98,7 +98,14 @@ def test_termination_reaches_the_processes(step):
 def test_two_nodes_meet_at_the_first_one(step, tmp_path):
     scontrol = tmp_path / "bin/scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text("#!/bin/sh\n[ \"$*\" = 'show hostnames gpu[1-2]' ] && printf 'localhost\\ngpu2\\n'\n")
+    scontrol.write_text(
+        "#!/bin/sh\n"
+        "case $* in\n"
+        "'show hostnames gpu[1-2]') printf 'gpu1\\ngpu2\\n';;\n"
+        "'show node gpu1') printf 'NodeName=gpu1 Arch=x86_64\\n   NodeAddr=localhost NodeHostName=gpu1\\n';;\n"
+        "*) exit 1;;\n"
+        "esac\n"
+    )
     scontrol.chmod(0o755)
     variables = {"PATH": f"{scontrol.parent}:{os.environ['PATH']}", "SLURM_STEP_NODELIST": "gpu[1-2]"}
     options = ("--gpus", "2", "--nodes", "2", "--on-each-node")
@@ -130,7 +137,6 @@ def test_srun_is_told_everything_because_snakemake_hides_the_job_from_it(tmp_pat
         "--cpus-per-task=32",
         "--gpus-per-node=4",
         "--kill-on-bad-exit=1",
-        "--cpu-bind=none",
         *[sys.executable, "-m", "pipeline_steps.launch", "--gpus", "8", "--nodes", "2", "--threads", "32"],
         *["--on-each-node", "train", "--model", "x101"],
     ]
