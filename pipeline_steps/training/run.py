@@ -128,6 +128,7 @@ def _train(job: Job, group: Processes) -> None:
         if group.is_main:
             path = save_checkpoint(folder, trainer.iteration, state, settings)
             log.info("saved %s", path.name)
+        group.gather(None)  # no process leaves before: the first one to leave ends the others
         stop.slowest_checkpoint = max(stop.slowest_checkpoint, time.monotonic() - start)
 
     def note(seconds: float) -> None:
