@@ -23,6 +23,7 @@ from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
 from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableReader, TableWriter, table_metadata
+from pipeline_steps.inference.sharding import SHARD_KEY
 from pipeline_steps.recipe import Recipe, load_recipe
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,12 @@ def open_members(
             lvis_ids = {category_id: category_id for category_id in known}
             tables_used["openimages_to_lvis"] = paths.openimages_table
         reader = stack.enter_context(TableReader(files[entry.name], masks=False))
+        shard = reader.metadata.get(SHARD_KEY, {"count": 1})
+        if shard["count"] != 1:
+            raise UserError(
+                f"member {entry.name}: {reader.path} is shard {shard['index']} of {shard['count']}: "
+                "gather all of them first"
+            )
         members.append(Member(entry.name, reader, lvis_ids, kind is not None, entry.weight))
     return members, tables_used
 

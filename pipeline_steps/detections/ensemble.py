@@ -55,8 +55,10 @@ def check_members(members: Sequence[Member], split: str) -> None:
     """Refuse tables that were not written for this ensemble.
 
     Raises:
-        UserError: a table says that it is of another split or another model, or two tables share no image.
+        UserError: a table says that it is of another split or another model; two tables were predicted from different
+            annotation files, or share no image.
     """
+    origins: dict[str, Member] = {}
     for member in members:
         arguments = member.table.metadata.get("arguments") or {}
         for key, expected in (("split", split), ("model", member.name)):
@@ -65,6 +67,15 @@ def check_members(members: Sequence[Member], split: str) -> None:
                     f"member {member.name}: {member.table.path} was written for {key} {arguments[key]!r}, "
                     f"not {expected!r}: give the table of that {key}"
                 )
+        digest = (member.table.metadata.get("inputs") or {}).get("annotations")
+        if digest is not None:
+            origins.setdefault(digest, member)
+    if len(origins) > 1:
+        first, second, *_ = origins.values()
+        raise UserError(
+            f"{first.table.path} ({first.name}) and {second.table.path} ({second.name}) were predicted from different "
+            "annotation files: one of them is of another data set or version; predict it again"
+        )
     filled = [member for member in members if member.table.image_ids]
     if not filled:
         raise UserError(f"none of the members' tables has a detection ({listing(m.table.path for m in members)})")

@@ -217,6 +217,11 @@ def test_tables_of_other_splits_models_or_images_are_refused(tmp_path):
         check_members(members(("two", [image], right)), "val")
     with pytest.raises(UserError, match="no image in common"):
         check_members(members(("one", [image], right), ("two", [other], {})), "val")
+    one, two = members(("one", [image], right), ("two", [image], {}))
+    one.table.metadata["inputs"] = {"annotations": "abc"}
+    two.table.metadata["inputs"] = {"annotations": "def"}
+    with pytest.raises(UserError, match="were predicted from different annotation files"):
+        check_members([one, two], "val")
     with pytest.raises(UserError, match="none of the members' tables has a detection"):
         check_members(members(("one", [], right)), "val")
 
@@ -330,6 +335,13 @@ def test_an_experts_table_without_any_shared_category_is_refused(world, capsys):
     assert run(argv) == 2
     assert "none of the 1 detections in" in capsys.readouterr().err
     assert not (folder / "out.parquet").exists()
+
+
+def test_one_shard_of_a_member_is_refused(world, capsys):
+    folder, argv = world
+    write_table(folder / "basic.parquet", [image_of(1, (3, 0.9, A))], shard={"index": 1, "count": 3})
+    assert run(argv) == 2
+    assert "is shard 1 of 3: gather all of them first" in capsys.readouterr().err
 
 
 def test_a_truncated_member_is_named(world, capsys):
