@@ -191,6 +191,15 @@ class TestConvertWeightsStep:
         with pytest.raises(UserError, match=r"another detector: it lacks backbone\.bottom_up\.res4\.10"):
             load_model_weights(build_from_config(cfg, "meta"), output)
 
+    def test_file_in_the_format_of_old_torch_versions_is_read(self, tmp_path, public_resnet50):
+        """Weights published before 2020, as timm's SENet-154, are no zip archives."""
+        path = tmp_path / "old.pth"
+        state = torch.load(public_resnet50, weights_only=True)
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+        assert convert(recipe_file(tmp_path, path), tmp_path / "w.pth") == 0
+        converted = torch.load(tmp_path / "w.pth", weights_only=True)["model"]
+        assert torch.equal(converted["backbone.bottom_up.res2.0.conv1.weight"], state["layer1.0.conv1.weight"])
+
     def check_refused(self, capsys, folder: Path, weights: Path, message: str, **entry: Any) -> None:
         output = folder / "w.pth"
         assert convert(recipe_file(folder, weights, **entry), output) == EXIT_USER_ERROR
