@@ -1,0 +1,60 @@
+"""Step: the figures of a run as SVG and PNG, and one self-contained page that shows them.
+
+Every input may be missing: the figures that need it are left out, and the page says what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline_steps.common.atomic import atomic_directory
+from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.recipe import load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("plot", __doc__ or "")
+    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
+    for option, files, text in (
+        ("--metrics", "NAME=JSON", "metrics.json of each evaluation"),
+        ("--categories", "NAME=CSV", "categories.csv of each evaluation"),
+        ("--training", "NAME=JSONL", "metrics.jsonl of each training"),
+    ):
+        parser.add_argument(option, type=named_path, nargs="*", default=[], metavar=files, help=text)
+    parser.add_argument("--detections", type=Path, metavar="PARQUET", help="the ensemble's detections on val")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
+    return parser
+
+
+def _files(option: str, pairs: list[tuple[str, str]]) -> dict[str, Path]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{option}: the name {name!r} is given twice")
+    return {name: Path(path) for name, path in pairs}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.report.figures.index import draw_figures
+    from pipeline_steps.report.figures.inputs import Inputs
+
+    recipe = load_recipe(arguments.recipe)
+    inputs = Inputs(
+        recipe=recipe,
+        metrics=_files("--metrics", arguments.metrics),
+        categories=_files("--categories", arguments.categories),
+        trainings=_files("--training", arguments.training),
+        detections=arguments.detections,
+    )
+    note = "Data: the embedded mini world, not LVIS." if recipe.data.source == "mini" else ""
+    with atomic_directory(arguments.output) as folder:
+        drawn = draw_figures(inputs, folder, f"Recipe {recipe.name}: figures", note)
+    print(f"{arguments.output}: {len(drawn)} figures ({', '.join(drawn) or 'no inputs'})")
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

@@ -1,0 +1,108 @@
+"""What figures are drawn from: files of a run, read when a figure asks for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.lvis import LvisDataset, read_categories, read_lvis
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.recipe import Recipe
+from pipeline_steps.report.figures.style import MissingInputError
+from pipeline_steps.report.measured import Measured, read_measured
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files of a run; every one may be missing."""
+
+    recipe: Recipe
+    metrics: dict[str, Path] = field(default_factory=dict)
+    """metrics.json by evaluation."""
+    categories: dict[str, Path] = field(default_factory=dict)
+    """categories.csv by evaluation."""
+    trainings: dict[str, Path] = field(default_factory=dict)
+    """metrics.jsonl by model."""
+    detections: Path | None = None
+    """Detections table of the ensemble on val."""
+
+    @cached_property
+    def paths(self) -> DatasetPaths:
+        """Names of the data files."""
+        return DatasetPaths(self.recipe)
+
+    @cached_property
+    def train_categories(self) -> CategoryList:
+        """Categories of the train file, with their image counts."""
+        try:
+            return read_categories(self.paths.lvis_train)
+        except UserError as error:
+            raise MissingInputError(str(error)) from None
+
+    @cached_property
+    def val(self) -> LvisDataset:
+        """Ground truth of val."""
+        try:
+            return read_lvis(self.paths.lvis_val, "val")
+        except UserError as error:
+            raise MissingInputError(str(error)) from None
+
+    @cached_property
+    def lvis_evaluations(self) -> list[Measured]:
+        """Evaluations by the LVIS protocol that can be read, in the order given."""
+        every = [read_measured(name, path, self.recipe.name) for name, path in self.metrics.items()]
+        found = [entry for entry in every if entry.metrics.get("format") == "lvis"]
+        if not found:
+            raise MissingInputError(
+                "; ".join(e.missing for e in every if e.missing) or "no metrics of an LVIS evaluation"
+            )
+        return found
+
+    @property
+    def table(self) -> Path:
+        """The detections table."""
+        if self.detections is None or not self.detections.is_file():
+            raise MissingInputError(f"no detections table ({self.detections or 'none given'})")
+        return self.detections
+
+    def category_results(self) -> dict[str, pd.DataFrame]:
+        """Per-category results of LVIS evaluations that can be read, by evaluation."""
+        tables = {}
+        for name, path in self.categories.items():
+            try:
+                table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+            except (OSError, ValueError):
+                continue
+            if {"AP", "AP_fixed", "frequency", "category_id"} <= set(table) and table["frequency"].isin(
+                ["r", "c", "f"]
+            ).all():
+                tables[name] = table
+        if not tables:
+            raise MissingInputError("no per-category results of an LVIS evaluation")
+        return tables
+
+    def training_curves(self) -> dict[str, pd.DataFrame]:
+        """Lines of metrics.jsonl by model; a line that was cut off is left out."""
+        curves = {}
+        for name, path in self.trainings.items():
+            if not path.is_file():
+                continue
+            lines = []
+            for text in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    continue
+                if isinstance(line, dict) and "images" in line:
+                    lines.append(line)
+            if lines:
+                curves[name] = pd.DataFrame(lines)
+        if not curves:
+            raise MissingInputError("no training metrics (metrics.jsonl)")
+        return curves

@@ -1,0 +1,52 @@
+"""One look for all figures; matplotlib without a display, imported only when something is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GROUP_COLOURS = {"all": "#4d4d4d", "r": "#c8402f", "c": "#c98a00", "f": "#1f6fb4"}
+"""Colours of the frequency groups, also told apart by lightness."""
+
+GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
+
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7ea",
+    "axes.edgecolor": "#8b949e",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "figures",  # the same figure gives the same bytes
+    "savefig.facecolor": "white",
+}
+
+
+class MissingInputError(Exception):
+    """A figure cannot be drawn; the message says what is missing."""
+
+
+def new_figure(columns: int = 1, rows: int = 1, width: float = 7.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """An empty figure and its axes in reading order; sizes in inches."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams.update(_STYLE)  # before the figure, which reads some of them when it is made
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write ``name``.svg and ``name``.png into ``folder``."""
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})

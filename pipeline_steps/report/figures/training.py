@@ -1,0 +1,81 @@
+"""Figures from data and trainings: the long tail, loss curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.report.figures.inputs import Inputs
+from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LOSSES = {
+    "loss_cls": ("box classification", "#c8402f"),
+    "loss_box_reg": ("box regression", "#c98a00"),
+    "loss_mask": ("mask", "#1f6fb4"),
+    "loss_rpn_cls": ("RPN objectness", "#4f9d69"),
+    "loss_rpn_loc": ("RPN boxes", "#7a5ba6"),
+}
+
+
+def _openimages_after(inputs: Inputs) -> pd.Series | None:
+    """Train images after OpenImages by category id, None if there is no summary."""
+    path = inputs.paths.openimages_summary
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    return table.set_index("category_id")["images_after"] if "images_after" in table else None
+
+
+def long_tail(inputs: Inputs) -> Figure:
+    """Curve: train images of each category, sorted, with what OpenImages adds to it."""
+    categories = inputs.train_categories
+    before = np.array([category.image_count or 0 for category in categories.categories])
+    if not before.any():
+        raise MissingInputError(f"{inputs.paths.lvis_train} has no image counts")
+    order = np.argsort(-before, kind="stable")
+    after = _openimages_after(inputs)
+    figure, (axes,) = new_figure()
+    ranks = np.arange(1, len(order) + 1)
+    for letter, name in GROUPS.items():
+        chosen = categories.frequencies[order] == letter
+        axes.bar(ranks[chosen], before[order][chosen], 1.0, color=GROUP_COLOURS[letter], label=f"LVIS, {name}")
+    if after is not None:
+        total = after.reindex(categories.ids).to_numpy(float)[order]
+        chosen = total > before[order]
+        axes.vlines(ranks[chosen], before[order][chosen], total[chosen], color="black", linewidth=0.9)
+        axes.plot(ranks[chosen], total[chosen], ".", color="black", markersize=4, label="with OpenImages")
+    axes.set(
+        xlabel="categories, by number of LVIS train images",
+        ylabel="train images",
+        yscale="log",
+        xlim=(0, len(order) + 1),
+    )
+    axes.grid(visible=False, axis="x")
+    axes.legend()
+    return figure
+
+
+def training_curves(inputs: Inputs) -> Figure:
+    """Curves: losses of every training over the images that it has seen, one panel per model."""
+    curves = inputs.training_curves()
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure, axes = new_figure(columns, rows, width=max(4.6, 2.6 * columns), height=2.5 * rows + 0.4)
+    shown: dict[str, object] = {}
+    for panel, (name, curve) in zip(axes, curves.items()):
+        others = [column for column in curve if column.startswith("loss_") and column not in _LOSSES]
+        for column, (label, colour) in {**_LOSSES, **{c: (c.removeprefix("loss_"), "#8b949e") for c in others}}.items():
+            if column in curve:
+                (shown[label],) = panel.plot(curve["images"], curve[column], color=colour, linewidth=1.3)
+        panel.set(title=name, xlabel="images seen", ylabel="loss", ylim=(0, None))
+        panel.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+    for panel in axes[len(curves) :]:
+        panel.set_axis_off()
+    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3)
+    return figure
