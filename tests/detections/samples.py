@@ -11,6 +11,8 @@ from pycocotools import mask as mask_utils
 from pipeline_steps.detections.table import ImageDetections, TableWriter
 
 HEIGHT, WIDTH = 40, 60
+A, B, C = (0, 0, 10, 10), (20, 20, 30, 30), (5, 5, 5, 25)
+"""Two boxes apart from each other, and one without area."""
 
 
 def random_boxes(rng: np.random.Generator, count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -41,6 +43,12 @@ def random_image(
         sources=rng.choice(["basic", "bottleneck", "coco_expert"], count).astype(object),
         rles=random_masks(rng, count) if masks else None,
     )
+
+
+def image_of(image_id: int, *rows: tuple, source: str = "x") -> ImageDetections:
+    """Detections given as (category, score, box)."""
+    categories, scores, boxes = zip(*rows)
+    return ImageDetections(image_id, categories, scores, scores, np.array(boxes, np.float32), source)
 
 
 def write_table(path: Path, images: Iterable[ImageDetections], **metadata: object) -> Path:

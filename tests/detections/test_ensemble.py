@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import yaml
 from torchvision.ops import nms as torchvision_nms
 
-from pipeline_steps import rescore_ensemble
-from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.detections import table_writer
 from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
 from pipeline_steps.detections.rescoring import alpha_by_category
-from pipeline_steps.detections.table import ImageDetections, TableReader, iter_images, read_metadata, read_table
+from pipeline_steps.detections.table import TableReader
 from pipeline_steps.recipe.testing import Ensemble, RescoringAlpha
-from tests.detections.samples import random_image, write_table
+from tests.detections.samples import A, B, C, image_of, random_image, write_table
 
 FREQUENCIES = {1: "r", 2: "c", 3: "f", 4: "f", 5: "r"}
 ALPHAS = alpha_by_category(FREQUENCIES, FREQUENCIES.values(), RescoringAlpha())
 IDENTITY = {category_id: category_id for category_id in FREQUENCIES}
 PLAIN = Ensemble(members=[])
 NO_ALPHA = np.where(np.isnan(ALPHAS), np.nan, 0)
-
-
-def image_of(image_id, *rows, source="x"):
-    """Detections given as (category, score, box)."""
-    categories, scores, boxes = zip(*rows)
-    return ImageDetections(image_id, categories, scores, scores, np.array(boxes, np.float32), source)
-
-
-A, B, C = (0, 0, 10, 10), (20, 20, 30, 30), (5, 5, 5, 25)
 
 
 @pytest.fixture
@@ -224,139 +210,3 @@ def test_tables_of_other_splits_models_or_images_are_refused(tmp_path):
         check_members([one, two], "val")
     with pytest.raises(UserError, match="none of the members' tables has a detection"):
         check_members(members(("one", [], right)), "val")
-
-
-@pytest.fixture
-def world(tmp_path):
-    """A recipe, its LVIS categories and category tables, and a command line with four member tables."""
-    recipe = {
-        "extends": "mini.yaml",
-        "name": "sample",
-        "datasets_root": str(tmp_path / "data"),
-        "testing": {"keep_per_image": {"val": 20, "test": 5}},
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    categories = [
-        {"id": i, "name": f"thing{i}", "synset": f"thing{i}.n.01", "frequency": letter, "image_count": 5}
-        for i, letter in FREQUENCIES.items()
-    ]
-    (tmp_path / "lvis.json").write_text(json.dumps({"categories": categories, "images": [], "annotations": []}))
-    tables = tmp_path / "data" / "categories"
-    tables.mkdir(parents=True)
-    header = "source_id,source_name,lvis_synset,relation,verdict,note\n"
-    (tables / "coco_to_lvis.csv").write_text(
-        f"{header}17,cat,thing3.n.01,equal,use,\n18,dog,thing4.n.01,equal,doubtful,not sure\n"
-    )
-    (tables / "openimages_to_lvis.csv").write_text(f"{header}/m/01,Thing,thing5.n.01,equal,use,\n")
-    images = {
-        "basic": [image_of(i, (1, 0.3, A), (3, 0.6, A), (4, 0.2, B)) for i in (2, 1)],
-        "bottleneck": [image_of(i, (3, 0.5, A), (4, 0.7, B)) for i in (1, 2)],
-        "coco_expert": [image_of(1, (17, 0.9, A), (18, 0.95, B), (1, 0.99, B))],
-        "openimages_expert": [image_of(1, (5, 0.4, B), (2, 0.97, B))],
-    }
-    argv = ["--recipe", str(tmp_path / "recipe.yaml"), "--categories", str(tmp_path / "lvis.json"), "--split", "val"]
-    argv += ["--output", str(tmp_path / "out.parquet"), "--detections"]
-    for name, own in images.items():
-        path = write_table(tmp_path / f"{name}.parquet", own, arguments={"split": "val", "model": name})
-        argv.append(f"{name}={path}")
-    return tmp_path, argv
-
-
-def run(argv):
-    return call_step(rescore_ensemble.build_parser(), rescore_ensemble.main, argv)
-
-
-def test_the_step_merges_models_and_experts_through_the_recipes_tables(world):
-    folder, argv = world
-    assert run(argv) == 0
-    first, second = iter_images(folder / "out.parquet")
-    rows = list(zip(first.category_ids.tolist(), first.sources.tolist(), first.rank_scores.round(4).tolist()))
-    assert [(category, source) for category, source, _ in rows] == [
-        (3, "coco_expert"),  # COCO 17; COCO 18 is doubtful and COCO 1 not in the table
-        (4, "bottleneck"),
-        (5, "openimages_expert"),  # category 2 is not in the OpenImages table
-        (1, "basic"),
-    ]
-    assert [rank for _, _, rank in rows] == [pytest.approx(x, abs=1e-4) for x in (0.9, 0.7, 0.5, 0.4)]
-    assert second.sources.tolist() == ["bottleneck", "basic", "basic"]
-    metadata = read_metadata(folder / "out.parquet")
-    assert metadata["recipe"] == "sample"
-    assert metadata["step"] == "rescore_ensemble"
-    assert metadata["arguments"]["split"] == "val"
-    assert metadata["arguments"]["keep_per_image"] == 20
-    assert metadata["arguments"]["ensemble"]["alpha"] == {"rare": 0.1, "common": 0.05, "frequent": 0.0}
-    assert set(metadata["inputs"]) == {
-        *("categories", "coco_to_lvis", "openimages_to_lvis"),
-        *("basic", "bottleneck", "coco_expert", "openimages_expert"),
-    }
-
-
-def test_running_the_step_again_gives_the_same_bytes(world):
-    folder, argv = world
-    assert run(argv) == 0
-    first = (folder / "out.parquet").read_bytes()
-    assert run(argv) == 0
-    assert (folder / "out.parquet").read_bytes() == first
-
-
-def test_the_cap_is_that_of_the_split(world):
-    folder, argv = world
-    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-    recipe["testing"] = {"keep_per_image": {"val": 2, "test": 5}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert run(argv) == 0
-    assert read_table(folder / "out.parquet").num_rows == 4
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda argv: argv[:-1], "no file for the members openimages_expert of ensemble.members"),
-        (lambda argv: [*argv, "stranger=x.parquet"], "stranger not among ensemble.members (basic, bottleneck"),
-        (lambda argv: [*argv, "basic=x.parquet"], "given twice: basic"),
-        (lambda argv: [*argv[:-1], "openimages_expert=missing.parquet"], "detections table not found: missing.parquet"),
-        (
-            lambda argv: [word.replace("val", "test") if word == "val" else word for word in argv],
-            "for split 'val', not 'test'",
-        ),
-        (lambda argv: [word.replace("lvis.json", "none.json") for word in argv], "not found"),
-    ],
-)
-def test_wrong_members_are_one_clear_line_and_no_output(world, capsys, change, message):
-    folder, argv = world
-    assert run(change(argv)) == 2
-    assert message in capsys.readouterr().err
-    assert not (folder / "out.parquet").exists()
-
-
-def test_an_experts_table_without_any_shared_category_is_refused(world, capsys):
-    folder, argv = world
-    write_table(folder / "coco_expert.parquet", [image_of(1, (3, 0.9, A))])
-    assert run(argv) == 2
-    assert "none of the 1 detections in" in capsys.readouterr().err
-    assert not (folder / "out.parquet").exists()
-
-
-def test_one_shard_of_a_member_is_refused(world, capsys):
-    folder, argv = world
-    write_table(folder / "basic.parquet", [image_of(1, (3, 0.9, A))], shard={"index": 1, "count": 3})
-    assert run(argv) == 2
-    assert "is shard 1 of 3: gather all of them first" in capsys.readouterr().err
-
-
-def test_a_truncated_member_is_named(world, capsys):
-    folder, argv = world
-    path: Path = folder / "basic.parquet"
-    path.write_bytes(path.read_bytes()[:-40])
-    assert run(argv) == 2
-    assert "basic.parquet is truncated" in capsys.readouterr().err
-
-
-def test_lvis_categories_without_frequency_are_refused(world, capsys):
-    folder, argv = world
-    content = json.loads((folder / "lvis.json").read_text())
-    for category in content["categories"]:
-        del category["frequency"], category["image_count"]
-    (folder / "lvis.json").write_text(json.dumps(content))
-    assert run(argv) == 2
-    assert "frequency" in capsys.readouterr().err

@@ -7,61 +7,15 @@ import json
 import math
 import zipfile
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lvis import LVIS, LVISEval, LVISResults
-from pycocotools import mask as mask_utils
 
 from pipeline_steps.detections import results_stream
 from pipeline_steps.detections.results_stream import DamagedResults, iter_items
 from pipeline_steps.detections.submission_check import CONSEQUENCES, NOTES, check_results
+from tests.detections.results_samples import GOOD, HEIGHT, SIZES, VIOLATIONS, WIDTH, other, rectangle, result, without
 
-HEIGHT, WIDTH = 20, 30
-SIZES = {1: (HEIGHT, WIDTH), 2: (HEIGHT, WIDTH)}
-
-
-def rectangle(left: int, top: int, right: int, bottom: int, height: int = HEIGHT, width: int = WIDTH) -> dict:
-    mask = np.zeros((height, width), np.uint8, order="F")
-    mask[top:bottom, left:right] = 1
-    rle = mask_utils.encode(mask)
-    return {"size": [height, width], "counts": rle["counts"].decode()}
-
-
-def result(image_id=1, category_id=1, score=0.9, segmentation=None, **more) -> dict:
-    shape = rectangle(2, 3, 12, 13) if segmentation is None else segmentation
-    return {"image_id": image_id, "category_id": category_id, "score": score, "segmentation": shape, **more}
-
-
-def other(**values) -> dict:
-    """A result that repeats none of ``GOOD``."""
-    return result(**{"segmentation": rectangle(0, 0, 5, 4), **values})
-
-
-def without(item: dict, key: str) -> dict:
-    return {name: value for name, value in item.items() if name != key}
-
-
-GOOD = [result(), result(2, 2, 0.8)]
-
-VIOLATIONS = {
-    "not_list": {"annotations": GOOD},
-    "empty": [],
-    "not_object": [*GOOD, 5],
-    "missing_key": [*GOOD, without(other(), "score")],
-    "wrong_type": [*GOOD, other(score="0.5")],
-    "unknown_image": [*GOOD, other(image_id=99)],
-    "unknown_category": [*GOOD, other(category_id=99)],
-    "nan_score": [*GOOD, other(score=math.nan)],
-    "infinite_score": [*GOOD, other(score=math.inf)],
-    "polygon": [*GOOD, other(segmentation=[[0, 0, 5, 0, 5, 5]])],
-    "uncompressed_rle": [*GOOD, other(segmentation={"size": [HEIGHT, WIDTH], "counts": [10, 5, HEIGHT * WIDTH - 15]})],
-    "wrong_size": [*GOOD, other(segmentation=rectangle(2, 3, 12, 13, WIDTH, HEIGHT))],
-    "broken_rle": [*GOOD, other(segmentation={"size": [HEIGHT, WIDTH], "counts": "04"})],
-    "empty_mask": [*GOOD, other(segmentation=rectangle(0, 0, 0, 0))],
-    "over_cap": [result(score=0.001 * i, segmentation=rectangle(0, 0, 1 + i % 30, 1 + i // 30)) for i in range(301)],
-}
 STRUCTURAL = {"archive", "truncated", "syntax", "no_area"}
 """Kinds with tests of their own below."""
 
@@ -268,75 +222,3 @@ def test_no_bytes_bring_the_validator_down(content, tmp_path_factory):
         path.write_bytes(text)
         report = check_results(path, SIZES, [1, 2])
         assert report.text()
-
-
-# What the official package does with each kind.
-
-
-@pytest.fixture
-def truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(np, "float", float, raising=False)  # the package was written for numpy below 1.24
-    box = rectangle(2, 3, 12, 13)
-    content = {
-        "images": [
-            {"id": i, "height": HEIGHT, "width": WIDTH, "neg_category_ids": [], "not_exhaustive_category_ids": []}
-            for i in SIZES
-        ],
-        "categories": [{"id": i, "name": f"thing{i}", "frequency": "f"} for i in (1, 2)],
-        "annotations": [
-            {"id": i, "image_id": i, "category_id": i, "segmentation": box, "area": 100, "bbox": [2, 3, 10, 10]}
-            for i in (1, 2)
-        ],
-    }
-    (tmp_path / "truth.json").write_text(json.dumps(content))
-    return LVIS(str(tmp_path / "truth.json"))
-
-
-def official_ap(truth, results, cap=300) -> float:
-    loaded = LVISResults(truth, json.loads(json.dumps(results)), max_dets=cap)
-    evaluation = LVISEval(truth, loaded, "segm")
-    evaluation.run()
-    return round(float(evaluation.get_results()["AP"]), 6)
-
-
-@pytest.mark.parametrize(
-    ("kind", "error", "words"),
-    [
-        ("not_list", AssertionError, "results is not a list"),
-        ("empty", IndexError, "out of range"),
-        ("not_object", TypeError, "subscriptable|iterable"),
-        ("missing_key", KeyError, "score"),
-        ("unknown_image", AssertionError, "Results do not correspond to current LVIS set"),
-        ("polygon", Exception, "."),
-        ("uncompressed_rle", Exception, "."),
-    ],
-)
-def test_the_official_package_stops_where_the_report_says_so(truth, kind, error, words):
-    with pytest.raises(error, match=words):
-        official_ap(truth, VIOLATIONS[kind])
-
-
-def test_the_official_package_drops_or_counts_the_others_as_the_report_says(truth):
-    assert official_ap(truth, GOOD) == 1
-    for kind in ("unknown_category", "empty_mask"):
-        culprit = {**VIOLATIONS[kind][-1], "score": 0.99}
-        assert official_ap(truth, [*GOOD, culprit]) == 1
-        assert official_ap(truth, [*GOOD, culprit], cap=1) == 0.5
-    wrong_size = {**VIOLATIONS["wrong_size"][-1], "score": 0.99}
-    assert official_ap(truth, [wrong_size, GOOD[1]]) == 0.5
-    assert 0.5 < official_ap(truth, [*GOOD, wrong_size]) < 1
-    low_scores_first = [result(score=0.1), result(score=0.9, segmentation=rectangle(20, 0, 25, 5)), GOOD[1]]
-    assert official_ap(truth, low_scores_first, cap=1) == 0.5
-
-
-def test_the_official_package_counts_a_repeat_as_a_false_positive(truth):
-    evaluation = LVISEval(truth, LVISResults(truth, [result(), result(score=0.8)]), "segm")
-    evaluation.evaluate()
-    evaluated = next(e for e in evaluation.eval_imgs if e and len(e["dt_ids"]) == 2)
-    assert evaluated["dt_matches"][0].tolist() == [1, 0]
-    assert evaluated["dt_ignore"][0].tolist() == [False, False]
-
-
-def test_the_official_package_takes_areas_from_boxes_where_there_are_any(truth):
-    loaded = LVISResults(truth, json.loads(json.dumps([result(bbox=[0, 0, 3, 4])])))
-    assert loaded.dataset["annotations"][0]["area"] == 12
