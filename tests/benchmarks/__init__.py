@@ -1,0 +1,1 @@
+"""Hot paths measured beside what people use today: ``python -m tests.benchmarks [name ...]``."""
