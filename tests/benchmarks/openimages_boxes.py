@@ -2,8 +2,8 @@
 
 The synthetic file has the columns of ``oidv6-train-annotations-bbox.csv``, its sorted 16-digit image ids, 8.4 boxes in
 an image, 601 classes of Zipf frequencies, 90 % of the boxes with four clicks. 326 classes stand for an LVIS category,
-as in the reviewed table. Both sides run in processes of their own, end with the same choice function, and must choose the
-same images. CPU time is counted after the imports; peak memory is that of the whole process.
+as in the reviewed table. Both sides run in processes of their own, end with the same choice function, and must choose
+the same images. CPU time is counted after the imports; peak memory is that of the whole process.
 
 ``python -m tests.benchmarks.openimages_boxes --rows 14600000`` is the size of the real file (2.3 GB).
 """
