@@ -6,7 +6,7 @@ points x y, both in pixels of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ class Scene:
     image: ImageRecord
     truths: list[Shape]
     detections: list[Shape]
-    """Descending score."""
+    """Descending score; verdicts at :data:`MATCH_IOU`."""
+    matches: np.ndarray
+    """int64[T, d], object that each detection matches at each IoU threshold of the reader, or -1."""
 
     def count(self, letter: str, verdict: str) -> int:
         """Number of shapes of a frequency group with a verdict; ``true`` and ``missed`` count objects."""
@@ -104,14 +106,22 @@ class SceneReader:
     Args:
         dataset: LVIS ground truth.
         table: detections table, with or without masks.
-        min_score: detections of a lower rank score are not drawn and not judged.
+        min_score: detections of a lower rank score are not drawn and not judged; the verdicts on the others do not
+            depend on them.
+        iou_thresholds: T thresholds of :attr:`Scene.matches`, the first of which gives the verdicts.
 
     Raises:
         UserError: the table is damaged, or no image of it is in the data set.
     """
 
-    def __init__(self, dataset: LvisDataset, table: str | Path, min_score: float) -> None:
-        self.dataset, self.min_score = dataset, min_score
+    def __init__(
+        self,
+        dataset: LvisDataset,
+        table: str | Path,
+        min_score: float,
+        iou_thresholds: Sequence[float] = (MATCH_IOU,),
+    ) -> None:
+        self.dataset, self.min_score, self.iou_thresholds = dataset, min_score, tuple(iou_thresholds)
         self._reader = TableReader(table)
         if self._reader.image_ids and not set(self._reader.image_ids) & set(dataset.image_by_id):
             raise UserError(f"{table}: none of its images is in {dataset.path}; these are detections of another split")
@@ -146,10 +156,10 @@ class SceneReader:
             found.category_ids,
             found.rank_scores,
             masks if by_masks else widths.tolist(),
-            [MATCH_IOU],
-        )[0]
+            self.iou_thresholds,
+        )
         judged = verdicts(
-            matches,
+            matches[0],
             found.category_ids,
             set(categories.tolist()),
             image.neg_category_ids,
@@ -163,10 +173,11 @@ class SceneReader:
                     annotations,
                     boxes,
                     truth_masks,
-                    np.where(np.isin(np.arange(len(annotations)), matches), TRUE, MISSED).tolist(),
+                    np.where(np.isin(np.arange(len(annotations)), matches[0]), TRUE, MISSED).tolist(),
                 )
             ],
             detections=self._detected(found, masks, judged),
+            matches=matches,
         )
 
     def _detected(self, found: ImageDetections, masks: list[dict[str, Any] | None], judged: list[str]) -> list[Shape]:

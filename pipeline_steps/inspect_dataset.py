@@ -1,0 +1,73 @@
+"""Step: a FiftyOne data set of a split, with ground truth and predictions, to be looked at in FiftyOne's app.
+
+It stays in the database, with right and wrong detections tagged per IoU and with saved views (rare misses, confident
+mistakes, images that are not exhaustively annotated). The database is the one that FIFTYONE_DATABASE_URI names, or else
+the one that FiftyOne brings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.recipe import load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("inspect_dataset", __doc__ or "")
+    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="split to look at")
+    parser.add_argument(
+        "--detections", type=named_path, nargs="+", required=True, metavar="NAME=PARQUET", help="tables of any models"
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the data set (default: recipe and split)")
+    parser.add_argument("--images", type=int, metavar="N", help="only the first N images by id")
+    parser.add_argument("--min-score", type=float, default=0.1, metavar="S", help="leave out detections below this")
+    parser.add_argument("--launch", action="store_true", help="open the app and wait until it is closed")
+    parser.add_argument("--port", type=int, default=5151, help="port of the app")
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.data.lvis import read_lvis
+    from pipeline_steps.data.paths import DatasetPaths
+    from pipeline_steps.report.database import prepare_database
+
+    recipe = load_recipe(arguments.recipe)
+    paths = DatasetPaths(recipe)
+    dataset = read_lvis(paths.annotations(arguments.split), arguments.split)
+    os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
+    library_path = prepare_database()
+
+    from pipeline_steps.report.inspection import InspectionSettings, build_inspection
+
+    tables = {name: Path(path) for name, path in arguments.detections}
+    settings = InspectionSettings(
+        name=arguments.name or f"{recipe.name}_{arguments.split}",
+        split=arguments.split,
+        images=arguments.images,
+        min_score=arguments.min_score,
+    )
+    try:
+        data = build_inspection(dataset, paths, tables, settings)
+    except ConnectionError as error:
+        raise UserError(f"no FiftyOne database: {error}; check FIFTYONE_DATABASE_URI") from None
+    print(f"{len(data)} images; saved views: {', '.join(data.list_saved_views())}")
+    if arguments.launch:
+        import fiftyone as fo
+
+        session = fo.launch_app(data, port=arguments.port, remote=True)
+        print(f"open http://localhost:{arguments.port} in a browser")
+        session.wait(-1)
+        return
+    library = f"LD_LIBRARY_PATH={library_path} " if library_path else ""
+    print(f"look at it with: {library}fiftyone app launch {settings.name}")
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)

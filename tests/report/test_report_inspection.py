@@ -1,0 +1,116 @@
+"""The FiftyOne data set, against a real database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline_steps.common.cli import call_step
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.inspect_dataset import build_parser, main
+from pipeline_steps.report.database import URI, link_openssl, prepare_database
+from tests.report.fabricated import fabricate
+from tests.report.tiny_world import write_tiny_world
+
+READ_BACK = """
+import json, fiftyone as fo
+data = fo.load_dataset("tiny_val")
+found = {"persistent": data.persistent, "images": len(data), "views": data.list_saved_views()}
+found["true"] = data.count_label_tags("predictions_a_b.detections")
+found["missed"] = data.count_label_tags("ground_truth.detections")
+sample = data.exists("ground_truth").sort_by("image_id").first()
+found["masks"] = [d.mask.shape for d in sample.ground_truth.detections]
+found["boxes"] = [d.bounding_box for d in sample.ground_truth.detections]
+misses = data.load_saved_view("rare misses: a-b")
+found["rare"] = sorted({d.frequency for s in misses for d in s.ground_truth.detections})
+mistakes = data.load_saved_view("confident mistakes: a-b")
+found["mistakes"] = [d.confidence for s in mistakes for d in s.predictions_a_b.detections]
+found["counts"] = [data.sum("predictions_a_b_true"), data.sum("predictions_a_b_false")]
+found["files"] = all(__import__("os").path.exists(p) for p in data.values("filepath"))
+print(json.dumps(found))
+"""
+
+
+def test_a_database_named_by_the_user_is_left_alone() -> None:
+    environment = {URI: "mongodb://somewhere:27017"}
+    assert prepare_database(environment) is None
+    assert environment == {URI: "mongodb://somewhere:27017"}
+
+
+def test_openssl_is_linked_under_the_names_that_mongod_asks_for(tmp_path: Path) -> None:
+    carrier = tmp_path / "opencv.libs"
+    carrier.mkdir()
+    for name in ("libcrypto-a1.so.1.1.1k", "libssl-b2.so.1.1.1k"):
+        (carrier / name).write_text(name)
+    for _ in range(2):  # a second time changes nothing
+        link_openssl(tmp_path / "links", carrier)
+    assert (tmp_path / "links/libcrypto.so.1.1").read_text() == "libcrypto-a1.so.1.1.1k"
+    assert (tmp_path / "links/libssl.so.1.1").read_text() == "libssl-b2.so.1.1.1k"
+
+
+def test_without_openssl_the_message_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{URI}=mongodb"):
+        link_openssl(tmp_path / "links", tmp_path)
+
+
+def test_bad_input_is_refused_before_fiftyone_is_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_tiny_world(tmp_path)
+    (tmp_path / "datasets/lvis/lvis_v0.5_val.json").unlink()
+    monkeypatch.setitem(sys.modules, "fiftyone", None)  # an import would fail
+    assert call_step(build_parser(), main, ["--recipe", str(recipe), "--detections", "a=b.parquet"]) == 2
+    assert "lvis_v0.5_val.json" in capsys.readouterr().err
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    own = {"FIFTYONE_DATABASE_DIR": str(folder / "db"), "FIFTYONE_DO_NOT_TRACK": "true", "PYTHONPATH": str(Path.cwd())}
+    return {**{k: v for k, v in os.environ.items() if k != URI}, **own}
+
+
+@pytest.mark.slow
+def test_data_set_stays_in_a_real_database_with_tags_and_views(tmp_path: Path) -> None:
+    recipe = write_tiny_world(tmp_path)
+    table = fabricate(tmp_path / "datasets/lvis/lvis_v0.5_val.json", tmp_path / "detections.parquet")
+    step = [sys.executable, "-m", "pipeline_steps.inspect_dataset", "--recipe", str(recipe), "--min-score", "0.2"]
+    environment = _environment(tmp_path)
+    for _ in range(2):  # the second run replaces the data set of the first
+        done = subprocess.run(
+            [*step, "--detections", f"a-b={table}"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    prepare_database(environment)
+    read = subprocess.run(
+        [sys.executable, "-c", READ_BACK], env=environment, capture_output=True, text=True, check=True
+    )
+    found = json.loads(read.stdout.splitlines()[-1])
+    assert found["persistent"]
+    assert found["files"]
+    assert found["images"] == 10
+    assert set(found["views"]) == {"rare misses: a-b", "confident mistakes: a-b", "not exhaustive"}
+    assert found["counts"] == [found["true"]["true@0.5"], found["true"]["false@0.5"]]
+    assert found["true"]["true@0.5"] > found["true"].get("true@0.75", 0) > 0
+    truth = json.loads((tmp_path / "datasets/lvis/lvis_v0.5_val.json").read_text())
+    assert found["missed"]["missed@0.5:a-b"] == len(truth["annotations"]) - found["true"]["true@0.5"]
+    assert found["rare"] == ["rare"]
+    assert min(found["mistakes"]) >= 0.5
+    for (height, width), box in zip(found["masks"], found["boxes"]):
+        assert width / box[2] == pytest.approx(round(width / box[2]), abs=1e-6)
+        assert height / box[3] == pytest.approx(round(height / box[3]), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_database_that_does_not_answer_is_one_message(tmp_path: Path) -> None:
+    recipe = write_tiny_world(tmp_path)
+    table = fabricate(tmp_path / "datasets/lvis/lvis_v0.5_val.json", tmp_path / "detections.parquet")
+    environment = {**_environment(tmp_path), URI: "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=500"}
+    step = [sys.executable, "-m", "pipeline_steps.inspect_dataset", "--recipe", str(recipe), "--detections"]
+    done = subprocess.run([*step, f"a={table}"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert URI in done.stderr
+    assert "Traceback" not in done.stderr
