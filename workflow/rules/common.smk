@@ -24,7 +24,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-ENVIRONMENT = "lvis-challenge"  # the conda environment of environment.yml, used with --software-deployment-method conda
+ENVIRONMENT = "../environment/conda.yaml"  # used with --software-deployment-method conda, ignored otherwise
 RESULTS = f"results/{recipe.name}"
 RECIPE = f"{RESULTS}/recipe.yaml"  # the resolved recipe: written when a run starts, read by every step
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
@@ -81,6 +81,7 @@ PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluate
 MASKED = [f"predictions/val/{name}" for name in MODELS] + [f"ensemble/{split}" for split in SPLITS]
 EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
 EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}
+TABLES = [f"table{number}" for number in range(1, 6)]  # of the report
 EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
 
 
@@ -125,12 +126,20 @@ def split_of(wildcards):
     return wildcards.boxes.split("/")[1]
 
 
-def training_minutes(wildcards, attempt):
-    return round(60 * recipe.compute.training_hours * attempt)
+def growing(amount):
+    """A resource of which every further attempt of a job gets more: minutes or megabytes."""
+    return lambda wildcards, attempt: amount * attempt
 
 
-def inference_minutes(wildcards, attempt):
-    return round(60 * recipe.compute.inference_hours * attempt)
+def growing_hours(hours):
+    """Time limit in minutes that grows with the attempt, up to what the cluster allows."""
+    return lambda wildcards, attempt: max(1, round(60 * min(hours * attempt, recipe.compute.longest_hours)))
+
+
+def table_evaluations(table):
+    """Evaluations that stand in a table of the report, each once."""
+    rows = recipe.report.tables.get(table, {})
+    return list(dict.fromkeys(name for names in rows.values() for name in names))
 
 
 def named_files(names, files):

@@ -50,7 +50,67 @@ rule draw_predictions:
         " --output {output.page} --picture {output.picture} 2>&1 | tee -i {log}"
 
 
+rule plot_figures:
+    input:
+        metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
+        categories=[f"{RESULTS}/evaluation/{name}/categories.csv" for name in EVALUATED],
+        models=[model_file(name) for name in FOLDER],
+        detections=f"{RESULTS}/ensemble/val/detections.parquet",
+        annotations=[DATA.lvis_train, DATA.lvis_val, DATA.openimages_summary],
+    output:
+        directory(f"{RESULTS}/report/figures"),
+    log:
+        f"{LOGS}/plot_figures.log",
+    benchmark:
+        f"{BENCHMARKS}/plot_figures.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+        metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
+        categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
+        training=lambda wildcards, input: named_files(
+            FOLDER, [Path(file).with_name("metrics.jsonl") for file in input.models]
+        ),
+    shell:
+        "python -m pipeline_steps.plot --recipe {params.recipe} --metrics {params.metrics}"
+        " --categories {params.categories} --training {params.training} --detections {input.detections}"
+        " --output {output} 2>&1 | tee -i {log}"
+
+
+rule tabulate_table:
+    input:
+        lambda wildcards: [f"{RESULTS}/evaluation/{name}/metrics.json" for name in table_evaluations(wildcards.table)],
+    output:
+        markdown=report(f"{RESULTS}/report/{{table}}.md", category="Results", caption="../report/tables.rst"),
+        csv=f"{RESULTS}/report/{{table}}.csv",
+    log:
+        f"{LOGS}/tabulate_table/{{table}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tabulate_table/{{table}}.tsv"
+    wildcard_constraints:
+        table=one_of(TABLES),
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+        metrics=lambda wildcards, input: named_files(table_evaluations(wildcards.table), input),
+    shell:
+        "python -m pipeline_steps.tabulate --recipe {params.recipe} --table {wildcards.table} --metrics {params.metrics}"
+        " --output {output.markdown} --csv {output.csv} 2>&1 | tee -i {log}"
+
+
+for table in TABLES:
+
+    rule:
+        name:
+            table
+        input:
+            f"{RESULTS}/report/{table}.md",
+
+
 rule report:
     input:
         rules.tabulate_summary.output,
         rules.draw_predictions.output,
+        rules.plot_figures.output,
