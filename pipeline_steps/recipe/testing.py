@@ -124,6 +124,8 @@ class Compute(Section):
     training_hours: float = Field(24, gt=0)
     """Time limit of the first attempt of a training job; grows with the attempt."""
     inference_hours: float = Field(4, gt=0)
-    """Time limit of the first attempt of an inference job."""
+    """Time limit of the first attempt of an inference job; grows with the attempt."""
+    longest_hours: float = Field(48, gt=0)
+    """No attempt asks for more than this (the limit of the cluster's partition): trainings go on in the next one."""
     memory_gb: int = Field(64, ge=1)
     """Memory of a training or inference job, per node."""

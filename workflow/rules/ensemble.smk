@@ -15,8 +15,8 @@ rule rescore_ensemble:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         recipe=RECIPE,
         settings=lambda wildcards: slices.ensemble_slice(recipe, wildcards.split),
@@ -45,7 +45,7 @@ rule predict_masks:
     resources:
         gpu=recipe.compute.inference_gpus,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=inference_minutes,
+        runtime=growing_hours(recipe.compute.inference_hours),
     params:
         recipe=RECIPE,
         shards=SHARDS,

@@ -15,8 +15,8 @@ rule evaluate_lvis:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=8000,
-        runtime=60,
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         iou_type=lambda wildcards: "bbox" if wildcards.name in EXPERTS else "segm",
         format=lambda wildcards: "coco" if wildcards.name in COCO_EXPERTS else "lvis",

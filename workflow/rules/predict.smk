@@ -17,7 +17,7 @@ rule predict_boxes:
     resources:
         gpu=recipe.compute.inference_gpus,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=inference_minutes,
+        runtime=growing_hours(recipe.compute.inference_hours),
     params:
         recipe=RECIPE,
         shards=SHARDS,

@@ -15,8 +15,8 @@ rule write_submission:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         maximum=recipe.evaluation.max_detections,
     shell:

@@ -40,7 +40,7 @@ rule pretrain_coco:
     resources:
         **TRAINING_PROCESSES,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=training_minutes,
+        runtime=growing_hours(recipe.compute.training_hours),
     params:
         recipe=RECIPE,
         settings=lambda wildcards: slices.training_slice(recipe, wildcards.model),
