@@ -143,6 +143,24 @@ def test_default_choice_shares_as_many_categories_as_documented(
     assert len(mappings[1].restricted_to(tail).known_lvis_ids) == openimages_tail
 
 
+def test_numbers_in_the_readme_of_the_tables_are_right():
+    categories, rows = lvis("v0.5"), read_category_table(TABLES["openimages"])
+    tail = set(categories.ids[categories.tail].tolist())
+    readme = (CONFIG / "categories/README.md").read_text(encoding="utf-8")
+    for relations, verdicts in (
+        (["equal"], ["use"]),
+        (["equal"], ["use", "doubtful"]),
+        (["equal", "narrower"], ["use"]),
+    ):
+        mapping = map_categories(rows, categories, "v0.5", relations, verdicts)
+        keys = f"`relations: [{', '.join(relations)}]`, `verdicts: [{', '.join(verdicts)}]`"
+        line = next(line for line in readme.splitlines() if keys in line)
+        assert [int(cell) for cell in line.split("|")[2:4]] == [
+            len(mapping.known_lvis_ids),
+            len(mapping.restricted_to(tail).known_lvis_ids),
+        ]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("table", TABLES)
 def test_every_choice_of_relations_and_verdicts_can_be_used(table: str, version: str):

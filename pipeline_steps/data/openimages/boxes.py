@@ -102,7 +102,8 @@ class _Scanner:
         self.problems = np.zeros(kernels.PROBLEMS, np.int64)
         self.examples = np.zeros(kernels.PROBLEMS, np.int64)
         self.lines = 0
-        self.parts: list[tuple[np.ndarray, ...]] = []
+        self.columns: tuple[list[np.ndarray], ...] = ([], [], [], [], [])
+        """Blocks of run, code, box, flags and first."""
         self.run_ids: list[np.ndarray] = []
         self._allocate(1 << 16)
 
@@ -128,7 +129,8 @@ class _Scanner:
             self.last_id, self.last_run, self.problems, self.examples, *self.out,
         )  # fmt: skip
         run, ids, *others = self.out
-        self.parts.append(tuple(array[:rows].copy() for array in (run, *others)))
+        for column, array in zip(self.columns, (run, *others), strict=True):
+            column.append(array[:rows].copy())
         self.run_ids.append(ids[: self.last_run[-1] - runs_before].copy())
         self.lines += len(newlines)
 
@@ -160,9 +162,12 @@ def _scan_file(file: io.BufferedIOBase, scanner: _Scanner) -> None:
 
 def _grouped(scanner: _Scanner) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Image ids ascending and without repetition, and the rows grouped by image in their order."""
-    image, code, box, flags, first = (np.concatenate(arrays) for arrays in zip(*scanner.parts, strict=True))
+    joined = []
+    for column in scanner.columns:
+        joined.append(np.concatenate(column))
+        column.clear()  # one column at a time is in memory twice
+    image, code, box, flags, first = joined
     ids = np.concatenate(scanner.run_ids).view(f"S{kernels.ID_BYTES}").reshape(-1)
-    scanner.parts.clear()
     if len(ids) and not (ids[1:] > ids[:-1]).all():  # the published file is sorted; others need not be
         ids, position = np.unique(ids, return_inverse=True)
         order = np.argsort(position[image], kind="stable")
@@ -203,7 +208,7 @@ def read_boxes(
         for name, many, line in zip(_PROBLEM_NAMES, scanner.problems, scanner.examples, strict=True)
         if many
     }
-    if not scanner.parts or not scanner.lines:
+    if not scanner.lines:
         raise UserError(f"{path} has no boxes: it is truncated; delete it and download it again")
     ids, (image, code, box, flags, first) = _grouped(scanner)
     table = BoxTable(
