@@ -28,7 +28,8 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 	  echo "make demo: another one is running in this folder; wait for it, or stop it" >&2; exit 1; \
 	fi && \
 	$(ACTIVATE) snakemake --configfile config/mini.yaml --cores $(CORES) --nolock $(ARGS) all
-	@if [ -f results/mini/report/summary.md ]; then \
+	@# A run that made the table has shown it; one that found nothing to do has not.
+	@if [ -f results/mini/report/summary.md ] && [ ! results/mini/report/summary.md -nt .snakemake/make-demo.lock ]; then \
 	  printf '\n' && cat results/mini/report/summary.md && \
 	  printf '\n%-12s %s\n' submission results/mini/submission/submission.json pictures results/mini/report/gallery.html; \
 	fi
