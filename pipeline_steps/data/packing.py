@@ -146,7 +146,8 @@ class _Packer:
             self.ragged["paths"].add(np.frombuffer(str(image_path(image)).encode(), np.uint8))
             # S_P holds what was judged to be there, whether or not the annotation is of use for a box.
             self.ragged["positives"].add(sorted({position_of[a.category_id] for a in annotations}))
-            self.ragged["negatives"].add([position_of[category_id] for category_id in image.neg_category_ids])
+            negatives = () if dataset.exhaustive else image.neg_category_ids
+            self.ragged["negatives"].add([position_of[category_id] for category_id in negatives])
             boxes = [(x, y, x + w, y + h) for x, y, w, h in image.ignore_boxes]
             weights = [0.0] * len(boxes)
             if regions is not None:

@@ -66,10 +66,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(stored: Settings, current: Settings) -> list[str]:
-    """``training.schedule.learning_rate: 0.02 -> 0.01`` for each key that differs."""
+    """``training.seed: 0 -> 1`` for each key that differs; the detector, which mostly follows from others, comes last."""
     old, new = _flat(stored), _flat(current)
+    keys = sorted(old.keys() | new.keys(), key=lambda key: (key.startswith("detector."), key))
     return [
-        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in keys if old.get(key) != new.get(key)
     ]
