@@ -61,8 +61,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.launch:
         import fiftyone as fo
 
-        session = fo.launch_app(data, port=arguments.port, remote=True)
-        print(f"open http://localhost:{arguments.port} in a browser")
+        # Remote: do not look for a browser here. On this address others cannot reach it; ssh -L forwards it.
+        session = fo.launch_app(data, port=arguments.port, address="127.0.0.1", remote=True)
+        print(f"open http://localhost:{arguments.port} in a browser; end with Ctrl-C", flush=True)
         session.wait(-1)
         return
     library = f"LD_LIBRARY_PATH={library_path} " if library_path else ""
