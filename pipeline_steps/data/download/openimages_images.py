@@ -19,7 +19,7 @@ from pipeline_steps.common.files import require_file
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.download.transfer import RETRIED_STATUS, Patience
 
-IMAGE_ID = re.compile(r"^[0-9a-f]{8,32}$")
+IMAGE_ID = re.compile(r"^(?:train/)?([0-9a-f]{8,32})$")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def read_image_list(path: str | Path) -> list[str]:
-    """Image ids, one in a line; empty lines are skipped, duplicates kept once.
+    """Image ids, one in a line, as ``<id>`` or ``train/<id>``; empty lines are skipped, duplicates kept once.
 
     Raises:
         UserError: missing file, or a line that is no OpenImages id.
@@ -43,9 +43,10 @@ def read_image_list(path: str | Path) -> list[str]:
         text = line.strip()
         if not text:
             continue
-        if not IMAGE_ID.match(text):
+        match = IMAGE_ID.match(text)
+        if not match:
             raise UserError(f"{path}, line {number}: {text[:40]!r} is no OpenImages image id (hexadecimal digits)")
-        ids[text] = None
+        ids[match[1]] = None
     return list(ids)
 
 
