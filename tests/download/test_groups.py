@@ -147,7 +147,8 @@ def test_damaged_archives_are_named(tmp_path):
 
 
 def test_images_are_fetched_one_by_one_and_failures_are_listed(site, capsys):
-    (site / "ids.txt").write_text("00000000000000aa\ntrain/00000000000000ab\n\n00000000000000ff\ntrain/00000000000000aa\n")
+    lines = ["00000000000000aa", "train/00000000000000ab", "", "00000000000000ff", "train/00000000000000aa", ""]
+    (site / "ids.txt").write_text("\n".join(lines))
     options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
     assert download(site, *options) == 0
     assert json.loads((site / "m.json").read_text()) == {"images": 3, "failed": {"00000000000000ff": "status 404"}}
