@@ -104,6 +104,13 @@ def test_rows_are_sorted_by_rank_score_and_ties_keep_their_order(tmp_path):
     assert read.sources.tolist() == ["d", "b", "c", "a"]
 
 
+def test_many_ties_keep_their_order(tmp_path):
+    ranks = np.tile([0.25, 0.5], 100)
+    image = ImageDetections(1, np.arange(200), ranks, ranks, np.ones((200, 4)), "a")
+    (read,) = iter_images(write_table(tmp_path / "t.parquet", [image]))
+    assert read.category_ids.tolist() == [*range(1, 200, 2), *range(0, 200, 2)]
+
+
 def test_images_without_detections_have_no_rows_and_read_as_empty(tmp_path):
     images = [ImageDetections.empty(1), random_image(np.random.default_rng(0), 2, 3), ImageDetections.empty(3)]
     path = write_table(tmp_path / "t.parquet", images)

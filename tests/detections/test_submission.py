@@ -117,7 +117,9 @@ def test_the_zip_holds_the_same_json_and_the_same_results_give_the_same_archive(
         (tmp_path / name).mkdir()
         write_submission(path, tmp_path / name / "out.json", SIZES, CATEGORIES, zip_output=tmp_path / name / "out.zip")
     with zipfile.ZipFile(tmp_path / "a" / "out.zip") as archive:
-        assert archive.namelist() == ["out.json"]
+        assert [(entry.filename, entry.date_time) for entry in archive.infolist()] == [
+            ("out.json", (1980, 1, 1, 0, 0, 0))
+        ]
         assert archive.read("out.json") == (tmp_path / "a" / "out.json").read_bytes()
     assert (tmp_path / "a" / "out.zip").read_bytes() == (tmp_path / "b" / "out.zip").read_bytes()
 

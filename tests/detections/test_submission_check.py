@@ -97,6 +97,12 @@ def test_repeated_results_and_boxes_beside_masks_are_noted_but_valid(tmp_path):
     assert "note: 1 results repeat another one" in report.text()
 
 
+def test_results_beyond_the_cap_are_counted_per_image(tmp_path):
+    report = check(tmp_path, [*VIOLATIONS["over_cap"], *GOOD], cap=297)
+    assert report.counts["over_cap"] == 302 - 297
+    assert report.examples["over_cap"] == ["image 1: 302"]
+
+
 def test_repeats_are_found_across_batches(tmp_path):
     many = [result(2, 2, 0.5, rectangle(0, 0, 1 + i % 30, 1 + i // 30)) for i in range(600)]
     report = check(tmp_path, [result(), *(many * 8), result()], cap=10**6)
