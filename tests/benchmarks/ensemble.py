@@ -1,4 +1,4 @@
-"""Merging the boxes of several members of one image: ensemble-boxes against ours, CPU time.
+"""Merging the boxes of several members per image: ensemble-boxes against ours, CPU time.
 
 Six members with 300 detections each, in 1,230 categories, around 25 objects whose categories the members confuse, as
 LVIS models do. Each pair is measured in turns on the same images. Equal means the same boxes, scores and categories,
@@ -8,14 +8,13 @@ bit for bit; for soft-NMS the same boxes (ensemble-boxes returns the scores from
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import ensemble_boxes
 import numpy as np
 
 from pipeline_steps.detections.fusion import nms, soft_nms, weighted_fusion
+from tests.benchmarks.measure import Row, in_turns
 
 CATEGORIES = 1230
 Members = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
@@ -56,8 +55,10 @@ def _undecayed(members: Members) -> Result:
     return boxes[index], scores[index], categories[index]
 
 
-def _fused(boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return weighted_fusion(boxes, scores, categories, 0.55, np.full(CATEGORIES, 6), np.full(CATEGORIES, 6.0))
+def _fused(members: Members) -> Result:
+    count = len(members[0])
+    known_to, weights = np.full(CATEGORIES, count), np.full(CATEGORIES, float(count))
+    return _ours(lambda *image: weighted_fusion(*image, 0.55, known_to, weights))(members)
 
 
 PAIRS: dict[str, tuple[Callable[[Members], Result], Callable[[Members], Result]]] = {
@@ -67,13 +68,17 @@ PAIRS: dict[str, tuple[Callable[[Members], Result], Callable[[Members], Result]]
     ),
     "weighted-box fusion": (
         lambda members: ensemble_boxes.weighted_boxes_fusion(*members, iou_thr=0.55),
-        _ours(_fused),
+        _fused,
     ),
     "soft-NMS": (
         lambda members: ensemble_boxes.soft_nms(*members, sigma=0.5, thresh=0.001),
         _undecayed,
     ),
 }
+
+
+def _for_each(merge: Callable[[Members], Result]) -> Callable[[list[Members]], list[Result]]:
+    return lambda images: [merge(image) for image in images]
 
 
 def same(first: Result, second: Result) -> bool:
@@ -83,28 +88,33 @@ def same(first: Result, second: Result) -> bool:
     return np.array_equal(*ordered)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=15)
+def main(argv: Sequence[str] | None = None) -> list[Row]:
+    """Measure."""
+    parser = argparse.ArgumentParser("ensemble", description=__doc__)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--images", type=int, default=10, help="images of a run, as an ensemble meets them in a row")
+    parser.add_argument("--members", type=int, default=6)
+    parser.add_argument("--detections", type=int, default=300, help="of each member in an image")
     arguments = parser.parse_args(argv)
-    images = [make_image(seed) for seed in range(arguments.images)]
-    for name, (usual, ours) in PAIRS.items():
-        equal = same(usual(images[0]), ours(images[0]))  # also compiles and warms up
-        seconds: dict[str, list[float]] = {"usual": [], "ours": []}
-        for image in images:
-            results = []
-            for key, merge in (("usual", usual), ("ours", ours)):
-                start = time.process_time()
-                results.append(merge(image))
-                seconds[key].append(time.process_time() - start)
-            equal &= same(*results)
-        before, after = (statistics.median(seconds[key]) * 1e3 for key in ("usual", "ours"))
-        verdict = "equal" if equal else "NOT equal"
-        print(
-            f"{name:20} {before:8.2f} ms {after:8.3f} ms  ratio {before / after:6.1f}  {verdict}, {len(images)} images"
+    size = f"{arguments.members} members x {arguments.detections}"
+    inputs = [
+        (
+            [
+                make_image(run * arguments.images + i, arguments.members, arguments.detections)
+                for i in range(arguments.images)
+            ],
         )
+        for run in range(arguments.runs)
+    ]
+    return [
+        in_turns(_for_each(usual), _for_each(ours), inputs, lambda first, second: all(map(same, first, second))).row(
+            f"{name}, {size}, {arguments.images} images", "ensemble-boxes"
+        )
+        for name, (usual, ours) in PAIRS.items()
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    from tests.benchmarks.__main__ import main as run
+
+    raise SystemExit(run(["ensemble"]))
