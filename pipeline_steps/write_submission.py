@@ -13,7 +13,6 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.submission import write_submission
-from pipeline_steps.detections.submission_check import check_results
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,6 +47,10 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.detections, arguments.output, sizes, categories, arguments.max_detections, arguments.zip
         )
         return
+    from pipeline_steps.detections.submission_check import (
+        check_results,
+    )  # compiled code: 60 MB that writing can do without
+
     report = check_results(arguments.check, sizes, categories, arguments.iou_type, arguments.max_detections)
     print(report.text(), flush=True)
     if not report.valid:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -227,3 +229,12 @@ def test_the_step_exits_non_zero_on_an_invalid_file(info, tmp_path, capsys):
 def test_command_lines_that_make_no_sense_are_explained(info, capsys, argv, message):
     assert run("--annotations", info, *argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_writing_needs_neither_the_network_nor_the_compiler_in_memory():
+    program = "import sys, pipeline_steps.write_submission, pipeline_steps.rescore_ensemble; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "detectron2", "pandas"} & set(loaded)
+    program = "import sys, pipeline_steps.write_submission; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "numba" not in loaded
