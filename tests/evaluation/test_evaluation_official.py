@@ -1,9 +1,13 @@
-"""The evaluator against the official lvis package: the precision array must agree in every bit."""
+"""The evaluator against the official lvis package: the precision array must agree in every bit.
+
+``HYPOTHESIS_PROFILE=long`` tries hundreds of worlds instead of a few.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ from pipeline_steps.evaluation.lvis_official import numpy_float_alias
 from pipeline_steps.evaluation.precision import summarize
 from pipeline_steps.evaluation.results import read_results
 from tests.evaluation.worlds import World, make_world, write_table, write_world
+
+SEEDS = range(300 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4)
 
 
 def run_official(truth_path: Path, results: list[dict[str, Any]], iou_type: str, cap: int = 300) -> Any:
@@ -54,7 +60,7 @@ def check(folder: Path, world: World, iou_type: str, cap: int = 300, fixed: int 
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_precision_array_is_bit_identical_to_the_official_one(tmp_path: Path, seed: int, iou_type: str) -> None:
     check(tmp_path, make_world(seed), iou_type)
 
