@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
@@ -63,6 +64,13 @@ def _explain(error: OSError) -> str | None:
     return None
 
 
+def _quieten_libraries() -> None:
+    """Leave out notices of torch about detectron2's calls, which no user of a step can act on."""
+    for message in ("torch.meshgrid: in an upcoming release", "`torch.jit"):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+
+
 def _fail(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr, flush=True)
     return code
@@ -75,6 +83,7 @@ def call_step(
 ) -> int:
     """Run a step and return its exit code; user errors become one line on standard error without traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    _quieten_libraries()
     arguments = parser.parse_args(argv)
     try:
         main(arguments)
