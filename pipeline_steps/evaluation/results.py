@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -157,6 +158,12 @@ class _BoxDetection(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
 
 
+_Detection = _MaskDetection | _BoxDetection
+_PIECE_BYTES = 1 << 25
+_TAIL_BYTES = 1 << 17
+_BETWEEN = re.compile(rb"\}\s*(,)\s*(?=\{)")
+"""Between two detections."""
+
 _HINTS = {
     ".segmentation.counts`": "masks must be compressed RLE (counts as text)",
     ".segmentation`": "masks must be compressed RLE objects with size and counts",
@@ -177,30 +184,78 @@ def _explain(path: Path, content: mmap.mmap, error: Exception) -> UserError:
     return UserError(f"results file {path}: {message}" + (f" ({hint})" if hint else ""))
 
 
+def _decode_pieces(file: BinaryIO, kind: type[_Detection]) -> Iterator[list[_Detection]]:
+    """Decode a list of detections piece by piece: a third of the memory of decoding it whole.
+
+    Pieces end between two detections. What looks like such a place may stand inside a text; then a piece is no JSON.
+    """
+    rest, start = b"", b""
+    while piece := file.read(_PIECE_BYTES):
+        text = rest + piece
+        tail = max(0, len(text) - _TAIL_BYTES)
+        ends = [found.start(1) for found in _BETWEEN.finditer(text, tail)]
+        if not ends:
+            rest = text
+            continue
+        yield msgspec.json.decode(start + text[: ends[-1]] + b"]", type=list[kind])  # type: ignore[valid-type]
+        rest, start = text[ends[-1] + 1 :], b"["
+    yield msgspec.json.decode(start + rest, type=list[kind])  # type: ignore[valid-type]
+
+
+def _decode_whole(path: Path, kind: type[_Detection]) -> list[_Detection]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _explain(path, content, error) from None
+
+
+class _Columns:
+    """Detections that were read so far."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.counts: list[Counts] = []
+
+    def add(self, detections: list[_Detection]) -> None:
+        if detections and isinstance(detections[0], _MaskDetection):
+            masks = [detection.segmentation for detection in detections]  # type: ignore[union-attr]
+            shapes = np.array([mask.size for mask in masks], np.int64)
+            self.counts.extend([mask.counts for mask in masks])
+        else:
+            shapes = np.array([detection.bbox for detection in detections], np.float64)  # type: ignore[union-attr]
+        self.parts.append(
+            (
+                np.array([d.image_id for d in detections], np.int64),
+                np.array([d.category_id for d in detections], np.int64),
+                np.array([d.score for d in detections], np.float64),
+                shapes,
+            )
+        )
+
+
 def _read_json(path: Path, iou_type: str) -> Results:
     if not path.stat().st_size:
         raise UserError(f"results file {path} is empty (0 bytes)")
     kind = _MaskDetection if iou_type == "segm" else _BoxDetection
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with without_garbage_collection():
+        columns = _Columns()
         try:
-            with without_garbage_collection():
-                detections = msgspec.json.decode(content, type=list[kind])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _explain(path, content, error) from None
-    count = len(detections)
-    sizes = boxes = None
-    counts: list[str] = []
-    if iou_type == "segm":
-        sizes = np.array([d.segmentation.size for d in detections], np.int64).reshape(-1, 2)
-        counts = [d.segmentation.counts for d in detections]
-    else:
-        boxes = np.array([d.bbox for d in detections], np.float64).reshape(-1, 4)
+            with path.open("rb") as file:
+                for detections in _decode_pieces(file, kind):
+                    columns.add(detections)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            columns = _Columns()
+            columns.add(_decode_whole(path, kind))  # tells what is wrong, or reads it after all
+    parts = [part for part in columns.parts if len(part[0])] or columns.parts[:1]
+    image_ids, category_ids, scores, shapes = (np.concatenate(column) for column in zip(*parts))
+    counts = columns.counts
     return Results(
         path=path,
-        image_ids=np.fromiter((d.image_id for d in detections), np.int64, count),
-        category_ids=np.fromiter((d.category_id for d in detections), np.int64, count),
-        scores=np.fromiter((d.score for d in detections), np.float64, count),
-        boxes=boxes,
+        image_ids=image_ids,
+        category_ids=category_ids,
+        scores=scores,
+        boxes=shapes if iou_type == "bbox" else None,
         masks=(lambda rows: [counts[row] for row in rows.tolist()]) if iou_type == "segm" else None,
-        mask_sizes=sizes,
+        mask_sizes=shapes if iou_type == "segm" else None,
     )

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.evaluate import build_parser, main
+from pipeline_steps.evaluation import results
 from pipeline_steps.evaluation.metrics import KEYS
 from tests.evaluation.worlds import make_world, write_table, write_world
 
@@ -219,3 +220,23 @@ def test_ground_truth_that_is_not_lvis_is_refused(
     alter, expected = TRUTH_CHANGES[change]
     alter(truth)
     assert expected in refusal(capsys, tmp_path, *write_world(tmp_path, (truth, results)))
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\n ", " : ")])
+@pytest.mark.parametrize("iou_type", ["segm", "bbox"])
+def test_a_results_file_is_read_alike_whole_and_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separators: tuple[str, str], iou_type: str
+) -> None:
+    _, records = make_world(7, most=30)
+    records[5]["note"] = "a text that looks like the end of a detection: }, {"
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(records, separators=separators))
+    whole = results.read_results(path, iou_type)
+    for piece in (50, 997, 4096):
+        monkeypatch.setattr(results, "_PIECE_BYTES", piece)
+        read = results.read_results(path, iou_type)
+        assert len(read) == len(records)
+        for name in ("image_ids", "category_ids", "scores", "boxes", "mask_sizes"):
+            assert np.array_equal(getattr(read, name), getattr(whole, name)), name
+        if iou_type == "segm":
+            assert read.masks(np.arange(len(read))) == [record["segmentation"]["counts"] for record in records]
