@@ -66,7 +66,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(stored: Settings, current: Settings) -> list[str]:
-    """``training.seed: 0 -> 1`` for each key that differs; the detector, which mostly follows from others, comes last."""
+    """``training.seed: 0 -> 1`` for each key that differs; the detector, which mostly follows, comes last."""
     old, new = _flat(stored), _flat(current)
     keys = sorted(old.keys() | new.keys(), key=lambda key: (key.startswith("detector."), key))
     return [
