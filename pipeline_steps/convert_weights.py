@@ -6,8 +6,9 @@ import argparse
 import logging
 
 from pipeline_steps.common.atomic import atomic_output
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.provenance.step import run_recorded_step
 
 logger = logging.getLogger(__name__)
 
@@ -45,4 +46,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

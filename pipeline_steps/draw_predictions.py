@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import write_text
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 
@@ -47,4 +48,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

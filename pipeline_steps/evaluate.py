@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_output, write_json
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
+from pipeline_steps.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,4 +81,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

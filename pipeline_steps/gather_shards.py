@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.detections.table import TableReader, TableWriter
 from pipeline_steps.inference.sharding import SHARD_KEY
+from pipeline_steps.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,4 +82,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

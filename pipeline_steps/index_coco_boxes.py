@@ -12,11 +12,12 @@ import logging
 import orjson
 
 from pipeline_steps.common.atomic import atomic_output
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.coco import boxes_by_image, read_coco
 from pipeline_steps.data.lvis import read_image_ids
 from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 log = logging.getLogger(__name__)
@@ -47,4 +48,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

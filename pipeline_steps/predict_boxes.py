@@ -11,11 +11,12 @@ import argparse
 import logging
 from pathlib import Path
 
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.detections.table import ImageDetections, table_metadata
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 log = logging.getLogger(__name__)
@@ -88,4 +89,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

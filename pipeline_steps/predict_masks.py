@@ -12,11 +12,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.cli import named_path, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import Recipe, load_recipe
 
 
@@ -128,4 +129,4 @@ def _check_boxes(detections: ImageDetections, image_size: tuple[int, int], path:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

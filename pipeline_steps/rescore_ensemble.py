@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.cli import named_path, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.categories import load_mapping
@@ -24,6 +24,7 @@ from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_mem
 from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableReader, TableWriter, table_metadata
 from pipeline_steps.inference.sharding import SHARD_KEY
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import Recipe, load_recipe
 
 log = logging.getLogger(__name__)
@@ -130,4 +131,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

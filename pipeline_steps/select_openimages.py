@@ -11,9 +11,10 @@ import argparse
 import orjson
 
 from pipeline_steps.common.atomic import atomic_output, write_text
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.openimages.dataset import build_dataset, select, summary_csv
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 
@@ -43,4 +44,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_output, write_text
-from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.cli import named_path, step_parser
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 
@@ -48,4 +49,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
+from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
 
@@ -59,4 +60,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.submission import write_submission
+from pipeline_steps.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,4 +59,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_recorded_step(build_parser(), main)
