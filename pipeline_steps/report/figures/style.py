@@ -26,6 +26,7 @@ _STYLE = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.14,
     "svg.hashsalt": "figures",  # the same figure gives the same bytes
     "savefig.facecolor": "white",
 }

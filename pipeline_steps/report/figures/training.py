@@ -56,6 +56,7 @@ def long_tail(inputs: Inputs) -> Figure:
         yscale="log",
         xlim=(0, len(order) + 1),
     )
+    axes.set_ylim(bottom=0.8)
     axes.grid(visible=False, axis="x")
     axes.legend()
     return figure
