@@ -60,6 +60,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
 
+    if min(arguments.max_detections, arguments.fixed_per_category) < 1:
+        raise UserError("--max-detections and --fixed-per-category must be at least 1")
     if arguments.format == "coco":
         metrics, categories = coco_metrics(
             arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator

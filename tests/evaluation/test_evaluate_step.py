@@ -163,6 +163,13 @@ def test_one_wrong_detection_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert expected in refusal(capsys, tmp_path, *paths)
 
 
+def test_caps_below_one_are_refused(
+    tmp_path: Path, world: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--max-detections", "--fixed-per-category"):
+        assert option in refusal(capsys, tmp_path, *world, option, "0")
+
+
 def test_a_results_file_that_is_no_list_is_refused(
     tmp_path: Path, world: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
