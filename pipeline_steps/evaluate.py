@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_output, write_json
 from pipeline_steps.common.cli import step_parser
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.provenance.step import run_recorded_step
 
 
