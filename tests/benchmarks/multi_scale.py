@@ -51,11 +51,12 @@ def spread(model: Any, picture: np.ndarray) -> None:
     proposals = model.propose(images, features)
     logits, deltas = model.box_predictions(features, proposals)
     predictor = model.roi_heads.box_predictor
-    scale(predictor.cls_score, logits - logits.mean(dim=0), 1.8)
+    # By the largest value: scores that are saturated would be tied, and detectron2's order of ties is arbitrary.
+    predictor.cls_score.weight.mul_(5 / (logits - logits.mean(dim=0)).abs().max())
     scale(predictor.bbox_pred, deltas - deltas.mean(dim=0), 0.5)
     logits, deltas = model.box_predictions(features, proposals)
     generator = torch.Generator().manual_seed(0)
-    predictor.cls_score.bias += -7 + 1.3 * torch.randn(CATEGORIES, generator=generator) - logits.mean(dim=0)
+    predictor.cls_score.bias += -5 + 1.3 * torch.randn(CATEGORIES, generator=generator) - logits.mean(dim=0)
     predictor.bbox_pred.bias -= deltas.mean(dim=0)
     masks = torch.logit(model.soft_masks(features, [proposals[0].proposal_boxes.tensor[:50]])[0])
     scale(model.roi_heads.mask_head.predictor, masks, 3.0)
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     from pipeline_steps.inference.rle import encode_box_masks
 
     torch.set_num_threads(1)
-    model, cfg = build(arguments.detector, make_picture(128, 192, 0))
+    model, cfg = build(arguments.detector, make_picture(320, 480, 0))
     augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1)
 
     @torch.no_grad()
