@@ -1,18 +1,38 @@
-"""What the workflow prints when a run starts, ends well, or fails."""
+"""What the workflow prints before a run, when it starts, ends well, or fails."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from pipeline_steps.recipe.gpu_hours import estimate_lines
 from pipeline_steps.recipe.schema import Recipe
 
+FAILURES_SHOWN = 3
 
-def _names(items: list) -> str:
+
+def _names(items: Sequence) -> str:
     return ", ".join(item.name for item in items) or "none"
 
 
-def start_banner(recipe: Recipe) -> str:
-    """Recipe, models and members of the run that starts."""
+def _on_disk(recipe: Recipe, results: str) -> str:
+    """Which of the recipe's trainings and other results are there already."""
+    stages = (("pretrain", recipe.pretraining), ("finetune", recipe.models), ("experts", recipe.experts))
+    models = [Path(results, stage, model.name, "model.pth") for stage, found in stages for model in found]
+    files = {
+        "ensemble": [Path(results, "ensemble", split, "detections.parquet") for split in ("val", "test")],
+        "submission": [Path(results, "submission/submission.json")],
+        "summary": [Path(results, "report/summary.md")],
+    }
+    parts = [f"{sum(path.exists() for path in models)} of {len(models)} models"]
+    parts += [name for name, paths in files.items() if all(path.exists() for path in paths)]
+    return ", ".join(parts)
+
+
+def plan_banner(recipe: Recipe, results: str) -> str:
+    """Recipe, models and members, what is there, and the GPU hours."""
     scales = ", ".join(map(str, recipe.testing.box_scales))
     return "\n".join(
         [
@@ -21,9 +41,22 @@ def start_banner(recipe: Recipe) -> str:
             f"  LVIS models:       {_names(recipe.models)}",
             f"  experts:           {_names(recipe.experts)}",
             f"  ensemble:          {_names(recipe.ensemble.members)}; boxes and masks tested at {scales} px",
-            f"  outputs:           results/{recipe.name}/",
+            f"  on the disk:       {_on_disk(recipe, results)}",
+            f"  outputs:           {results}/",
+            *(f"  {line}" for line in estimate_lines(recipe, results)),
         ]
     )
+
+
+def is_dry_run(arguments: Sequence[str]) -> bool:
+    """Whether Snakemake's command line asks for the plan only: Snakemake runs no hooks then."""
+    return any(re.fullmatch(r"--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in arguments)
+
+
+def start_banner(recipe: Recipe, results: str, jobs: Mapping[str, int]) -> str:
+    """:func:`plan_banner` and the number of jobs of each rule that will run."""
+    running = ", ".join(f"{count} {rule}" for rule, count in sorted(jobs.items())) or "nothing"
+    return f"{plan_banner(recipe, results)}\n  will run:          {running}"
 
 
 def end_banner(recipe: Recipe, results: str) -> str:
@@ -43,17 +76,75 @@ def end_banner(recipe: Recipe, results: str) -> str:
     return "\n".join(lines)
 
 
-def failure_hint(results: str, tail: int = 15) -> str:
-    """The newest log of the run with its last lines, and what to do."""
-    logs = sorted(Path(results, "logs").rglob("*.log"), key=lambda path: path.stat().st_mtime)
-    if not logs:
-        return "the run failed before any step wrote a log; the message is above"
-    lines = logs[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-tail:]
+def _log(job: Any) -> Path:
+    return Path(job.log[0])
+
+
+def _tail(path: Path, count: int) -> list[str]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-count:]
+
+
+def _newest(folder: Path) -> Path | None:
+    return max(folder.rglob("*.log"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _cluster_log(job: Any, folder: Path | None) -> Path | None:
+    """Newest log of the cluster about a job; tasks of an array have theirs directly in the folder of the rule."""
+    if folder is None:
+        return None
+    of_rule = folder / f"rule_{job.rule.name}"
+    of_job = of_rule / "_".join(job.wildcards).replace("/", "_")
+    return _newest(of_job if of_job.is_dir() else of_rule)
+
+
+def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:
+    wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+    name = f"{job.rule.name} ({wildcards})" if wildcards else job.rule.name
+    lines = _tail(_log(job), tail)
+    told = any("error:" in line or "Error" in line for line in lines)
+    described = [f"{name} failed; its log is {_log(job)}:"]
+    described += [f"  | {line}" for line in lines] or ["  | (empty: the job ended before the step wrote a line)"]
+    cluster = _cluster_log(job, cluster_logs)
+    if not told:
+        described.append(
+            "  the step itself reports no error: it was probably ended from outside (memory, time limit, scancel, "
+            "a lost node, a full disk)"
+        )
+        if cluster is not None:
+            described += [f"  what the cluster said, {cluster}:", *(f"  | {line}" for line in _tail(cluster, 5))]
+    elif cluster is not None:
+        described.append(f"  the cluster's log of the job: {cluster}")
+    return described
+
+
+def failure_message(jobs: Iterable[Any], cluster_logs: Path | None = None, tail: int = 15) -> str:
+    """Which jobs failed, the last lines of their logs, and what to do.
+
+    Args:
+        jobs: Snakemake's jobs that failed in all their attempts.
+        cluster_logs: folder of what the cluster writes about jobs; None for a run without a cluster.
+        tail: lines of each log to show.
+    """
+    failed = sorted(jobs, key=lambda job: job.jobid)
+    lines: list[str] = []
+    for job in failed[:FAILURES_SHOWN]:
+        lines += ["", *_describe(job, cluster_logs, tail)]
+    if len(failed) > FAILURES_SHOWN:
+        lines += [
+            "",
+            f"and {len(failed) - FAILURES_SHOWN} more:",
+            *(f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]),
+        ]
+    if not failed:
+        lines = ["", "the run stopped before a job failed: it was interrupted, or the message is above"]
     return "\n".join(
         [
-            f"the run failed; last lines of the newest log, {logs[-1]}:",
-            *(f"  | {line}" for line in lines),
-            "mend the cause and start the same command again: finished stages are kept, trainings go on from their"
-            " last checkpoint.",
+            *lines,
+            "",
+            "Mend the cause and start the same command again: finished stages are kept, trainings go on from their "
+            "last checkpoint.",
         ]
-    )
+    ).lstrip("\n")

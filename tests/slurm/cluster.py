@@ -1,7 +1,7 @@
 """A Slurm cluster on this machine for trying and testing: own munged, slurmctld and slurmd, GPUs that are only files.
 
     python tests/slurm/cluster.py start          needs root and the Debian packages slurm-wlm and munge
-    export SLURM_CONF=/tmp/fake-slurm/slurm.conf
+    export PATH=/tmp/fake-slurm/bin:$PATH
     snakemake --profile slurm --configfile config/smoke.yaml -- all
     python tests/slurm/cluster.py status
     python tests/slurm/cluster.py stop
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_FOLDER = Path("/tmp/fake-slurm")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
+DAEMONS = ("munged", "slurmctld", "slurmd")
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel", "sacct", "sacctmgr", "sshare")
 
 CONFIGURATION = """\
 ClusterName=fake
@@ -83,14 +84,17 @@ class Cluster:
 
     @property
     def configuration(self) -> Path:
-        """Value of SLURM_CONF."""
+        """Configuration of the daemons and commands."""
         return self.folder / "slurm.conf"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment in which Slurm's commands talk to this cluster."""
+        """Environment in which Slurm's commands talk to this cluster: all that is needed is the PATH.
+
+        Commands that set SLURM_CONF come first on it. The variable itself is not enough: Snakemake removes it in jobs.
+        """
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-        return {**kept, "SLURM_CONF": str(self.configuration)}
+        return {**kept, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
 
     def command(self, *arguments: str) -> str:
         """Standard output of a Slurm command."""
@@ -101,7 +105,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the daemons and wait until the nodes are idle."""
-        missing = [name for name in PROGRAMS if shutil.which(name) is None]
+        missing = [name for name in (*DAEMONS, *COMMANDS) if shutil.which(name) is None]
         if missing:
             sys.exit(f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)")
         if os.geteuid():
@@ -109,11 +113,12 @@ class Cluster:
         self.stop()
         self.folder.mkdir(parents=True)
         self.folder.chmod(0o755)
+        self._write_commands()
         self._write_configuration()
         self._start_munge()
         self.start_controller()
         for index in range(self.nodes):
-            self._run("slurmd", "-N", self._node(index))
+            self._run("slurmd", "-f", str(self.configuration), "-N", self._node(index))
         self._wait("nodes to be idle", lambda: self.states() == {"idle": self.nodes})
 
     def stop(self) -> None:
@@ -131,7 +136,7 @@ class Cluster:
 
     def start_controller(self) -> None:
         """Start slurmctld, which finds its jobs again."""
-        self._run("slurmctld")
+        self._run("slurmctld", "-f", str(self.configuration))
         self._wait("slurmctld to answer", lambda: "UP" in self._try("scontrol", "ping"))
 
     def stop_controller(self) -> None:
@@ -165,6 +170,13 @@ class Cluster:
         devices = f"File={self.folder}/gpu[0-{self.gpus - 1}]"
         lines = [f"NodeName={self._node(i)} Name=gpu Type=fake {devices}" for i in range(self.nodes) if self.gpus]
         (self.folder / "gres.conf").write_text("\n".join([*lines, ""]))
+
+    def _write_commands(self) -> None:
+        (self.folder / "bin").mkdir()
+        for name in COMMANDS:
+            wrapper = self.folder / "bin" / name
+            wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.configuration} exec {shutil.which(name)} "$@"\n')
+            wrapper.chmod(0o755)
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -257,7 +269,7 @@ def main() -> None:
         return
     if arguments.action == "start":
         cluster.start()
-        print(f"export SLURM_CONF={cluster.configuration}")
+        print(f"export PATH={cluster.folder}/bin:$PATH")
     elif not cluster.configuration.is_file():
         sys.exit(f"no cluster in {cluster.folder}")
     print(cluster.command("sinfo", "--format=%N %T %c %G"), end="")

@@ -1,5 +1,6 @@
 # Shared by all rules: the checked recipe, which files it has, which files a job reads.
 import sys
+from collections import Counter
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -12,7 +13,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import slices
-from pipeline_steps.recipe.banners import end_banner, failure_hint, start_banner
+from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 
@@ -140,6 +141,18 @@ def table_evaluations(table):
     """Evaluations that stand in a table of the report, each once."""
     rows = recipe.report.tables.get(table, {})
     return list(dict.fromkeys(name for names in rows.values() for name in names))
+
+
+def waiting_jobs():
+    """Number of jobs of each rule that will run."""
+    return Counter(job.rule.name for job in workflow.dag.needrun_jobs() if not job.is_norun)
+
+
+def cluster_logs():
+    """Folder of what the cluster writes about jobs; None for a run without a cluster."""
+    if workflow.executor_plugin.name != "slurm":
+        return None
+    return Path(workflow.executor_settings.logdir or ".snakemake/slurm_logs")
 
 
 def named_files(names, files):
