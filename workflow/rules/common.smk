@@ -1,4 +1,5 @@
 # Shared by all rules: the checked recipe, which files it has, which files a job reads.
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -125,6 +126,15 @@ def mask_weights(wildcards):
 
 def split_of(wildcards):
     return wildcards.boxes.split("/")[1]
+
+
+def code(*patterns):
+    """Files of pipeline_steps as inputs of a cheap job near the end, which then runs again when its code changes.
+
+    Not for jobs that cost GPU hours, or have such below them; those run again on request, with -R.
+    """
+    folder = Path(workflow.basedir).parent / "pipeline_steps"
+    return [os.path.relpath(file) for pattern in patterns for file in sorted(folder.glob(pattern))]
 
 
 def growing(amount):

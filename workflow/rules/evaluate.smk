@@ -3,6 +3,7 @@ rule evaluate_lvis:
     input:
         annotations=lambda wildcards: (DATA.coco_val if wildcards.name in COCO_EXPERTS else DATA.lvis_val),
         detections=lambda wildcards: EVALUATED[wildcards.name],
+        code=code("evaluate.py", "evaluation/*.py"),
     output:
         metrics=f"{RESULTS}/evaluation/{{name}}/metrics.json",
         categories=f"{RESULTS}/evaluation/{{name}}/categories.csv",

@@ -1,9 +1,13 @@
 # What people look at: the summary table, figures, a page of pictures.
 
+GALLERY = ["gallery", "page", "picture", "scenes", "selection"]
+TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
+
 
 rule tabulate_summary:
     input:
         metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
+        code=TABLE_CODE,
     output:
         markdown=report(
             f"{RESULTS}/report/summary.md",
@@ -29,6 +33,7 @@ rule draw_predictions:
     input:
         annotations=DATA.lvis_val,
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
+        code=code("draw_predictions.py", *(f"report/{name}.py" for name in GALLERY)),
     output:
         page=report(
             f"{RESULTS}/report/gallery.html",
@@ -57,6 +62,7 @@ rule plot_figures:
         models=[model_file(name) for name in FOLDER],
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
         annotations=[DATA.lvis_train, DATA.lvis_val, DATA.openimages_summary],
+        code=code("plot.py", "report/figures/*.py", "report/measured.py"),
     output:
         directory(f"{RESULTS}/report/figures"),
     log:
@@ -80,7 +86,10 @@ rule plot_figures:
 
 rule tabulate_table:
     input:
-        lambda wildcards: [f"{RESULTS}/evaluation/{name}/metrics.json" for name in table_evaluations(wildcards.table)],
+        metrics=lambda wildcards: [
+            f"{RESULTS}/evaluation/{name}/metrics.json" for name in table_evaluations(wildcards.table)
+        ],
+        code=TABLE_CODE,
     output:
         markdown=report(f"{RESULTS}/report/{{table}}.md", category="Results", caption="../report/tables.rst"),
         csv=f"{RESULTS}/report/{{table}}.csv",
@@ -94,7 +103,7 @@ rule tabulate_table:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        metrics=lambda wildcards, input: named_files(table_evaluations(wildcards.table), input),
+        metrics=lambda wildcards, input: named_files(table_evaluations(wildcards.table), input.metrics),
     shell:
         "python -m pipeline_steps.tabulate --recipe {params.recipe} --table {wildcards.table} --metrics {params.metrics}"
         " --output {output.markdown} --csv {output.csv} 2>&1 | tee -i {log}"

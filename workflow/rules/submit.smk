@@ -5,6 +5,7 @@ rule write_submission:
     input:
         annotations=DATA.lvis_test_info,
         detections=f"{RESULTS}/ensemble/test/detections.parquet",
+        code=code("write_submission.py", "detections/submission.py", "detections/submission_check.py"),
     output:
         json=f"{RESULTS}/submission/submission.json",
         zip=f"{RESULTS}/submission/submission.zip",
