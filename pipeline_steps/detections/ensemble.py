@@ -162,7 +162,11 @@ class EnsembleMerger:
             return fusion.nms(boxes, scores, categories, settings.iou)
         if settings.fusion == "soft_nms":
             return fusion.soft_nms(boxes, scores, categories, settings.soft_nms_sigma)
-        return fusion.weighted_fusion(boxes, scores, categories, settings.iou, self._member_count, self._total_weight)
+        fused = fusion.weighted_fusion(boxes, scores, categories, settings.iou, self._member_count, self._total_weight)
+        if len(boxes) == 0:
+            return fused
+        # A weighted average can leave the range of its terms by a rounding error, and with it the image.
+        return fused._replace(boxes=fused.boxes.clip(boxes.min(axis=0), boxes.max(axis=0)))
 
 
 def _lookup_table(lvis_ids: Mapping[int, int]) -> np.ndarray:

@@ -133,6 +133,20 @@ def test_weighted_fusion_averages_boxes_and_lowers_what_few_members_found(merge)
     assert merged.sources.tolist() == ["one", "two"]
 
 
+def test_weighted_fusion_never_leaves_the_image_by_a_rounding_error(merge):
+    generator = np.random.default_rng(0)
+    edge = (94.5, 5.25, 128.0, 40.5)
+    tables = {
+        name: [image_of(number, (3, generator.random(), edge), (4, generator.random(), edge)) for number in range(300)]
+        for name in ("one", "two", "three", "four", "five")
+    }
+    weights = {"one": 0.7, "two": 1.1, "three": 0.9}
+    merged = merge(tables, Ensemble(members=[], fusion="wbf"), weights=weights)
+    assert len(merged) == 300
+    for image in merged:
+        np.testing.assert_array_equal(image.boxes, np.float32([edge, edge]))
+
+
 def test_weighted_fusion_counts_only_members_that_know_the_category(merge):
     tables = {"model": [image_of(1, (3, 0.6, A), (4, 0.6, A))], "expert": [image_of(1, (17, 0.1, B))]}
     (merged,) = merge(tables, Ensemble(members=[], fusion="wbf"), maps={"expert": {17: 4}}, experts={"expert"})
