@@ -57,7 +57,7 @@ SchedulerParameters=bf_interval=1,sched_interval=2,sched_min_interval=100000
 MinJobAge=86400
 JobRequeue=1
 ReturnToService=2
-KillWait=20
+KillWait=5
 MaxArraySize=1001
 MpiDefault=none
 PropagateResourceLimits=NONE
@@ -143,6 +143,29 @@ class Cluster:
         """End slurmctld; jobs go on."""
         for pid in self._pids("slurmctld.pid"):
             self._end(pid)
+
+    def jobs(self, *options: str) -> dict[str, tuple[str, str, str]]:
+        """State, node and comment of every job since the start, by id; ``squeue`` options restrict them."""
+        lines = self._try("squeue", "--noheader", "--states=all", "--array", "--format=%i|%T|%N|%k", *options)
+        rows = (line.split("|") for line in lines.splitlines())
+        return {job: (state, node, comment) for job, state, node, comment in rows}
+
+    def running(self, comment: str) -> dict[str, str]:
+        """Node of each running job whose comment begins so, by id."""
+        return {
+            job: node
+            for job, (state, node, said) in self.jobs().items()
+            if state == "RUNNING" and said.startswith(comment)
+        }
+
+    def set_node(self, node: str, state: str) -> None:
+        """``down`` ends the jobs of the node, ``drain`` lets them end, ``resume`` undoes both."""
+        reason = [] if state == "resume" else ["Reason=test"]
+        self.command("scontrol", "update", f"NodeName={node}", f"State={state}", *reason)
+
+    def resume(self, node: str) -> None:
+        """Make a node usable again, whatever its state."""
+        self._try("scontrol", "update", f"NodeName={node}", "State=resume")
 
     def states(self) -> dict[str, int]:
         """Number of nodes in each state."""

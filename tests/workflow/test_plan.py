@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.workflow.conftest import TARGETS
+from tests.workflow.checkout import TARGETS
 
 COMMON = {
     "index_coco_boxes": 1,

@@ -10,8 +10,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,17 +61,3 @@ TARGETS = {
     "submission",
     "report",
 }
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The smallest recipe, run from beginning to end once for all tests that look at its outcome."""
-    checkout = Checkout(tmp_path_factory.mktemp("smoke"))
-    checkout.first_run = checkout.run("--configfile", "config/smoke.yaml", "--cores", "2", "all")
-    assert checkout.first_run.returncode == 0, checkout.first_run.stdout[-6000:]
-    return checkout

@@ -1,0 +1,175 @@
+"""Which jobs run again after which change, exactly; and the commands for one stage again.
+
+Counts are those of the smallest recipe: two models, two experts, two shards of two splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.checkout import Checkout
+
+pytestmark = pytest.mark.slow
+
+TABLES = {"tabulate_summary": 1, "plot_figures": 1}
+EVALUATION = {"evaluate_lvis": 5, **TABLES}
+ENSEMBLE_MASKS = {"predict_masks": 4, "gather_masks": 2, "evaluate_lvis": 1, **TABLES, "draw_predictions": 1}
+ENSEMBLE_MASKS |= {"write_submission": 1}
+ENSEMBLE = {"rescore_ensemble": 2, **ENSEMBLE_MASKS}
+ALL_MASKS = {**ENSEMBLE_MASKS, "predict_masks": 8, "gather_masks": 4, "evaluate_lvis": 3}
+INFERENCE = {"predict_boxes": 16, "gather_boxes": 8, **ENSEMBLE, **ALL_MASKS, "evaluate_lvis": 5}
+ONE_EXPERT = {"train_expert": 1, "predict_boxes": 4, "gather_boxes": 2, **ENSEMBLE, "evaluate_lvis": 2}
+EVERYTHING = {
+    "make_mini": 1,
+    "index_coco_boxes": 1,
+    "select_openimages": 1,
+    "pretrain_coco": 2,
+    "finetune_lvis": 2,
+    "train_expert": 2,
+    **INFERENCE,
+}
+
+
+def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
+    return dict(smoke.planned("--configfile", "config/smoke.yaml", *arguments))
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ("data={mini: {seed: 1}}", EVERYTHING),
+        (
+            "data={openimages: {max_images: 12}}",
+            {"select_openimages": 1, "finetune_lvis": 2, "train_expert": 1}
+            | {**INFERENCE, "predict_boxes": 12, "gather_boxes": 6, "evaluate_lvis": 4},
+        ),
+        (
+            "training={repeat_factor_threshold: 0.01}",
+            {"finetune_lvis": 2, "train_expert": 1, **INFERENCE, "predict_boxes": 12, "gather_boxes": 6}
+            | {"evaluate_lvis": 4},
+        ),
+        ("testing={proposals: 50}", INFERENCE),
+        ("testing={mask_scales: [80]}", ALL_MASKS),
+        (
+            "testing={keep_per_image: {val: 50}}",
+            {**INFERENCE, "predict_boxes": 8, "gather_boxes": 4, "write_submission": 0},
+        ),
+        ("ensemble={alpha: {rare: 0.3}}", ENSEMBLE),
+        ("ensemble={fusion: wbf}", ENSEMBLE),
+        ("evaluation={max_detections: 20}", {**EVALUATION, "write_submission": 1}),
+        ("report={gallery_images: 2}", {"draw_predictions": 1}),
+        ("compute={threads: 2, memory_gb: 3, training_hours: 1, inference_hours: 1, longest_hours: 2}", {}),
+        ("compute={training_gpus: 4, training_nodes: 2, inference_gpus: 1}", {}),
+        ("training={log_images: 4, checkpoint_images: 8, loader_workers: 1}", {}),
+    ],
+)
+def test_changed_value_reruns_exactly_what_depends_on_it(smoke, change, jobs):
+    assert planned(smoke, "--config", change, "--", "all") == {rule: count for rule, count in jobs.items() if count}
+
+
+@contextmanager
+def changed(path: Path, text: str) -> Iterator[None]:
+    """Add a line to a file for the length of the block."""
+    before = path.read_text()
+    path.write_text(f"{before}\n{text}\n")
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("file", "jobs"),
+    [
+        ("pipeline_steps/train.py", {}),
+        ("pipeline_steps/modeling/losses.py", {}),
+        ("pipeline_steps/inference/postprocess.py", {}),
+        ("pipeline_steps/detections/fusion.py", {}),
+        ("pipeline_steps/evaluation/metrics.py", EVALUATION),
+        ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
+        ("pipeline_steps/report/tables.py", {"tabulate_summary": 1}),
+        ("pipeline_steps/report/gallery.py", {"draw_predictions": 1}),
+        ("config/smoke.yaml", {}),
+        ("config/mini.yaml", {}),
+        ("workflow/rules/train.smk", {}),
+        ("workflow/profiles/slurm/config.yaml", {}),
+    ],
+)
+def test_changed_code_reruns_cheap_stages_only_and_comments_elsewhere_nothing(smoke, file, jobs):
+    with changed(smoke.folder / file, "# a comment"):
+        assert planned(smoke, "--", "all") == jobs
+
+
+def test_changed_expert_reruns_that_expert_and_the_ensemble_but_no_other_model(smoke):
+    (smoke.folder / "expert.yaml").write_text(
+        "experts:\n"
+        "- {name: coco_expert, category_table: coco, detector: config/detectors/mini_basic_fpn.yaml, seed: 5,\n"
+        "   datasets: [coco_train], training: {loss: sigmoid, repeat_factor_threshold: 0,\n"
+        "   coco_ignore: {enabled: false}, box_head_loss_scale: 1.0}}\n"
+        "- {name: openimages_expert, category_table: openimages, detector: config/detectors/mini_basic_fpn.yaml,\n"
+        "   datasets: [openimages_train], init: basic_coco,\n"
+        "   training: {loss: sigmoid, coco_ignore: {enabled: false}, box_head_loss_scale: 1.0,\n"
+        "   schedule: {images: 4000}}}\n"
+    )
+    assert dict(smoke.planned("--configfile", "config/smoke.yaml", "expert.yaml", "--", "all")) == ONE_EXPERT
+
+
+def test_added_member_trains_and_tests_only_the_new_one(smoke):
+    (smoke.folder / "member.yaml").write_text(
+        "models:\n"
+        "- {name: basic, detector: config/detectors/mini_basic_fpn.yaml, datasets: [lvis_train, openimages_train],\n"
+        "   init: basic_coco}\n"
+        "- {name: bottleneck, detector: config/detectors/mini_bottleneck_fpn.yaml,\n"
+        "   datasets: [lvis_train, openimages_train], init: bottleneck_coco}\n"
+        "- {name: third, detector: config/detectors/mini_basic_fpn.yaml, seed: 3}\n"
+        "testing: {mask_models: [basic, bottleneck]}\n"
+        "ensemble:\n"
+        "  members: [{name: basic}, {name: bottleneck}, {name: third}, {name: coco_expert},\n"
+        "   {name: openimages_expert}]\n"
+    )
+    assert dict(smoke.planned("--configfile", "config/smoke.yaml", "member.yaml", "--", "all")) == {
+        **ENSEMBLE,
+        "finetune_lvis": 1,
+        "predict_boxes": 4,
+        "gather_boxes": 2,
+        "predict_masks": 6,
+        "gather_masks": 3,
+        "evaluate_lvis": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "jobs"),
+    [
+        # this stage again, and nothing else
+        (("-R", "rescore_ensemble", "--until", "rescore_ensemble", "--", "all"), {"rescore_ensemble": 2}),
+        # this stage again and everything below it
+        (("-R", "rescore_ensemble", "--", "all"), ENSEMBLE),
+        (("-R", "predict_boxes", "--", "all"), INFERENCE),
+        # this stage again, and only what the submission needs of what is below it
+        (
+            ("-R", "rescore_ensemble", "--", "submission"),
+            {"rescore_ensemble": 1, "predict_masks": 2, "gather_masks": 1, "write_submission": 1},
+        ),
+        # one job of a stage again, and everything below it
+        (
+            ("-R", "results/smoke/finetune/basic/model.pth", "--", "all"),
+            {"finetune_lvis": 1, **ENSEMBLE, "predict_boxes": 4, "gather_boxes": 2, "predict_masks": 6}
+            | {"gather_masks": 3, "evaluate_lvis": 2},
+        ),
+        # only up to here
+        (("-F", "--", "data"), {"make_mini": 1, "index_coco_boxes": 1, "select_openimages": 1}),
+        (
+            ("-F", "--until", "pretrain_coco", "--", "all"),
+            {"make_mini": 1, "index_coco_boxes": 1, "pretrain_coco": 2},
+        ),
+        # the submission only: nothing of the evaluation
+        (("--", "submission"), {}),
+    ],
+)
+def test_documented_commands_run_exactly_the_stages_that_they_promise(smoke, arguments, jobs):
+    assert planned(smoke, *arguments) == jobs
