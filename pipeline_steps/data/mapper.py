@@ -8,8 +8,8 @@ height, width      size of the image file
 image_id           id in its annotation file
 file_name          path, for messages
 position           position in the data order
-sampling_seed      seeds the draw of this image's anchors and proposals, so that the result is the same for every number of
-                   GPUs and after a restart
+sampling_seed      seeds the draw of this image's anchors and proposals, so that the result is the same for every
+                   number of GPUs and after a restart
 has_masks          False on box-only images
 instances          detectron2 Instances: gt_boxes, gt_classes (0-based positions), gt_masks (not on box-only images)
 judged             bool Tensor[C]: S_P united with S_N (report, equation 4)
