@@ -1,6 +1,6 @@
 """Equalization loss, forward and backward: the usual public formulation against ours, time and saved memory.
 
-``python -m tests.benchmarks.eql_loss [--device cuda] [--rows 1024] [--categories 1230]``
+``python -m tests.benchmarks eql_loss [--device cuda] [--rows 1024] [--categories 1230]``
 
 The baseline is written here after the public detectron2 code of the loss (github.com/tztztztztz/eql.detectron2,
 projects/EQL/eql/fast_rcnn.py): a dense one-hot target, dense weights 1 - E(r) T(f_j) (1 - y_rj) made of three factors
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline_steps.modeling.losses import classification_weights, sigmoid_classification_loss
+from tests.benchmarks.measure import Row
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -110,25 +111,21 @@ def measure(rows: int, categories: int, device: str, repeats: int) -> list[tuple
     return [(name, statistics.median(seconds[name]) * 1e3, saved_bytes(losses[name], logits)) for name in losses]
 
 
-def main() -> None:
-    """Measure and print a table."""
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Measure; rows of the common table: time of each formulation, then saved memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--categories", type=int, default=1230)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parser.parse_args(argv)
     results = measure(arguments.rows, arguments.categories, arguments.device, arguments.repeats)
-    _, base_time, base_bytes = results[0]
-    print(f"equalization loss, {arguments.rows} proposals x {arguments.categories} categories, {arguments.device}")
-    print(f"{'':28}{'ms':>8}{'faster':>9}{'saved MB':>10}{'share':>8}")
-    for name, milliseconds, saved in results:
-        print(
-            f"{name:28}{milliseconds:8.2f}{base_time / milliseconds:8.2f}x{saved / 1e6:10.2f}{saved / base_bytes:7.0%}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+    (baseline, base_time, base_bytes), *ours = results
+    size = f"EQL forward + backward, {arguments.rows} x {arguments.categories}"
+    rows = [
+        # Only with the own category judged do both compute the same; measure() has compared their gradients.
+        Row(f"{size}; {name}", baseline, base_time / 1e3, time / 1e3, equal=equal, runs=arguments.repeats)
+        for (name, time, _), equal in zip(ours, (True, None, None))
+    ]
+    saved = ours[1][2]
+    return [*rows, Row(f"{size}; saved memory", baseline, base_bytes / 2**20, saved / 2**20, unit="MiB")]

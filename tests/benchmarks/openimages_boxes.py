@@ -6,7 +6,7 @@ as in the reviewed table; ours also keeps the boxes of four frequent classes, as
 run in processes of their own, end with the same choice function, and must choose the same images. CPU time is counted
 after the imports; peak memory is that of the whole process, about 100 MiB of which are there after the imports.
 
-``python -m tests.benchmarks.openimages_boxes --rows 14600000`` is the size of the real file (2.3 GB).
+``python -m tests.benchmarks openimages_boxes --rows 14600000`` is the size of the real file (2.3 GB).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from tests.benchmarks.measure import Row
 
 CLASSES = [f"/m/0{index:04x}" for index in range(601)]
 FIRST_SHARED, SHARED = 20, 326
@@ -127,8 +129,8 @@ def _measure(name: str, path: Path) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
+def main(argv: Sequence[str] | None = None) -> list[Row]:
+    """Measure; rows of the common table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000, help="lines of the synthetic file")
     parser.add_argument("--repeats", type=int, default=3)
@@ -142,20 +144,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         runs = {contender: [_measure(contender, path) for _ in range(arguments.repeats)] for contender in CONTENDERS}
         equal = len({path.with_suffix(f".{contender}").read_text() for contender in CONTENDERS}) == 1
     usual, ours = ({key: statistics.median(run[key] for run in own) for key in own[0]} for own in runs.values())
-    print(
-        f"OpenImages boxes, {arguments.rows:,} lines ({size:,.0f} MiB) to {ours['images']:,.0f} images, "
-        f"median of {arguments.repeats}"
-    )
-    for title, figures in (("pandas.read_csv", usual), ("ours", ours)):
-        print(f"{title:16} {figures['cpu']:7.2f} s CPU  {figures['wall']:7.2f} s  {figures['mib']:6.0f} MiB")
-    print(
-        f"CPU ratio {usual['cpu'] / ours['cpu']:.1f}, memory ratio {usual['mib'] / ours['mib']:.1f}, "
-        f"{'same choice' if equal else 'NOT the same choice'}"
-    )
+    what = f"OpenImages boxes, {arguments.rows:,} lines ({size:,.0f} MiB) to {ours['images']:,.0f} images"
+    runs_made = arguments.repeats
+    return [
+        Row(f"{what}; CPU", "pandas.read_csv", usual["cpu"], ours["cpu"], equal=equal, runs=runs_made),
+        Row(f"{what}; peak memory", "pandas.read_csv", usual["mib"], ours["mib"], unit="MiB", runs=runs_made),
+    ]
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        run_one(sys.argv[2], Path(sys.argv[3]))
-    else:
-        main()
+if __name__ == "__main__" and sys.argv[1:2] == ["--one"]:
+    run_one(sys.argv[2], Path(sys.argv[3]))
