@@ -50,6 +50,15 @@ def test_every_stage_is_a_target_of_its_own(checkout, target):
     assert checkout.planned("--configfile", "config/mini.yaml", "--", target)
 
 
+@pytest.mark.parametrize(("table", "models"), [("table1", 2), ("table2", 2), ("table3", 7)])
+def test_tables_of_the_report_train_just_the_models_of_their_rows(checkout, table, models):
+    planned = checkout.planned("--configfile", "config/ablations.yaml", "--", table)
+    assert planned["finetune_lvis"] == models
+    assert planned["evaluate_lvis"] == models
+    assert planned["tabulate_table"] == 1
+    assert planned["train_expert"] == planned["choose_openimages"] == 0
+
+
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     (checkout.folder / "more.yaml").write_text(
         "models:\n"

@@ -58,6 +58,7 @@ OPENIMAGES_TABLES = [
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
 COCO_IMAGES = [DATA.root / "manifests/coco_images.json"] if DOWNLOADS else []
 OPENIMAGES_IMAGES = [DATA.root / "manifests/openimages_images.json"] if DOWNLOADS else []
+USES_OPENIMAGES = recipe.data.openimages.enabled
 DATASET_FILES = {
     "lvis_train": [DATA.lvis_train, *COCO_IMAGES],
     "coco_train": [DATA.coco_train, *COCO_IMAGES],
@@ -80,6 +81,8 @@ EXPERTS = [expert.name for expert in recipe.experts]
 COCO_EXPERTS = [expert.name for expert in recipe.experts if expert.category_table == "coco"]
 MEMBERS = [member.name for member in recipe.ensemble.members]
 PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluated even when they are no members
+STARTS = [recipe.model(name).init for name in PREDICTED]
+TRAINED = list(dict.fromkeys([*(start for start in STARTS if start in FOLDER), *PREDICTED]))  # what results need
 MASKED = [f"predictions/val/{name}" for name in MODELS] + [f"ensemble/{split}" for split in SPLITS]
 EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
 EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}

@@ -191,7 +191,12 @@ rule select_openimages:
 
 rule data:
     input:
-        sorted({file for files in DATASET_FILES.values() for file in files}),
+        [
+            file
+            for name, files in DATASET_FILES.items()
+            for file in files
+            if name != "openimages_train" or USES_OPENIMAGES
+        ],
         DATA.coco_boxes_train,
         SPLIT_FILES["val"],
         SPLIT_FILES["test"],

@@ -59,9 +59,9 @@ rule plot_figures:
     input:
         metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
         categories=[f"{RESULTS}/evaluation/{name}/categories.csv" for name in EVALUATED],
-        models=[model_file(name) for name in FOLDER],
+        models=[model_file(name) for name in TRAINED],
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
-        annotations=[DATA.lvis_train, DATA.lvis_val, DATA.openimages_summary],
+        annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
         code=code("plot.py", "report/figures/*.py", "report/measured.py"),
     output:
         directory(f"{RESULTS}/report/figures"),
@@ -76,7 +76,7 @@ rule plot_figures:
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
         categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
         training=lambda wildcards, input: named_files(
-            FOLDER, [Path(file).with_name("metrics.jsonl") for file in input.models]
+            TRAINED, [Path(file).with_name("metrics.jsonl") for file in input.models]
         ),
     shell:
         "python -m pipeline_steps.plot --recipe {params.recipe} --metrics {params.metrics}"
