@@ -24,6 +24,7 @@ def world(tmp_path):
         "name": "sample",
         "datasets_root": str(tmp_path / "data"),
         "testing": {"keep_per_image": {"val": 20, "test": 5}},
+        "ensemble": {"fusion": "nms"},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     categories = [
