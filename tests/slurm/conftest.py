@@ -80,20 +80,6 @@ class ClusterRun:
         return self.process.wait(600)
 
 
-def processes(folder: Path, *words: str) -> list[int]:
-    """Processes that run in ``folder`` with all these words on their command line."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if set(words) <= set(arguments) and (entry / "cwd").resolve() == folder.resolve():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
 @pytest.fixture
 def on_cluster(cluster: Cluster) -> Iterator[Callable[..., ClusterRun]]:
     """Starts runs on the cluster; ends what is left of them and of their jobs afterwards."""

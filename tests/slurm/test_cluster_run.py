@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import ClusterRun, processes, wait_for
+from tests.processes import steps_in
+from tests.slurm.conftest import ClusterRun, wait_for
 from tests.workflow.checkout import Checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(2400)]
@@ -28,10 +28,7 @@ def manifest(path: Path) -> dict:
 def freeze_training(run: ClusterRun, name: str, folder: Path) -> int:
     """Stop the processes of a training that has saved a checkpoint; returns how many."""
     run.wait(f"a checkpoint of {name}", lambda: list(folder.glob("checkpoint_*.pth")))
-    found = processes(run.folder, "pipeline_steps.train", name)
-    for process in found:
-        os.kill(process, signal.SIGSTOP)
-    return len(found)
+    return sum(step.send(signal.SIGSTOP) for step in steps_in(run.folder, "pipeline_steps.train", name))
 
 
 def lose_node(run: ClusterRun, cluster: Cluster, spared: str) -> str:
