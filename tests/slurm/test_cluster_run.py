@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster
 from tests.processes import steps_in
-from tests.slurm.conftest import ClusterRun, wait_for
+from tests.slurm.cluster import Cluster
+from tests.slurm.runs import ClusterRun, wait_for
 from tests.workflow.checkout import Checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(2400)]
