@@ -40,6 +40,13 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
     assert not (checkout.folder / "results").exists()
 
 
+def test_lvis_v1_is_one_key_of_the_same_recipe(checkout):
+    assert checkout.planned("--config", "lvis_version=v1", "--", "all") == checkout.planned("--", "all")
+    shown = checkout.run("--config", "lvis_version=v1", "--cores", "1", "--dry-run", "--", "submission").stdout
+    assert "datasets/lvis/lvis_v1_image_info_test_dev.json" in shown
+    assert "lvis_v0.5" not in shown
+
+
 def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
     planned = checkout.planned("--configfile", "config/mini.yaml", "--", "all")
     assert planned == {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}

@@ -54,6 +54,7 @@ OPENIMAGES_TABLES = [
     DATA.openimages_labels,
     DATA.openimages_classes,
     DATA.openimages_hierarchy,
+    *([DATA.openimages_rotation] if recipe.data.openimages.skip_rotated else []),
 ]
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
 COCO_IMAGES = [DATA.root / "manifests/coco_images.json"] if DOWNLOADS else []
