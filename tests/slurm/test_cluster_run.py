@@ -164,6 +164,19 @@ def test_training_runs_one_process_for_each_gpu_on_one_node_or_two(smoke, on_clu
     assert found["CUDA_VISIBLE_DEVICES"] == {1: "0", 2: "0,1"}[gpus]
 
 
+def test_jobs_that_an_earlier_run_left_behind_are_named_and_not_run_twice(cluster, on_cluster, checkout):
+    sleep = ("--output=/dev/null", "--mem=100", "--wrap", "sleep 600")
+    comment = "--comment=rule_finetune_lvis_wildcards_basic"
+    left = cluster.command("sbatch", "--parsable", f"--chdir={checkout.folder}", comment, *sleep).strip()
+    cluster.command("sbatch", f"--chdir={checkout.folder.parent}", comment, *sleep)
+    run = on_cluster(checkout, "--configfile", "config/smoke.yaml", "--", "data")
+    assert run.process.wait(120) != 0
+    assert f"still in the queue ({left})" in run.text
+    assert f"scancel {left}`" in run.text
+    assert "Traceback" not in run.text
+    assert not (checkout.folder / "datasets").exists()
+
+
 def test_wait_for_gives_up():
     with pytest.raises(AssertionError, match="in vain"):
         wait_for("nothing", lambda: False, seconds=0.2)

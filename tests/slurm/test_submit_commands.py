@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline_steps.recipe.schema import Recipe
+
 ROOT = Path(__file__).parents[2]
 CPU_STAGES = {
     "index_coco_boxes",
@@ -156,6 +158,20 @@ def test_settings_of_the_site_reach_every_job():
             assert ("-C a100" in " ".join(call)) == has_gpu
 
 
+def profile() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+
+
+def test_arrays_are_never_split_by_a_limit_of_the_profile():
+    """The plugin holds back a part of the ready shards until the rest comes; a limit would keep the rest from coming."""
+    shards = Recipe.model_json_schema()["$defs"]["Testing"]["properties"]["shards"]["maximum"]
+    most = 20 * shards  # tables of boxes or masks that become ready at the same time, in a recipe of ten members
+    assert set(profile()["slurm-array-jobs"].split(",")) == {"predict_boxes", "predict_masks"}
+    assert profile()["jobs"] >= most
+    number, _, seconds = profile()["max-jobs-per-timespan"].partition("/")
+    assert int(number) >= most
+    assert seconds == "1s"
+
+
 def test_profile_names_no_site():
-    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
-    assert not {"slurm_account", "slurm_partition", "constraint", "slurm_extra"} & set(profile["default-resources"])
+    assert not {"slurm_account", "slurm_partition", "constraint", "slurm_extra"} & set(profile()["default-resources"])

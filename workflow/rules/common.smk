@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.interpreter import put_interpreter_first
+from pipeline_steps.common.queue import refuse_queued_jobs
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import slices
 from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
@@ -160,6 +161,15 @@ def table_evaluations(table):
 def waiting_jobs():
     """Number of jobs of each rule that will run."""
     return Counter(job.rule.name for job in workflow.dag.needrun_jobs() if not job.is_norun)
+
+
+def check_queue():
+    """Refuse to start while jobs of an earlier run are in the cluster's queue."""
+    if workflow.executor_plugin.name == "slurm":
+        try:
+            refuse_queued_jobs(Path.cwd())
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
 
 
 def cluster_logs():
