@@ -14,7 +14,7 @@ from tests.workflow.checkout import Checkout
 Value = TypeVar("Value")
 
 
-def wait_for(what: str, condition: Callable[[], Value], seconds: float = 400, interval: float = 0.1) -> Value:
+def wait_for(what: str, condition: Callable[[], Value], seconds: float = 900, interval: float = 0.1) -> Value:
     """The first true value of ``condition``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -43,7 +43,7 @@ class ClusterRun:
         """What Snakemake has printed so far."""
         return self.log.read_text()
 
-    def wait(self, what: str, condition: Callable[[], Value], seconds: float = 400) -> Value:
+    def wait(self, what: str, condition: Callable[[], Value], seconds: float = 900) -> Value:
         """As :func:`wait_for`, but give up when Snakemake ends."""
 
         def checked() -> Value:
@@ -53,7 +53,7 @@ class ClusterRun:
 
         return wait_for(what, checked, seconds, interval=0.02)
 
-    def finish(self, seconds: float = 900) -> None:
+    def finish(self, seconds: float = 2400) -> None:
         """Wait for the end, which has to be a good one."""
         assert self.process.wait(seconds) == 0, self.text[-6000:]
 

@@ -14,7 +14,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.runs import ClusterRun, wait_for
 from tests.workflow.checkout import Checkout
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(4000)]
 
 # Time limits of one minute for the first attempt of a training, two for the second; a GPU for each job.
 COMPUTE = "compute={training_gpus: 1, inference_gpus: 1, training_hours: 0.0167}"
@@ -156,7 +156,7 @@ def test_training_runs_one_process_for_each_gpu_on_one_node_or_two(smoke, on_clu
     model = "results/smoke/pretrain/basic_coco/model.pth"
     compute = f"compute={{training_gpus: {gpus}, training_nodes: {nodes}, training_hours: 0.1}}"
     run = on_cluster(checkout, "--configfile", "config/smoke.yaml", "--config", compute, "--", model)
-    run.finish(300)
+    run.finish(900)
     log = (tmp_path / "results/smoke/logs/pretrain_coco/basic_coco.log").read_text()
     assert "2 process(es)" in log
     found = manifest(tmp_path / model.replace(".pth", ".manifest.json"))["job"]

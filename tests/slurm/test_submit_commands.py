@@ -163,7 +163,7 @@ def profile() -> dict[str, Any]:
 
 
 def test_arrays_are_never_split_by_a_limit_of_the_profile():
-    """The plugin holds back a part of the ready shards until the rest comes; a limit would keep the rest from coming."""
+    """The plugin holds back a part of the ready shards until the rest comes, and a limit keeps that from coming."""
     shards = Recipe.model_json_schema()["$defs"]["Testing"]["properties"]["shards"]["maximum"]
     most = 20 * shards  # tables of boxes or masks that become ready at the same time, in a recipe of ten members
     assert set(profile()["slurm-array-jobs"].split(",")) == {"predict_boxes", "predict_masks"}
