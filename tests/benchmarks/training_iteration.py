@@ -91,7 +91,7 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
     from detectron2.engine import SimpleTrainer
     from detectron2.utils.events import EventStorage
 
-    from pipeline_steps.modeling.build import build_detector, build_from_config, detector_config
+    from pipeline_steps.modeling.build import build_detector
     from pipeline_steps.training.distributed import Processes
     from pipeline_steps.training.loop import PRECISIONS, Trainer
     from pipeline_steps.training.schedule import split_batch
@@ -104,18 +104,8 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
     ours = build_detector(recipe, "basic", CATEGORIES, torch.rand(CATEGORIES) < 0.8)
     trainer = Trainer(ours, training, split_batch(8, 8, 1), Processes(0, 1, 0, torch.device("cpu")))
 
-    cfg = detector_config(recipe, "basic", CATEGORIES).clone()
-    cfg.defrost()
-    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
-    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
-    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
-    cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
-    theirs = build_from_config(cfg)
-    if training.channels_last:
-        theirs.to(memory_format=torch.channels_last)
-    theirs.train()
-    reference = SimpleTrainer(theirs, _Endless(batches), _their_optimizer(theirs, training))
+    theirs = their_detector(recipe, "basic", CATEGORIES)
+    reference = SimpleTrainer(theirs, Endless(batches), their_optimizer(theirs, training))
     dtype = PRECISIONS.get(precision)
 
     def run_theirs() -> None:
@@ -127,7 +117,7 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
                 storage.step()
                 reference.iter += 1
 
-    own_batches = iter(_Endless(batches))
+    own_batches = iter(Endless(batches))
 
     def run_ours() -> None:
         trainer.iterations = trainer.iteration + iterations
@@ -148,7 +138,7 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
     )
 
 
-class _Endless:
+class Endless:
     """The same batches again and again, as a loader."""
 
     def __init__(self, batches: list[list[dict[str, Any]]]) -> None:
@@ -158,7 +148,24 @@ class _Endless:
         return cycle(self.batches)
 
 
-def _their_optimizer(model: torch.nn.Module, training: Any) -> torch.optim.Optimizer:
+def their_detector(recipe: Recipe, model_name: str, categories: int, device: str = "cpu") -> torch.nn.Module:
+    """detectron2's own classes around the same backbone, with the configuration of a recipe's model."""
+    from pipeline_steps.modeling.build import build_from_config, detector_config
+
+    cfg = detector_config(recipe, model_name, categories).clone()
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
+    model = build_from_config(cfg, device)
+    if recipe.training_of(recipe.model(model_name)).channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model.train()
+
+
+def their_optimizer(model: torch.nn.Module, training: Any) -> torch.optim.Optimizer:
     """As detectron2's build_optimizer makes it, with clipping of the full norm."""
     from detectron2.config import get_cfg
     from detectron2.solver import build_optimizer
@@ -197,7 +204,7 @@ def polygon(
     generator: np.random.Generator, width: int, height: int, points: int = 20
 ) -> tuple[list[float], list[float]]:
     """A star-shaped outline x y x y ... with two decimals, and its box x y w h."""
-    radius = generator.uniform(10, 80)
+    radius = generator.uniform(10, min(80, width / 3, height / 3))
     centre = generator.uniform(radius, [width - radius, height - radius])
     angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
     reach = radius * generator.uniform(0.5, 1, points)

@@ -20,12 +20,14 @@ import torch
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, EXIT_USER_ERROR, StoppedEarly, UserError
+from pipeline_steps.modeling.build import build_detector
 from pipeline_steps.modeling.weights import read_model_file
 from pipeline_steps.train import build_parser, main
 from pipeline_steps.training.checkpoint import checkpoints
+from pipeline_steps.training.randomness import seed_all
 from pipeline_steps.training.run import Job, train
 from pipeline_steps.training.stopping import StopRequest
-from tests.training.world import COCO_IDS, LVIS_IDS, make_recipe, write_recipe, write_world
+from tests.training.world import COCO_IDS, LVIS_IDS, SMALL_DETECTOR, make_recipe, write_recipe, write_world
 
 ROOT = Path(__file__).parents[2]
 
@@ -260,43 +262,59 @@ class TestOtherSettings:
 
 class TestProcesses:
     def test_two_processes_of_four_images_equal_one_of_eight(self, world, tmp_path):
-        """Frozen batch statistics, because a pair of processes on a CPU has none in common."""
+        """Batch statistics, the normalisation of every loss, and the draws of anchors and proposals included.
+
+        The processes draw unequal numbers of proposals and of foreground: means of local means would be another loss.
+        """
+        square = _square_images_with_unequal_objects(tmp_path / "world")
         settings = {
             "images_per_batch": 8,
-            "schedule": {"images": 48, "warmup_images": 8, "learning_rate": 0.005},
+            "schedule": {"images": 24, "warmup_images": 0, "learning_rate": 0.005},
             "augmentation": {"shorter_edge": [64], "longer_edge": 64, "horizontal_flip": True},
-            "detector_options": ["MODEL.RESNETS.NORM FrozenBN", "MODEL.FPN.NORM GN", "LVIS.MINI.WIDTH 8",
-                                 "MODEL.FPN.OUT_CHANNELS 32", "LVIS.MINI.BLOCKS_PER_STAGE [1,1,1,1]"],
-        }  # fmt: skip
-        square = write_world(tmp_path / "world", images=12, openimages=0, size=64)
-        for path in (square / "lvis/lvis_v0.5_train.json", square / "coco/annotations/instances_train2017.json"):
-            content = json.loads(path.read_text())
-            kept = {image["id"] for image in content["images"] if image["height"] == image["width"]}
-            content["images"] = [image for image in content["images"] if image["id"] in kept]
-            content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
-            path.write_text(json.dumps(content))
+            "detector_options": [*SMALL_DETECTOR, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 256"],
+        }
         train(job(square, tmp_path / "one", max_images_per_gpu=8, **settings))
         recipe = write_recipe(tmp_path / "recipe.yaml", square, **settings, max_images_per_gpu=4)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", _free_port()]
         result = subprocess.run(
             [*launcher, *command(recipe, "basic_coco", tmp_path / "two")[1:]],
-            cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
         assert result.returncode == 0, result.stderr[-3000:]
         assert "2 process(es), 4 images at once, 1 accumulation step(s)" in result.stderr
         one, two = state(tmp_path / "one"), state(tmp_path / "two")
-        start = torch.cat([tensor.float().flatten() for tensor in one.values()])
-        for name in one:
-            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-        assert torch.isfinite(start).all()
+        seed_all(0)
+        start = build_detector(make_recipe(square, **settings), "basic_coco", len(COCO_IDS)).state_dict()
+        for name, tensor in one.items():
+            if tensor.is_floating_point():
+                moved = (tensor - start[name]).norm()
+                assert (two[name] - tensor).norm() <= 2e-3 * moved + 1e-7, name
         a, b = (
             [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
             for name in ("one", "two")
         )
-        assert [line["iteration"] for line in a] == [line["iteration"] for line in b]
-        for x, y in zip(a, b):
+        for x, y in zip(a, b, strict=True):
             for key in ("loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"):
-                assert x[key] == pytest.approx(y[key], rel=1e-3, abs=1e-5)
+                assert x[key] == pytest.approx(y[key], rel=1e-4, abs=1e-6)
+
+
+def _square_images_with_unequal_objects(root: Path) -> Path:
+    """A world of images of one size (padding would tell batches apart), some with one object and some with three."""
+    write_world(root, images=12, openimages=0, size=64)
+    path = root / "coco/annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"] = [image for image in content["images"] if image["height"] == image["width"]]
+    kept = {image["id"] for image in content["images"]}
+    several = {image_id for image_id in kept if image_id % 2}
+    content["annotations"] = [
+        a for a in content["annotations"] if a["image_id"] in several or (a["image_id"] in kept and a["id"] % 3 == 0)
+    ]
+    path.write_text(json.dumps(content))
+    return root
 
 
 def _free_port() -> str:
