@@ -16,8 +16,8 @@ from tests.workflow.checkout import Checkout
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(4000)]
 
-# Time limits of one minute for the first attempt of a training, two for the second; a GPU for each job.
-COMPUTE = "compute={training_gpus: 1, inference_gpus: 1, training_hours: 0.0167}"
+# Time limits of two minutes for the first attempt of a training, four for the second; a GPU for each job.
+COMPUTE = "compute={training_gpus: 1, inference_gpus: 1, training_hours: 0.0334}"
 SMOKE = ("--configfile", "config/smoke.yaml", "--config", COMPUTE, "--", "all")
 
 
@@ -100,7 +100,7 @@ def test_training_killed_by_its_time_limit_comes_again_with_more_time_and_resume
     log = (disturbed.folder / "results/smoke/logs/train_expert/coco_expert.log").read_text()
     assert re.search(r"continuing from checkpoint_\d+\.pth", log)
     limits = cluster.command("squeue", "--noheader", "--states=all", "--format=%l|%k")
-    assert {row.split("|")[0] for row in limits.splitlines() if row.endswith("coco_expert")} >= {"1:00", "2:00"}
+    assert {row.split("|")[0] for row in limits.splitlines() if row.endswith("coco_expert")} >= {"2:00", "4:00"}
 
 
 def test_job_of_a_lost_node_was_started_again_by_slurm(disturbed, cluster):
