@@ -52,6 +52,17 @@ def steps_in(folder: Path, *words: str) -> list[Process]:
     return [process for process in processes_in(folder) if process.step and set(words) <= set(process.arguments)]
 
 
+def kill_job(job: str) -> None:
+    """kill -9 for everything that belongs to a Slurm job, as when its node loses power."""
+    mark = f"SLURM_JOB_ID={job}".encode()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except (OSError, ProcessLookupError):
+            continue
+
+
 def kill_all(folder: Path) -> None:
     """kill -9 for everything that runs in ``folder``, as when a machine loses power."""
     while found := processes_in(folder):

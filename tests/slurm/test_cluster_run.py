@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import steps_in
+from tests.processes import kill_job, steps_in
 from tests.slurm.cluster import Cluster
 from tests.slurm.runs import ClusterRun, wait_for
 from tests.workflow.checkout import Checkout
@@ -40,6 +40,7 @@ def lose_node(run: ClusterRun, cluster: Cluster, spared: str) -> str:
 
     job, node = run.wait("a training on the other node", job_elsewhere)
     cluster.set_node(node, "down")
+    kill_job(job)
     run.wait("Slurm to put the job back into the queue", lambda: cluster.jobs()[job][0] == "PENDING")
     cluster.set_node(node, "resume")
     return job

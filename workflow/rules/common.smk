@@ -9,6 +9,7 @@ from snakemake.utils import validate
 
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
+from pipeline_steps.common.array_tasks import hand_over
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.interpreter import put_interpreter_first
@@ -20,6 +21,7 @@ from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 
 put_interpreter_first()
+hand_over(sys.argv)
 
 try:
     recipe = resolve_recipe(config)
