@@ -3,7 +3,7 @@
 Snakemake's executor for the inside of a Slurm job (snakemake-executor-plugin-slurm-jobstep 0.6.1) starts every task of
 an array as if it were the first one, which then runs the task's own command. Afterwards it looks for the output of the
 *first* task, fails if that one is slower by more than the latency-wait, and removes the output of the first task when
-its own command failed (snakemake-executor-plugin-slurm, issue 447). So a task hands over to its own command before that.
+its own command failed (snakemake-executor-plugin-slurm, issue 447). So a task hands over to its own command at once.
 """
 
 from __future__ import annotations
