@@ -16,10 +16,10 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench env lock clean
+.PHONY: help demo test test-slurm lint format bench env lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' "$(lastword $(MAKEFILE_LIST))"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' "$(lastword $(MAKEFILE_LIST))"
 
 demo: env ## the whole recipe on the embedded mini data set, on the CPU; results in results/mini
 	@# Our own lock instead of Snakemake's: it cannot be left behind by a run that was killed.
@@ -34,8 +34,11 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 	  printf '\n%-12s %s\n' submission results/mini/submission/submission.json pictures results/mini/report/gallery.html; \
 	fi
 
-test: env lint ## the checks of `make lint`, then all tests
-	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest $(ARGS)
+test: env lint ## the checks of `make lint`, then all tests but those on a Slurm cluster
+	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m "not slurm" $(ARGS)
+
+test-slurm: env ## the smallest recipe on a Slurm cluster on this machine (root; apt-get install slurm-wlm munge), disturbed
+	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m slurm $(ARGS)
 
 lint: env ## style of the Python and Snakemake files, without changing them
 	@$(ACTIVATE) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
