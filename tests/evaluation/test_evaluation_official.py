@@ -179,3 +179,31 @@ def test_a_results_file_with_boxes_and_masks_is_binned_by_mask_area(tmp_path: Pa
     ours = evaluate_lvis(truth, read_results(results_path, "segm"), "segm")
     official = run_official(truth_path, json.loads(results_path.read_text()), "segm")
     assert np.array_equal(ours.capped.precision, official.eval["precision"])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_written_submission_gives_officially_what_we_measure_on_its_table(tmp_path: Path, seed: int) -> None:
+    from pycocotools import mask as mask_utils
+
+    from pipeline_steps.common.cli import call_step
+    from pipeline_steps.write_submission import build_parser, main
+
+    truth, results = make_world(seed, most=450)
+    known = {category["id"] for category in truth["categories"]}
+    written = [
+        {
+            **result,
+            "bbox": mask_utils.toBbox(result["segmentation"]).tolist(),
+        }  # inside the image, like a model's
+        for result in results
+        if result["category_id"] in known and mask_utils.area(result["segmentation"]) > 0
+    ]
+    truth_path, _ = write_world(tmp_path, (truth, written))
+    table = write_table(tmp_path / "table.parquet", written)
+    files = ["--annotations", str(truth_path), "--detections", str(table), "--output", str(tmp_path / "s.json")]
+    assert call_step(build_parser(), main, files) == 0
+    submission = json.loads((tmp_path / "s.json").read_text())
+    official = run_official(truth_path, submission, "segm")
+    ours = evaluate_lvis(read_ground_truth(truth_path, "segm"), read_results(table, "segm"), "segm", 300, 150)
+    assert (official.eval["precision"] > 0).any()
+    assert np.array_equal(ours.capped.precision, official.eval["precision"])

@@ -185,8 +185,12 @@ def test_second_snakemake_is_refused_and_does_not_disturb_the_first(finished):
     )
     end = time.monotonic() + 120
     while not list((finished.folder / ".snakemake/locks").glob("*")) and time.monotonic() < end:
-        time.sleep(0.05)
-    second = finished.run(*SMOKE, "-R", "write_submission", "--", "submission")
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)  # it stays in its run for as long as the second one takes to start
+    try:
+        second = finished.run(*SMOKE, "-R", "write_submission", "--", "submission")
+    finally:
+        first.send_signal(signal.SIGCONT)
     output, _ = first.communicate(timeout=120)
     assert second.returncode != 0
     assert "lock" in second.stdout.lower()
