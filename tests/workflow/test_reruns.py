@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.workflow.checkout import Checkout
 
@@ -105,33 +107,31 @@ def test_changed_code_reruns_cheap_stages_only_and_comments_elsewhere_nothing(sm
         assert planned(smoke, "--", "all") == jobs
 
 
+def overlay(smoke: Checkout, **values: object) -> tuple[str, ...]:
+    """Command line for the smallest recipe with these top-level values in place of its own."""
+    path = smoke.folder / "overlay.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return ("--configfile", "config/smoke.yaml", path.name, "--", "all")
+
+
+def values(smoke: Checkout) -> dict[str, Any]:
+    """All values of the smallest recipe."""
+    return yaml.safe_load((smoke.folder / "results/smoke/recipe.yaml").read_text())
+
+
 def test_changed_expert_reruns_that_expert_and_the_ensemble_but_no_other_model(smoke):
-    (smoke.folder / "expert.yaml").write_text(
-        "experts:\n"
-        "- {name: coco_expert, category_table: coco, detector: config/detectors/mini_basic_fpn.yaml, seed: 5,\n"
-        "   datasets: [coco_train], training: {loss: sigmoid, repeat_factor_threshold: 0,\n"
-        "   coco_ignore: {enabled: false}, box_head_loss_scale: 1.0}}\n"
-        "- {name: openimages_expert, category_table: openimages, detector: config/detectors/mini_basic_fpn.yaml,\n"
-        "   datasets: [openimages_train], init: basic_coco,\n"
-        "   training: {loss: sigmoid, coco_ignore: {enabled: false}, box_head_loss_scale: 1.0}}\n"
-    )
-    assert dict(smoke.planned("--configfile", "config/smoke.yaml", "expert.yaml", "--", "all")) == ONE_EXPERT
+    experts = values(smoke)["experts"]
+    experts[0]["seed"] = 5
+    assert dict(smoke.planned(*overlay(smoke, experts=experts))) == ONE_EXPERT
 
 
 def test_added_member_trains_and_tests_only_the_new_one(smoke):
-    (smoke.folder / "member.yaml").write_text(
-        "models:\n"
-        "- {name: basic, detector: config/detectors/mini_basic_fpn.yaml, datasets: [lvis_train, openimages_train],\n"
-        "   init: basic_coco}\n"
-        "- {name: bottleneck, detector: config/detectors/mini_bottleneck_fpn.yaml,\n"
-        "   datasets: [lvis_train, openimages_train], init: bottleneck_coco}\n"
-        "- {name: third, detector: config/detectors/mini_basic_fpn.yaml, seed: 3}\n"
-        "testing: {mask_models: [basic, bottleneck]}\n"
-        "ensemble:\n"
-        "  members: [{name: basic}, {name: bottleneck}, {name: third}, {name: coco_expert},\n"
-        "   {name: openimages_expert}]\n"
-    )
-    assert dict(smoke.planned("--configfile", "config/smoke.yaml", "member.yaml", "--", "all")) == {
+    recipe = values(smoke)
+    recipe["models"].append({**recipe["models"][0], "name": "third", "seed": 3})
+    recipe["ensemble"]["members"].append({"name": "third"})
+    mask_models = {**recipe["testing"], "mask_models": ["basic", "bottleneck"]}
+    arguments = overlay(smoke, models=recipe["models"], ensemble=recipe["ensemble"], testing=mask_models)
+    assert dict(smoke.planned(*arguments)) == {
         **ENSEMBLE,
         "finetune_lvis": 1,
         "predict_boxes": 4,
