@@ -22,7 +22,7 @@ from pipeline_steps.data.coco import read_coco, read_coco_boxes
 from pipeline_steps.data.lvis import LvisDataset, read_lvis
 from pipeline_steps.data.mapper import TrainingMapper, TrainingSamples
 from pipeline_steps.data.packed import PackedImages
-from pipeline_steps.data.packing import RegionSource, pack
+from pipeline_steps.data.packing import RegionSource, pack, return_free_memory
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.data.sampling import DataOrder, rank_batches, repeat_factors
 from pipeline_steps.recipe import Recipe
@@ -86,9 +86,12 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
         boxes = read_coco_boxes(paths.coco_boxes_train)
         regions[model.datasets.index("lvis_train")] = RegionSource(boxes, training.coco_ignore.beta)
     images = pack(datasets, paths.image_path, regions)
-    if not len(images.boxes):
-        raise UserError(f"{listing(d.path for d in datasets)}: no usable annotation: there is nothing to train on")
     categories: CategoryList = datasets[0].categories
+    del datasets, regions
+    return_free_memory()
+    if not len(images.boxes):
+        files = listing(paths.training_set(name) for name in model.datasets)
+        raise UserError(f"{files}: no usable annotation: there is nothing to train on")
     log.info(
         "%d images, %d objects of %d categories in %.1f MB (%s)",
         len(images),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,8 @@ from pipeline_steps.data.records import Annotation, ImageRecord
 log = logging.getLogger(__name__)
 
 FindImage = Callable[[ImageRecord], Path]
+
+_NO_RLE = np.zeros(0, dtype=np.uint8)
 
 
 class RegionSource(NamedTuple):
@@ -47,10 +51,10 @@ class _Ragged:
         return values, np.concatenate([[0], np.cumsum(np.asarray(self.lengths, dtype=np.int64))]).astype(np.int64)
 
 
-def _polygon_area(points: np.ndarray) -> float:
-    """Area in square pixels by the shoelace formula."""
-    x, y = points[0::2], points[1::2]
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+def _encloses_something(points: np.ndarray) -> bool:
+    """Whether a polygon float64 x y x y ... has an area (shoelace formula, relative to its first point)."""
+    x, y = points[0::2] - points[0], points[1::2] - points[1]
+    return bool(x[:-1].dot(y[1:]) != y[:-1].dot(x[1:]))
 
 
 def _compressed_rle(mask: dict[str, Any], image: ImageRecord, annotation: Annotation, origin: Path) -> bytes:
@@ -100,10 +104,10 @@ class _Packer:
         if isinstance(mask, dict):
             return [], _compressed_rle(mask, image, annotation, origin)
         # Two points and fewer enclose nothing, and pycocotools takes four numbers for a box.
-        polygons = [np.asarray(polygon, dtype=np.float32) for polygon in mask or () if len(polygon) >= 6]
-        if not polygons or not any(_polygon_area(polygon) > 0 for polygon in polygons):
+        polygons = [np.array(polygon[: len(polygon) // 2 * 2]) for polygon in mask or () if len(polygon) >= 6]
+        if not any(_encloses_something(polygon) for polygon in polygons):
             return None
-        return [polygon[: len(polygon) // 2 * 2] for polygon in polygons], b""
+        return polygons, b""
 
     def _add_object(self, annotation: Annotation, position: int, image: ImageRecord, origin: Path) -> bool:
         x, y, width, height = annotation.bbox
@@ -127,7 +131,7 @@ class _Packer:
         self.polygons.append(len(polygons))
         for polygon in polygons:
             self.ragged["points"].add(polygon)
-        self.ragged["rles"].add(np.frombuffer(rle, np.uint8))
+        self.ragged["rles"].add(np.frombuffer(rle, np.uint8) if rle else _NO_RLE)
         return True
 
     def add(self, dataset: LvisDataset, image_path: FindImage, regions: RegionSource | None) -> None:
@@ -214,3 +218,15 @@ def pack(
         parts = [f"{count} {reason} (e.g. {packer.examples[reason]})" for reason, count in packer.dropped.items()]
         log.warning("left out %d annotations: %s", packer.dropped.total(), "; ".join(parts))
     return packed
+
+
+def return_free_memory() -> None:
+    """Give memory that is free inside this process back to the operating system, where the C library can do so.
+
+    Reading annotations leaves hundreds of megabytes of holes; loader processes would inherit them.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library than glibc
+        log.debug("no malloc_trim")

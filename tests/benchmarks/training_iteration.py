@@ -328,9 +328,15 @@ class _ReadOnly(torch.utils.data.Dataset[int]):
 def _memory_of_loader(read: Any, count: int, workers: int) -> float:
     """MiB of this process and its loader workers together, after each worker has read every record."""
     dataset = _ReadOnly(read, count)
-    sampler = [[index] for index in range(count) for _ in range(workers)]  # round robin: every worker, every record
+    chunks = [list(range(start, min(start + 256, count))) for start in range(0, count, 256)]
+    sampler = [chunk for chunk in chunks for _ in range(workers)]  # batches go round: every worker reads every record
     loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=sampler, num_workers=workers, multiprocessing_context="fork", persistent_workers=True
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=len,
+        num_workers=workers,
+        multiprocessing_context="fork",
+        persistent_workers=True,
     )
     for _ in loader:
         pass
@@ -345,9 +351,10 @@ def _memory_of_loader(read: Any, count: int, workers: int) -> float:
 def our_memory(path: str, workers: str) -> float:
     """Packed images, read in ``workers`` processes."""
     from pipeline_steps.data.lvis import read_lvis
-    from pipeline_steps.data.packing import pack
+    from pipeline_steps.data.packing import pack, return_free_memory
 
     images = pack([read_lvis(path, "openimages")], lambda image: Path(image.coco_url))
+    return_free_memory()
 
     def read(index: int) -> None:
         first, last = images.objects_offsets[index : index + 2].tolist()
