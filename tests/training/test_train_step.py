@@ -20,14 +20,24 @@ import torch
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, EXIT_USER_ERROR, StoppedEarly, UserError
+from pipeline_steps.data.loader import load_training_set
 from pipeline_steps.modeling.build import build_detector
 from pipeline_steps.modeling.weights import read_model_file
+from pipeline_steps.recipe.load import CONFIG_FOLDER, resolve_recipe
 from pipeline_steps.train import build_parser, main
 from pipeline_steps.training.checkpoint import checkpoints
 from pipeline_steps.training.randomness import seed_all
 from pipeline_steps.training.run import Job, train
 from pipeline_steps.training.stopping import StopRequest
-from tests.training.world import COCO_IDS, LVIS_IDS, SMALL_DETECTOR, make_recipe, write_recipe, write_world
+from tests.training.world import (
+    COCO_IDS,
+    LVIS_IDS,
+    SMALL_DETECTOR,
+    make_recipe,
+    recipe_values,
+    write_recipe,
+    write_world,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -383,6 +393,33 @@ class TestBadInput:
         errors = self.call(world, tmp_path, capsys, "basic_coco")
         assert "lower training.max_images_per_gpu first" in errors
         assert "training.augmentation" in errors
+
+    def test_a_killed_loading_process_names_what_to_change(self, world, tmp_path, capsys, monkeypatch):
+        def killed(*_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr("pipeline_steps.data.mapper.TrainingMapper.__call__", killed)
+        errors = self.call(world, tmp_path, capsys, "basic_coco", loader_workers=1)
+        assert "a loading process ended unexpectedly" in errors
+        assert "training.loader_workers" in errors
+
+    def test_coco_cannot_be_mixed_with_other_data_sets(self, world):
+        values = recipe_values(world)
+        values["pretraining"] = []
+        model = {"name": "m", "detector": "config/detectors/mini_basic_fpn.yaml", "training": {"loss": "sigmoid"}}
+        values["models"] = [{**model, "datasets": ["coco_train", "lvis_train"]}]
+        values |= {"experts": [], "ensemble": {"members": [{"name": "m"}]}}
+        with pytest.raises(UserError, match="cannot be mixed"):
+            load_training_set(resolve_recipe(values, CONFIG_FOLDER), "m")
+
+    def test_a_file_without_usable_annotations_is_nothing_to_train_on(self, world, tmp_path):
+        shutil.copytree(world, tmp_path / "world")
+        path = tmp_path / "world/coco/annotations/instances_train2017.json"
+        content = json.loads(path.read_text())
+        content["annotations"] = []
+        path.write_text(json.dumps(content))
+        with pytest.raises(UserError, match="nothing to train on"):
+            load_training_set(make_recipe(tmp_path / "world"), "basic_coco")
 
     def test_a_full_disk_leaves_nothing_half_written(self, world, tmp_path, capsys, monkeypatch):
         def full(content: Any, file: Any) -> None:
