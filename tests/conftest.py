@@ -1,12 +1,23 @@
-"""Fixtures that tests of several folders share: the smallest recipe runs only once."""
+"""What tests of several folders share: the smallest recipe runs only once; property tests try the same examples.
+
+``HYPOTHESIS_PROFILE=long`` makes them try thousands of random ones instead.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.workflow.checkout import Checkout
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", derandomize=False, deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.common.errors import UserError
@@ -180,7 +180,6 @@ def test_binary_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @given(st.floats(-1e6, 1e6, allow_nan=False))
-@settings(max_examples=300, deadline=None)
 def test_numbers_are_read_as_float_reads_them(value: float):
     for text in (repr(value), f"{value:.6f}", f"{value:e}", f"+{abs(value)}"):
         buffer = np.frombuffer(text.encode(), np.uint8)
@@ -196,7 +195,6 @@ def test_what_is_no_decimal_number_is_refused(text: str):
 
 
 @given(st.text("0123456789+-.eE", max_size=12))
-@settings(max_examples=500, deadline=None)
 def test_numbers_are_refused_where_float_refuses_them(text: str):
     buffer = np.frombuffer(text.encode() + b",", np.uint8)
     try:

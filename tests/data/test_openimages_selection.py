@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.data.openimages.selection import choose_images
@@ -39,7 +39,6 @@ def choose(pairs: set[tuple[int, int]], lvis_images: list[int], max_images: int,
     st.integers(1, 20),
     st.integers(1, 6),
 )
-@settings(max_examples=300, deadline=None)
 def test_choice_is_the_one_that_the_rule_makes(pairs, lvis_images, max_images, cap):
     choice = choose(pairs, lvis_images, max_images, cap)
     expected = slow_choice(pairs, lvis_images, max_images, cap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
@@ -20,7 +20,6 @@ def first_by_score(groups: list[int], scores: list[float], cap: int) -> list[boo
     return [row in kept for row in range(len(groups))]
 
 
-@settings(derandomize=True, max_examples=150)
 @given(ROWS, st.integers(1, 6))
 def test_caps_keep_the_highest_scores_of_each_group_and_the_earlier_row_among_equals(
     rows: list[tuple[int, float]], cap: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -39,7 +39,6 @@ def judged_matrix(positive: list[set], negative: list[set], categories: int) -> 
 
 
 class TestEqualizationWeights:
-    @settings(max_examples=60, deadline=None)
     @given(seed=st.integers(0, 2**31), images=st.integers(1, 4), categories=st.integers(1, 12), rows=st.integers(0, 20))
     def test_equal_equation_4_on_random_labels_and_sets(self, seed, images, categories, rows):
         generator = torch.Generator().manual_seed(seed)
@@ -109,7 +108,6 @@ def region_weights_loop(
 
 
 class TestRegionRowWeights:
-    @settings(max_examples=60, deadline=None)
     @given(seed=st.integers(0, 2**31), rows=st.integers(0, 30), regions=st.integers(0, 6))
     def test_equal_a_loop_over_proposals_and_regions(self, seed, rows, regions):
         generator = torch.Generator().manual_seed(seed)
