@@ -12,6 +12,9 @@ from pydantic.fields import FieldInfo
 
 from pipeline_steps.recipe.schema import Recipe
 
+_MANY = {list: ("list of ", "`[]`"), dict: ("by name: ", "`{}`")}
+"""Sections that occur several times: words before the link, and the default."""
+
 START, END = "<!-- keys: generated -->", "<!-- keys: end -->"
 
 
@@ -63,9 +66,9 @@ def _rows(section: type[BaseModel]) -> Iterator[str]:
         meaning = " ".join((field.description or "").split()).replace("|", "\\|").replace("``", "`")
         inner = _inner_section(field.annotation)
         if inner is not None:
-            many = getattr(field.annotation, "__origin__", None) is list
-            kind = f"{'list of ' if many else ''}[{inner.__name__}](#{inner.__name__.lower()})"
-            default = "required" if field.is_required() else ("`[]`" if many else "see there")
+            many, empty = _MANY.get(getattr(field.annotation, "__origin__", None), ("", "see there"))
+            kind = f"{many}[{inner.__name__}](#{inner.__name__.lower()})"
+            default = "required" if field.is_required() else empty
         else:
             kind = f"`{_type_name(field.annotation)}`".replace("|", "\\|")
             default = _default(field)

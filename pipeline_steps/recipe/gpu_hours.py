@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.training import Augmentation, Model
+from pipeline_steps.recipe.variants import boxes_folder, with_variants
 
 REFERENCE_PIXELS = 800 * 1067
 
@@ -100,17 +101,47 @@ def estimate(recipe: Recipe, exists: Callable[[str], bool]) -> list[Stage]:
     boxes, masks = [], []
     images = split_images(recipe)
     members = dict.fromkeys([m.name for m in recipe.models] + [member.name for member in recipe.ensemble.members])
-    views = _views(recipe.testing.box_scales, recipe)
     for name in members:
-        seconds = speed_of(recipe.model(name)).test * views
-        boxes += [(n * seconds, f"predictions/{split}/{name}/boxes.parquet") for split, n in images.items()]
+        boxes += [
+            (n * _box_seconds(recipe, name), f"predictions/{split}/{name}/boxes.parquet") for split, n in images.items()
+        ]
+    masks += [
+        (n * _ensemble_mask_seconds(recipe), f"ensemble/{split}/detections.parquet") for split, n in images.items()
+    ]
     views = _views(recipe.testing.mask_scales, recipe)
-    ensemble = sum(speed_of(recipe.model(name)).test for name in recipe.mask_models()) * views
-    masks += [(n * ensemble, f"ensemble/{split}/detections.parquet") for split, n in images.items()]
     for model in recipe.models:
         seconds = images["val"] * speed_of(model).test * views
         masks.append((seconds, f"predictions/val/{model.name}/detections.parquet"))
-    return [*stages, _stage("box testing", boxes, exists), _stage("mask testing", masks, exists)]
+    stages += [_stage("box testing", boxes, exists), _stage("mask testing", masks, exists)]
+    return (
+        [*stages, _stage("variants for tables", _variants(recipe, images["val"]), exists)]
+        if recipe.variants
+        else stages
+    )
+
+
+def _box_seconds(recipe: Recipe, name: str) -> float:
+    return speed_of(recipe.model(name)).test * _views(recipe.testing.box_scales, recipe)
+
+
+def _ensemble_mask_seconds(recipe: Recipe) -> float:
+    of_models = sum(speed_of(recipe.model(name)).test for name in recipe.mask_models())
+    return of_models * _views(recipe.testing.mask_scales, recipe)
+
+
+def _variants(recipe: Recipe, images: int) -> list[tuple[float, str]]:
+    """Seconds and outputs of the tables' variants on val, boxes that are shared with the recipe not counted again."""
+    recipes = with_variants(recipe)
+    jobs: dict[str, float] = {}
+    for folder, variant in list(recipes.items())[1:]:
+        boxes = boxes_folder(recipes, folder, "val")
+        if boxes:
+            for member in variant.ensemble.members:
+                jobs[f"{boxes}predictions/val/{member.name}/boxes.parquet"] = images * _box_seconds(
+                    variant, member.name
+                )
+        jobs[f"{folder}ensemble/val/detections.parquet"] = images * _ensemble_mask_seconds(variant)
+    return [(seconds, output) for output, seconds in jobs.items()]
 
 
 def _training(recipe: Recipe, model: Model) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline_steps.recipe.base import Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
-from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing
-from pipeline_steps.recipe.training import Expert, Model, Name, Training, Weights
+from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
+from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Training, Weights
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +54,8 @@ class Recipe(Section):
     """Test inference."""
     ensemble: Ensemble
     """Ensemble."""
+    variants: dict[str, Variant] = {}
+    """Further ways of testing and merging, by name; evaluated where ``report.tables`` names them."""
     evaluation: Evaluation = Evaluation()
     """Evaluation."""
     report: Report = Report()
@@ -72,17 +75,54 @@ class Recipe(Section):
             if model.init not in starts:
                 raise ValueError(f"{model.name}: init {model.init!r} is no pretraining model and no weights entry")
             self.training_of(model)
-        for member in self.ensemble.members:
-            if member.name not in {m.name for m in (*self.models, *self.experts)}:
-                raise ValueError(f"ensemble member {member.name!r} is no model and no expert")
-        for name in self.testing.mask_models:
-            if name not in {m.name for m in self.models}:
-                raise ValueError(f"testing.mask_models: {name!r} is no model")
+        self._check_tested(self.testing, self.ensemble)
+        for name in self.variants:
+            self._check_tested(*self._sections_of(name), f"variants.{name}: ")
+        self._check_evaluations()
         if not self.data.openimages.enabled:
             for model in trained:
                 if "openimages_train" in model.datasets:
                     raise ValueError(f"{model.name} trains on openimages_train, but data.openimages.enabled is false")
         return self
+
+    def _check_tested(self, testing: Testing, ensemble: Ensemble, origin: str = "") -> None:
+        models, experts = {m.name for m in self.models}, {m.name for m in self.experts}
+        for member in ensemble.members:
+            if member.name not in models | experts:
+                raise ValueError(f"{origin}ensemble member {member.name!r} is no model and no expert")
+        for name in testing.mask_models:
+            if name not in models:
+                raise ValueError(f"{origin}testing.mask_models: {name!r} is no model")
+
+    def _check_evaluations(self) -> None:
+        evaluated = {"ensemble", *(model.name for model in (*self.models, *self.experts))}
+        for name in self.variants:
+            if name in evaluated or not re.fullmatch(NAME, name):
+                raise ValueError(f"variants: {name!r} is no name of its own: letters, digits and _, not used elsewhere")
+        for table, rows in self.report.tables.items():
+            for row, names in rows.items():
+                if strangers := [name for name in names if name not in evaluated | self.variants.keys()]:
+                    raise ValueError(
+                        f"report.tables.{table}.{row}: {strangers[0]!r} is no model, no variant and not 'ensemble'"
+                    )
+
+    def _sections_of(self, variant: str) -> tuple[Testing, Ensemble]:
+        """``testing`` and ``ensemble`` with the overrides of a variant."""
+        overrides = self.variants[variant]
+
+        def overridden(section: BaseModel, key: str) -> Any:
+            try:
+                return type(section).model_validate(merged(section.model_dump(), getattr(overrides, key)))
+            except ValidationError as error:
+                raise ValueError(f"variants.{variant}.{key}: {explain(error, type(section))}") from None
+
+        return overridden(self.testing, "testing"), overridden(self.ensemble, "ensemble")
+
+    def variant(self, name: str) -> Recipe:
+        """This recipe with the testing and ensembling of one of its ``variants``, without variants and tables."""
+        testing, ensemble = self._sections_of(name)
+        report = self.report.model_copy(update={"tables": {}})
+        return self.model_copy(update={"testing": testing, "ensemble": ensemble, "report": report, "variants": {}})
 
     def model(self, name: str) -> Model:
         """The model, expert or pre-training called ``name`` (KeyError if there is none)."""

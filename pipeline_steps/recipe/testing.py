@@ -85,6 +85,15 @@ class Ensemble(Section):
     """Re-scoring."""
 
 
+class Variant(Section):
+    """Another way of testing and merging the same models on val, for a row of a table. It trains nothing."""
+
+    testing: dict[str, object] = {}
+    """Overrides of keys of ``testing``; nested keys merge, lists are replaced."""
+    ensemble: dict[str, object] = {}
+    """Overrides of keys of ``ensemble`` in the same way. A single member is that model alone."""
+
+
 class Evaluation(Section):
     """LVIS evaluation on val."""
 
@@ -105,7 +114,7 @@ class Report(Section):
     """Score from which detections are drawn."""
     tables: dict[str, dict[str, list[str]]] = {}
     """Rows of the report's tables that this recipe reproduces: table (``table1`` .. ``table5``) -> row -> names of
-    evaluations, i.e. of models or ``ensemble``; several names are runs of one row with different seeds."""
+    evaluations, i.e. of models, ``variants`` or ``ensemble``; several names are runs of a row with different seeds."""
 
 
 class Compute(Section):

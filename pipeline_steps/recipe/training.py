@@ -8,7 +8,8 @@ from pydantic import Field
 
 from pipeline_steps.recipe.base import Section
 
-Name = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
+Name = Field(pattern=NAME)
 
 
 class CocoIgnore(Section):

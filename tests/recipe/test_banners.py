@@ -10,7 +10,15 @@ import pytest
 
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.banners import failure_message, is_dry_run, plan_banner, start_banner
-from pipeline_steps.recipe.gpu_hours import SPEEDS, estimate, estimate_lines, pixels, speed_of, training_pixels
+from pipeline_steps.recipe.gpu_hours import (
+    REFERENCE_PIXELS,
+    SPEEDS,
+    estimate,
+    estimate_lines,
+    pixels,
+    speed_of,
+    training_pixels,
+)
 from pipeline_steps.recipe.load import resolve_recipe
 from pipeline_steps.recipe.training import Augmentation
 
@@ -31,6 +39,17 @@ def test_training_hours_are_images_times_size_times_constant():
     assert speed_of(recipe.model("x101_coco")) == dict(SPEEDS)["x101_dcn"]
     per_image = dict(SPEEDS)["x101_dcn"].train + dict(SPEEDS)["se154"].train
     assert hours(recipe)["LVIS fine-tuning"] == pytest.approx(1_440_000 * per_image / 3600, rel=0.001)
+
+
+def test_variants_count_the_boxes_that_they_share_with_the_recipe_or_each_other_once():
+    one = {"testing": {"box_scales": [800], "mask_scales": [800], "mask_models": ["x101"]}}
+    alone = {**one, "ensemble": {"members": [{"name": "x101"}]}}
+    speed = dict(SPEEDS)["x101_dcn"].test * 5000 * pixels(800, 1400) / REFERENCE_PIXELS
+    both = challenge(variants={"a": alone, "b": {**alone, "ensemble": {**alone["ensemble"], "iou": 0.6}}})
+    assert hours(both)["variants for tables"] == pytest.approx(3 * speed / 3600)
+    shared = challenge(variants={"a": {"testing": {**one["testing"], "box_scales": challenge().testing.box_scales}}})
+    assert hours(shared)["variants for tables"] == pytest.approx(speed / 3600)
+    assert "variants for tables" not in hours(challenge())
 
 
 def test_test_hours_count_scales_that_become_equal_once():

@@ -13,6 +13,7 @@ from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.document import readme_with_keys, schema_text
 from pipeline_steps.recipe.load import recipe_text
 from pipeline_steps.recipe.schema import merged
+from pipeline_steps.recipe.variants import boxes_folder, with_variants
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
@@ -60,6 +61,20 @@ def test_every_key_is_described():
         ({"ensemble": {"members": [{"name": "nobody"}]}}, "'nobody' is no model and no expert"),
         ({"testing": {"mask_models": ["nobody"]}}, "'nobody' is no model"),
         ({"data": {"openimages": {"enabled": False}}}, "data.openimages.enabled is false"),
+        (
+            {"variants": {"a": {"testing": {"box_scale": [1]}}}},
+            "variants.a.testing: unknown key 'box_scale'; did you mean",
+        ),
+        (
+            {"variants": {"a": {"ensemble": {"members": [{"name": "x"}]}}}},
+            "variants.a: ensemble member 'x' is no model",
+        ),
+        ({"variants": {"a": {"testing": {"mask_models": ["x"]}}}}, "variants.a: testing.mask_models: 'x' is no model"),
+        ({"variants": {"basic": {}}}, "variants: 'basic' is no name of its own"),
+        (
+            {"report": {"tables": {"table4": {"baseline": ["x"]}}}},
+            "report.tables.table4.baseline: 'x' is no model, no var",
+        ),
     ],
 )
 def test_wrong_keys_and_values_are_refused_with_a_hint(overlay, expected):
@@ -102,6 +117,69 @@ def test_overrides_of_a_model_are_laid_over_the_training_defaults():
     assert recipe.training_of(recipe.model("basic_coco")).loss == "softmax"
     assert recipe.training_of(recipe.model("basic_coco")).schedule.images == 123
     assert recipe.training_of(recipe.model("basic")).loss == "eql"
+
+
+def test_variant_is_the_recipe_with_other_testing_and_merging_and_reads_back(tmp_path):
+    overrides = {"testing": {"mask_scales": [96], "keep_per_image": {"val": 9}}, "ensemble": {"alpha": {"rare": 0}}}
+    recipe = resolve_recipe({"extends": "mini.yaml", "variants": {"a": overrides}})
+    variant = recipe.variant("a")
+    assert (variant.testing.mask_scales, variant.testing.box_scales) == ([96], recipe.testing.box_scales)
+    assert variant.testing.keep_per_image.model_dump() == {"val": 9, "test": 100}
+    assert variant.ensemble.alpha.model_dump() == {"rare": 0, "common": 0.05, "frequent": 0}
+    assert (variant.name, variant.models) == (recipe.name, recipe.models)
+    (tmp_path / "recipe.yaml").write_text(recipe_text(variant))
+    assert load_recipe(tmp_path / "recipe.yaml") == variant
+
+
+def test_boxes_made_with_equal_settings_are_shared_with_the_recipe_or_the_first_variant():
+    one_scale = {"testing": {"box_scales": [128], "mask_scales": [96]}}
+    variants = {"a": {"testing": {"mask_scales": [96]}}, "b": one_scale, "c": {**one_scale, "ensemble": {"iou": 0.6}}}
+    recipes = with_variants(resolve_recipe({"extends": "mini.yaml", "variants": variants}))
+    assert list(recipes) == ["", "variants/a/", "variants/b/", "variants/c/"]
+    assert [boxes_folder(recipes, folder, "val") for folder in recipes] == ["", "", "variants/b/", "variants/b/"]
+
+
+@pytest.mark.parametrize(("overlay", "base"), [("table4.yaml", "challenge.yaml"), ("mini_table4.yaml", "mini.yaml")])
+def test_recipes_of_table_4_share_models_predictions_and_ensemble_with_the_entry(overlay, base):
+    table, entry = resolve_recipe({"extends": overlay}), resolve_recipe({"extends": base})
+    assert table.name == entry.name
+    for model in (*entry.pretraining, *entry.models, *entry.experts):
+        assert table.model(model.name) == model
+        assert slices.training_slice(table, model.name) == slices.training_slice(entry, model.name)
+    for split in ("val", "test"):
+        assert slices.boxes_slice(table, split) == slices.boxes_slice(entry, split)
+        assert slices.ensemble_slice(table, split) == slices.ensemble_slice(entry, split)
+    assert slices.masks_slice(table) == slices.masks_slice(entry)
+    assert table.mask_models() == entry.mask_models()
+
+
+def test_every_row_of_table_4_adds_one_thing_to_the_row_above():
+    """Members, whether they learned from OpenImages, scales of boxes, re-scoring and experts, scales of masks."""
+    recipe = resolve_recipe({"extends": "table4.yaml"})
+    facts = []
+    for names in recipe.report.tables["table4"].values():
+        row = recipe if names == ["ensemble"] else recipe.variant(*names)
+        models = [m for m in row.models if m.name in {member.name for member in row.ensemble.members}]
+        assert row.mask_models() == [model.name for model in models]
+        facts.append(
+            (
+                sorted({Path(model.detector).stem for model in models}),
+                {dataset for model in models for dataset in model.datasets},
+                len(row.testing.box_scales),
+                (row.ensemble.alpha.rare, len(row.ensemble.members) - len(models)),
+                len(row.testing.mask_scales),
+            )
+        )
+    x101, both = ["x101_dcn_fpn"], ["se154_dcn_fpn", "x101_dcn_fpn"]
+    lvis, more = {"lvis_train"}, {"lvis_train", "openimages_train"}
+    assert facts == [
+        (x101, lvis, 1, (0, 0), 1),
+        (both, lvis, 1, (0, 0), 1),
+        (both, more, 1, (0, 0), 1),
+        (both, more, 5, (0, 0), 1),
+        (both, more, 5, (0.1, 2), 1),
+        (both, more, 5, (0.1, 2), 5),
+    ]
 
 
 def test_extends_that_goes_round_or_nowhere_is_one_message(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -21,6 +22,13 @@ class Checkout:
         for name in ("workflow", "pipeline_steps", "config"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "slurm").symlink_to("workflow/profiles/slurm")
+
+    def copy(self, folder: Path) -> Checkout:
+        """This checkout with everything in it, at another place."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        copied = copy.copy(self)
+        copied.folder = folder
+        return copied
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", *arguments]

@@ -66,6 +66,26 @@ def test_tables_of_the_report_train_just_the_models_of_their_rows(checkout, tabl
     assert planned["train_expert"] == planned["choose_openimages"] == 0
 
 
+def test_table4_trains_two_more_models_and_shares_what_rows_have_in_common(checkout):
+    planned = checkout.planned("--configfile", "config/table4.yaml", "--", "table4")
+    one_scale, all_scales = 4, 4  # both models with and without OpenImages; both models and the experts
+    assert planned["predict_boxes"] == 32 * (one_scale + all_scales)
+    assert planned["rescore_ensemble"] == planned["gather_masks"] == planned["evaluate_lvis"] == 6
+    assert planned["predict_masks"] == 32 * 6
+    assert (planned["finetune_lvis"], planned["pretrain_coco"], planned["train_expert"]) == (4, 2, 2)
+    assert planned["write_submission"] == 0
+
+
+def test_table5_is_the_ensemble_of_the_default_recipe(checkout):
+    planned = checkout.planned("--", "table5")
+    assert (planned["evaluate_lvis"], planned["finetune_lvis"], planned["predict_boxes"]) == (1, 2, 4 * 32)
+
+
+def test_variants_are_made_for_their_tables_only(checkout):
+    planned = checkout.planned("--configfile", "config/mini_table4.yaml", "--", "all")
+    assert (planned["rescore_ensemble"], planned["evaluate_lvis"]) == (2, 7)
+
+
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     (checkout.folder / "more.yaml").write_text(
         "models:\n"

@@ -19,6 +19,7 @@ from pipeline_steps.recipe import slices
 from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
+from pipeline_steps.recipe.variants import boxes_folder, with_variants
 
 put_interpreter_first()
 hand_over(sys.argv)
@@ -88,10 +89,14 @@ PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluate
 STARTS = [recipe.model(name).init for name in PREDICTED]
 TRAINED = list(dict.fromkeys([*(start for start in STARTS if start in FOLDER), *PREDICTED]))  # what results need
 MASKED = [f"predictions/val/{name}" for name in MODELS] + [f"ensemble/{split}" for split in SPLITS]
+TESTED = with_variants(
+    recipe
+)  # folder of the recipe itself ("") and of each variant of testing and merging -> its recipe
 EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
 EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}
 TABLES = [f"table{number}" for number in range(1, 6)]  # of the report
 EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
+VARIANTS = {name: f"{RESULTS}/variants/{name}/ensemble/val/detections.parquet" for name in recipe.variants}
 
 
 def one_of(names):
@@ -125,10 +130,26 @@ def training_data(wildcards):
     return list(dict.fromkeys(files))
 
 
+def recipe_file(wildcards):
+    """Recipe of a job of testing or merging: the recipe itself or a variant."""
+    return f"{RESULTS}/{wildcards.variant}recipe.yaml"
+
+
+def members(wildcards):
+    """Names of the members that are merged."""
+    return [member.name for member in TESTED[wildcards.variant].ensemble.members]
+
+
+def members_boxes(wildcards):
+    """Their boxes: those of the recipe, or of an earlier variant, where these are made with the same settings."""
+    folder = boxes_folder(TESTED, wildcards.variant, wildcards.split)
+    return [f"{RESULTS}/{folder}predictions/{wildcards.split}/{name}/boxes.parquet" for name in members(wildcards)]
+
+
 def mask_weights(wildcards):
     """Models that predict the masks of a boxes table: a model its own, all mask models those of the ensemble."""
     owner = Path(wildcards.boxes).name
-    return [model_file(name) for name in ([owner] if owner in MODELS else recipe.mask_models())]
+    return [model_file(name) for name in ([owner] if owner in MODELS else TESTED[wildcards.variant].mask_models())]
 
 
 def split_of(wildcards):
@@ -187,5 +208,6 @@ def named_files(names, files):
 
 
 wildcard_constraints:
+    variant=rf"(variants/({one_of(recipe.variants)})/)?",
     split=one_of(SPLITS),
     shard=r"\d+",

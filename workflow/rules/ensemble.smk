@@ -5,22 +5,22 @@ rule rescore_ensemble:
     input:
         categories=DATA.lvis_train,
         tables=CATEGORY_TABLES,
-        detections=[f"{RESULTS}/predictions/{{split}}/{member}/boxes.parquet" for member in MEMBERS],
+        detections=members_boxes,
     output:
-        f"{RESULTS}/ensemble/{{split}}/boxes.parquet",
+        f"{RESULTS}/{{variant}}ensemble/{{split}}/boxes.parquet",
     log:
-        f"{LOGS}/rescore_ensemble/{{split}}.log",
+        f"{LOGS}/rescore_ensemble/{{variant}}{{split}}.log",
     benchmark:
-        f"{BENCHMARKS}/rescore_ensemble/{{split}}.tsv"
+        f"{BENCHMARKS}/rescore_ensemble/{{variant}}{{split}}.tsv"
     conda:
         ENVIRONMENT
     resources:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        recipe=RECIPE,
-        settings=lambda wildcards: slices.ensemble_slice(recipe, wildcards.split),
-        detections=lambda wildcards, input: named_files(MEMBERS, input.detections),
+        recipe=recipe_file,
+        settings=lambda wildcards: slices.ensemble_slice(TESTED[wildcards.variant], wildcards.split),
+        detections=lambda wildcards, input: named_files(members(wildcards), input.detections),
     shell:
         "python -m pipeline_steps.rescore_ensemble --recipe {params.recipe} --categories {input.categories} --split {wildcards.split}"
         " --detections {params.detections} --output {output} 2>&1 | tee -i {log}"
@@ -28,15 +28,15 @@ rule rescore_ensemble:
 
 rule predict_masks:
     input:
-        boxes=f"{RESULTS}/{{boxes}}/boxes.parquet",
+        boxes=f"{RESULTS}/{{variant}}{{boxes}}/boxes.parquet",
         weights=mask_weights,
         images=lambda wildcards: SPLIT_FILES[split_of(wildcards)],
     output:
-        f"{RESULTS}/{{boxes}}/masks_shards/{{shard}}-of-{SHARDS}.parquet",
+        f"{RESULTS}/{{variant}}{{boxes}}/masks_shards/{{shard}}-of-{SHARDS}.parquet",
     log:
-        f"{LOGS}/predict_masks/{{boxes}}_{{shard}}-of-{SHARDS}.log",
+        f"{LOGS}/predict_masks/{{variant}}{{boxes}}_{{shard}}-of-{SHARDS}.log",
     benchmark:
-        f"{BENCHMARKS}/predict_masks/{{boxes}}_{{shard}}-of-{SHARDS}.tsv"
+        f"{BENCHMARKS}/predict_masks/{{variant}}{{boxes}}_{{shard}}-of-{SHARDS}.tsv"
     wildcard_constraints:
         boxes=one_of(MASKED),
     conda:
@@ -47,9 +47,9 @@ rule predict_masks:
         mem_mb=1000 * recipe.compute.memory_gb,
         runtime=growing_hours(recipe.compute.inference_hours),
     params:
-        recipe=RECIPE,
+        recipe=recipe_file,
         shards=SHARDS,
-        settings=slices.masks_slice(recipe),
+        settings=lambda wildcards: slices.masks_slice(TESTED[wildcards.variant]),
         split=split_of,
         weights=lambda wildcards, input: named_files((Path(file).parent.name for file in input.weights), input.weights),
     shell:
@@ -59,13 +59,13 @@ rule predict_masks:
 
 rule gather_masks:
     input:
-        [f"{RESULTS}/{{boxes}}/masks_shards/{shard}-of-{SHARDS}.parquet" for shard in range(SHARDS)],
+        [f"{RESULTS}/{{variant}}{{boxes}}/masks_shards/{shard}-of-{SHARDS}.parquet" for shard in range(SHARDS)],
     output:
-        f"{RESULTS}/{{boxes}}/detections.parquet",
+        f"{RESULTS}/{{variant}}{{boxes}}/detections.parquet",
     log:
-        f"{LOGS}/gather_masks/{{boxes}}.log",
+        f"{LOGS}/gather_masks/{{variant}}{{boxes}}.log",
     benchmark:
-        f"{BENCHMARKS}/gather_masks/{{boxes}}.tsv"
+        f"{BENCHMARKS}/gather_masks/{{variant}}{{boxes}}.tsv"
     wildcard_constraints:
         boxes=one_of(MASKED),
     conda:

@@ -1,8 +1,8 @@
-# Evaluation on val: mask AP of every LVIS model and of the ensemble, box AP of the experts.
+# Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts.
 rule evaluate_lvis:
     input:
         annotations=lambda wildcards: (DATA.coco_val if wildcards.name in COCO_EXPERTS else DATA.lvis_val),
-        detections=lambda wildcards: EVALUATED[wildcards.name],
+        detections=lambda wildcards: {**EVALUATED, **VARIANTS}[wildcards.name],
         code=code("evaluate.py", "evaluation/*.py"),
     output:
         metrics=f"{RESULTS}/evaluation/{{name}}/metrics.json",
@@ -12,7 +12,7 @@ rule evaluate_lvis:
     benchmark:
         f"{BENCHMARKS}/evaluate_lvis/{{name}}.tsv"
     wildcard_constraints:
-        name=one_of(EVALUATED),
+        name=one_of([*EVALUATED, *VARIANTS]),
     conda:
         ENVIRONMENT
     resources:

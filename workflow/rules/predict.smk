@@ -4,13 +4,13 @@ rule predict_boxes:
         weights=lambda wildcards: model_file(wildcards.member),
         images=lambda wildcards: SPLIT_FILES[wildcards.split],
     output:
-        f"{RESULTS}/predictions/{{split}}/{{member}}/boxes_shards/{{shard}}-of-{SHARDS}.parquet",
+        f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes_shards/{{shard}}-of-{SHARDS}.parquet",
     log:
-        f"{LOGS}/predict_boxes/{{split}}_{{member}}_{{shard}}-of-{SHARDS}.log",
+        f"{LOGS}/predict_boxes/{{variant}}{{split}}_{{member}}_{{shard}}-of-{SHARDS}.log",
     benchmark:
-        f"{BENCHMARKS}/predict_boxes/{{split}}_{{member}}_{{shard}}-of-{SHARDS}.tsv"
+        f"{BENCHMARKS}/predict_boxes/{{variant}}{{split}}_{{member}}_{{shard}}-of-{SHARDS}.tsv"
     wildcard_constraints:
-        member=one_of(PREDICTED),
+        member=one_of([*MODELS, *EXPERTS]),
     conda:
         ENVIRONMENT
     threads: recipe.compute.threads
@@ -19,9 +19,9 @@ rule predict_boxes:
         mem_mb=1000 * recipe.compute.memory_gb,
         runtime=growing_hours(recipe.compute.inference_hours),
     params:
-        recipe=RECIPE,
+        recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: slices.boxes_slice(recipe, wildcards.split),
+        settings=lambda wildcards: slices.boxes_slice(TESTED[wildcards.variant], wildcards.split),
     shell:
         "python -m pipeline_steps.predict_boxes --recipe {params.recipe} --model {wildcards.member} --weights {input.weights}"
         " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards} --output {output} 2>&1 | tee -i {log}"
@@ -30,15 +30,15 @@ rule predict_boxes:
 rule gather_boxes:
     input:
         [
-            f"{RESULTS}/predictions/{{split}}/{{member}}/boxes_shards/{shard}-of-{SHARDS}.parquet"
+            f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes_shards/{shard}-of-{SHARDS}.parquet"
             for shard in range(SHARDS)
         ],
     output:
-        f"{RESULTS}/predictions/{{split}}/{{member}}/boxes.parquet",
+        f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes.parquet",
     log:
-        f"{LOGS}/gather_boxes/{{split}}_{{member}}.log",
+        f"{LOGS}/gather_boxes/{{variant}}{{split}}_{{member}}.log",
     benchmark:
-        f"{BENCHMARKS}/gather_boxes/{{split}}_{{member}}.tsv"
+        f"{BENCHMARKS}/gather_boxes/{{variant}}{{split}}_{{member}}.tsv"
     conda:
         ENVIRONMENT
     shell:
