@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import time
@@ -206,7 +207,6 @@ def _write_model(job: Job, trainer: Trainer, training_set: TrainingSet, settings
     content: dict[str, Any] = {
         "format": FORMAT,
         "kind": "detector",
-        "model": weights,
         "recipe_name": job.recipe.name,
         "model_name": job.model_name,
         "category_ids": training_set.category_ids,
@@ -217,15 +217,16 @@ def _write_model(job: Job, trainer: Trainer, training_set: TrainingSet, settings
             "settings": settings,
             "settings_digest": digest(settings),
             "iterations": trainer.iterations,
-            "training_seconds": round(trainer.seconds, 1),
             "processes": trainer.split.world_size,
             "device": torch.cuda.get_device_name() if trainer.processes.device.type == "cuda" else platform.processor(),
             "unreadable_images": dict(trainer.unreadable),
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         },
     }
-    save_tensors(content, job.output)
-    log.info("wrote %s", job.output)
+    # Equal texts become objects of their own, whoever shares them (pickle writes shared objects differently), and no
+    # times are in the file: the same training gives the same bytes, and its results the same digests.
+    save_tensors({**json.loads(json.dumps(content)), "model": weights}, job.output)
+    log.info("wrote %s after %.0f s of training", job.output, trainer.seconds)
 
 
 @contextmanager

@@ -149,6 +149,7 @@ class TestInterruptions:
         assert result.returncode == 0, result.stderr
         assert "continuing from checkpoint_" in result.stderr
         assert_same_bits(state(killed), state(straight))
+        assert (killed / "model.pth").read_bytes() == (straight / "model.pth").read_bytes()
         a, b = ((f / "metrics.jsonl").read_text().splitlines() for f in (straight, killed))
         changing = {"iterations_per_second", "peak_memory_mb"}
         a, b = ([{k: v for k, v in json.loads(line).items() if k not in changing} for line in x] for x in (a, b))
