@@ -29,8 +29,8 @@ def write_metrics(path: Path, ap: float, **other: object) -> Path:
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "extends: mini.yaml\nname: tiny\ntraining: {schedule: {images: 8000}}\n"
-        "report: {tables: {table2: {eql: [basic, bottleneck], sigmoid: [absent]}, table5: {vall: [ensemble]}}}\n"
+        "extends: mini.yaml\nname: tiny\ntraining: {schedule: {images: 8000}}\nvariants: {not_run: {}}\n"
+        "report: {tables: {table2: {eql: [basic, bottleneck], sigmoid: [not_run]}, table5: {vall: [ensemble]}}}\n"
     )
     return path
 
