@@ -1,12 +1,14 @@
 # Shortcuts for a checkout without conda or Slurm. `make help` lists them; README.md tells what they do.
 # Variables: VENV (folder of the environment), PYTHON (interpreter to make it with), CORES (parallel jobs of `make demo`),
-# ARGS (more arguments for snakemake, pytest or the benchmarks, for example make test ARGS="-k equalization").
+# ARGS (more arguments for snakemake, pytest or the benchmarks, for example make test ARGS="-k equalization"), TESTS (which
+# tests by their marks: TESTS= for all, with those on a Slurm cluster, TESTS="not slow" for the quick ones).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 VENV ?= .venv
 CORES ?= all
 ARGS ?=
+TESTS ?= not slurm
 ENVIRONMENT := workflow/environment
 # Every recipe that runs Python starts with this, so that the jobs of a workflow find the same interpreter on their PATH.
 ACTIVATE := . "$(VENV)/bin/activate" &&
@@ -35,9 +37,9 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 	fi
 
 test: env lint ## the checks of `make lint`, then all tests but those on a Slurm cluster
-	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m "not slurm" $(ARGS)
+	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m "$(TESTS)" $(ARGS)
 
-test-slurm: env ## the smallest recipe on a Slurm cluster on this machine (root; apt-get install slurm-wlm munge), disturbed
+test-slurm: env ## the smallest recipe, disturbed, on a Slurm on this machine (root; apt-get install slurm-wlm munge)
 	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m slurm $(ARGS)
 
 lint: env ## style of the Python and Snakemake files, without changing them
