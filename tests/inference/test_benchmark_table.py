@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks import mask_rle, postprocess
-from tests.benchmarks.__main__ import main, names
+from tests.benchmarks.__main__ import FULL_SIZES, main, names
 from tests.benchmarks.measure import Row, in_process, in_turns, table
 
 
@@ -71,3 +71,14 @@ def test_unknown_benchmarks_are_refused_and_known_ones_listed(capsys):
     assert "postprocess" in capsys.readouterr().err
     assert {"postprocess", "mask_rle", "multi_scale"} <= set(names())
     assert "measure" not in names()
+
+
+def test_full_sizes_are_options_of_benchmarks_that_exist(monkeypatch):
+    ran = {}
+    monkeypatch.setattr("tests.benchmarks.__main__.run", lambda name, argv: ran.update({name: argv}))
+    main(["--full"])
+    assert {name for name, argv in ran.items() if argv} == set(FULL_SIZES) <= set(names())
+    main(["evaluation", "--full"])
+    assert ran["evaluation"] == FULL_SIZES["evaluation"]
+    main(["evaluation"])
+    assert ran["evaluation"] == []
