@@ -7,21 +7,29 @@ sources is ``config/sources.csv``; ``data.download`` in the recipe sets mirrors,
 from __future__ import annotations
 
 import argparse
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.download.bars import format_bytes
+from pipeline_steps.data.download.disk import free_space, require_space
 from pipeline_steps.data.download.groups import (
     Settings,
     bytes_to_fetch,
     download_group,
-    folder_manifest,
-    plan,
+    examine,
+    manifest,
+    require_whole,
     space_needed,
 )
-from pipeline_steps.data.download.openimages_images import download_images, read_image_list, require_few_failures
+from pipeline_steps.data.download.openimages_images import (
+    BYTES_PER_IMAGE,
+    absent_images,
+    download_images,
+    read_image_list,
+    require_few_failures,
+)
 from pipeline_steps.data.download.sources import Source, mirrored, read_sources
 from pipeline_steps.data.download.transfer import Patience
 from pipeline_steps.recipe import Recipe, load_recipe
@@ -34,9 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = step_parser("download", __doc__ or "")
     parser.add_argument("--recipe", required=True, help="recipe YAML file")
     parser.add_argument("--only", choices=GROUPS, action="append", help="this group only (may be repeated)")
-    parser.add_argument("--file", default="*", help="only files whose name matches this pattern")
+    parser.add_argument(
+        "--file", default="*", help="only downloads, or files unpacked from them, whose name matches this pattern"
+    )
     parser.add_argument("--image-list", type=Path, help="openimages_images: file with one image id in a line")
     parser.add_argument("--manifest", type=Path, help="write what is on the disk afterwards to this JSON file")
+    parser.add_argument("--check", action="store_true", help="fetch nothing: only check that all is there and whole")
     parser.add_argument("--dry-run", action="store_true", help="print what would be fetched, and how much")
     return parser
 
@@ -53,19 +64,39 @@ def _settings(recipe: Recipe) -> Settings:
 
 
 def _print_plan(sources: list[Source], settings: Settings) -> None:
-    rows = plan(sources, settings)
-    for source, present in rows:
-        remaining = bytes_to_fetch(source, settings.root)
-        size = "on disk" if present else f"{remaining / 1e6:,.1f} MB" if source.bytes else "size unknown"
-        print(f"{size:>16}  {source.file}  <-  {mirrored(source.url, settings.mirrors)}  ({source.licence})")
-    missing = [source for source, present in rows if not present]
+    states = [examine(source, settings.root) for source in sources]
+    for state in states:
+        source, remaining = state.source, bytes_to_fetch(state.source, settings.root)
+        size = "size unknown" if source.bytes is None else format_bytes(remaining)
+        if (settings.root / source.file).exists():
+            size = "to unpack"
+        if not state.absent:
+            size = "on disk"
+        address = mirrored(source.url, settings.mirrors)
+        print(f"{'NOT WHOLE' if state.problems else size:>16}  {source.file}  <-  {address}  ({source.licence})")
+        for problem in state.problems:
+            print(f"{'':16}    {problem}")
+    missing = [state.source for state in states if state.absent]
     total = sum(bytes_to_fetch(source, settings.root) for source in missing)
     unknown = sum(source.bytes is None for source in missing)
-    space = space_needed(missing, settings.root)
     print(
-        f"{len(missing)} of {len(rows)} to fetch: {total / 1e9:.2f} GB and {unknown} of unknown size; "
-        f"{space / 1e9:.2f} GB of disk with what is unpacked"
+        f"{len(missing)} of {len(states)} to fetch: {format_bytes(total)} and {unknown} of unknown size; "
+        f"{format_bytes(space_needed(missing, settings.root))} of disk with what is unpacked, "
+        f"{format_bytes(free_space(settings.root))} are free"
     )
+
+
+def _print_image_plan(source: Source, arguments: argparse.Namespace, recipe: Recipe, settings: Settings) -> None:
+    address = mirrored(source.url, settings.mirrors)
+    if arguments.image_list:
+        ids = read_image_list(arguments.image_list)
+        missing = absent_images(ids, (settings.root / source.file).parent)
+        amount = f"{len(missing)} of {len(ids)} images to fetch"
+    else:
+        missing = range(recipe.data.openimages.max_images)
+        amount = f"up to {len(missing)} images, chosen by: select_openimages --list-only FILE"
+    size = f"~{format_bytes(len(missing) * BYTES_PER_IMAGE)}"
+    print(f"{size:>16}  {source.file}  <-  {address}  ({source.licence}): {amount}")
 
 
 def _fetch_images(source: Source, arguments: argparse.Namespace, recipe: Recipe, settings: Settings) -> None:
@@ -73,6 +104,7 @@ def _fetch_images(source: Source, arguments: argparse.Namespace, recipe: Recipe,
         raise UserError("openimages_images needs --image-list (written by: select_openimages --list-only FILE)")
     ids = read_image_list(arguments.image_list)
     folder = (settings.root / source.file).parent
+    require_space(folder, len(absent_images(ids, folder)) * BYTES_PER_IMAGE, f"{source.file} (estimated)")
     outcome = download_images(
         ids,
         mirrored(source.url, settings.mirrors),
@@ -83,7 +115,7 @@ def _fetch_images(source: Source, arguments: argparse.Namespace, recipe: Recipe,
     print(f"{outcome.present} images were there, {outcome.fetched} fetched, {len(outcome.failed)} failed")
     require_few_failures(outcome, recipe.data.download.max_failed_images, len(ids))
     if arguments.manifest:
-        write_json(arguments.manifest, {"images": len(ids), "failed": outcome.failed}, indent=1)
+        write_json(arguments.manifest, {"images": len(ids), "failed": dict(sorted(outcome.failed.items()))}, indent=1)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -95,25 +127,27 @@ def main(arguments: argparse.Namespace) -> None:
             "made by `python -m pipeline_steps.make_mini`"
         )
     settings = _settings(recipe)
-    groups = arguments.only or [group for group in GROUPS if group != "openimages_images"]
-    sources = [
-        source
+    groups = arguments.only or [group for group in GROUPS if group != "openimages_images" or arguments.dry_run]
+    listed = [
+        source.matching(arguments.file)
         for source in read_sources(recipe.data.download.sources)
-        if source.group in groups
-        and source.lvis_version in ("", recipe.lvis_version)
-        and fnmatch(Path(source.file).name, arguments.file)
+        if source.group in groups and source.lvis_version in ("", recipe.lvis_version)
     ]
+    sources = [source for source in listed if source is not None]
     if not sources:
         raise UserError(f"{recipe.data.download.sources}: no source of {groups} matches {arguments.file!r}")
     images = [source for source in sources if source.group == "openimages_images"]
     files = [source for source in sources if source.group != "openimages_images"]
     if arguments.dry_run:
-        _print_plan(files, settings)
+        if files:
+            _print_plan(files, settings)
+        for source in images:
+            _print_image_plan(source, arguments, recipe, settings)
         return
     if files:
-        paths = download_group(files, settings)
+        paths = require_whole(files, settings.root) if arguments.check else download_group(files, settings)
         if arguments.manifest:
-            write_json(arguments.manifest, folder_manifest(paths, settings.root), indent=1)
+            write_json(arguments.manifest, manifest(paths, settings.root), indent=1)
     for source in images:
         _fetch_images(source, arguments, recipe, settings)
 

@@ -57,7 +57,9 @@ class DatasetPaths:
         self.coco_root = self.root / "coco"
         self.coco_train = self.coco_root / "annotations" / "instances_train2017.json"
         self.coco_val = self.coco_root / "annotations" / "instances_val2017.json"
-        self.coco_boxes_train = self.root / "derived" / "coco_boxes_train.json"
+        # Both LVIS releases can share a root: what is made from one is not overwritten by the other.
+        derived = self.root / ("derived" if recipe.lvis_version == "v0.5" else f"derived_{recipe.lvis_version}")
+        self.coco_boxes_train = derived / "coco_boxes_train.json"
         self.openimages_root = self.root / "openimages"
         self.openimages_images = self.openimages_root / "train"
         self.openimages_boxes = self.openimages_root / "oidv6-train-annotations-bbox.csv"
@@ -65,8 +67,9 @@ class DatasetPaths:
         self.openimages_classes = self.openimages_root / "class-descriptions-boxable.csv"
         self.openimages_hierarchy = self.openimages_root / "bbox_labels_600_hierarchy.json"
         self.openimages_rotation = self.openimages_root / "train-images-boxable-with-rotation.csv"
-        self.openimages_train = self.root / "derived" / "openimages_lvis.json"
-        self.openimages_summary = self.root / "derived" / "openimages_summary.csv"
+        self.openimages_ids = derived / "openimages_ids.txt"
+        self.openimages_train = derived / "openimages_lvis.json"
+        self.openimages_summary = derived / "openimages_summary.csv"
         self.coco_table = self._table(recipe, recipe.data.coco_to_lvis)
         self.openimages_table = self._table(recipe, recipe.data.openimages_to_lvis)
 

@@ -92,7 +92,10 @@ class MiniWorld(Section):
 
 
 class OpenImagesSelection(Section):
-    """How OpenImages images are chosen and turned into LVIS-format annotations (report, section 3.3)."""
+    """How OpenImages images are chosen and turned into LVIS-format annotations (report, section 3.3).
+
+    What is made is below ``datasets_root``: recipes that differ here need roots of their own (images can be links).
+    """
 
     enabled: bool = True
     """Whether OpenImages is used at all."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.download.server import Server
+from tests.download.sites import publish, write_recipe
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.close()
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> Path:
+    """A folder with a recipe that downloads everything from the server."""
+    publish(server.root, tmp_path)
+    write_recipe(tmp_path, server.url)
+    return tmp_path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,9 @@ class Server:
     """Serves the files of ``root``; ``faults[path]`` is a list of faults, one used up by each request.
 
     Faults: a status code; ``"cut"`` ends the connection in the middle; ``"cut-always"`` likewise, for ever;
-    ``"no-ranges"`` ignores ranges; ``"html"`` answers with a page; ``"wrong-range"`` sends from the beginning as 206.
+    ``"no-ranges"`` ignores ranges; ``"html"`` answers with a page; ``"wrong-range"`` sends from the beginning as 206;
+    ``"hold"`` sends half and the rest when ``released`` is set; ``"reset"`` closes the connection without an answer.
+    ``busy`` is set when an answer is being held.
     """
 
     def __init__(self, root: Path) -> None:
@@ -20,6 +23,7 @@ class Server:
         self.faults: dict[str, list] = defaultdict(list)
         self.requests: list[tuple[str, str | None]] = []
         self.version = "v1"
+        self.busy, self.released = threading.Event(), threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -29,13 +33,15 @@ class Server:
                 pass
 
             def do_GET(self) -> None:
-                outer.answer(self)
+                with contextlib.suppress(ConnectionError):  # clients that are killed
+                    outer.answer(self)
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
+        self.released.set()
         self.http.shutdown()
         self.http.server_close()
 
@@ -52,6 +58,9 @@ class Server:
         fault = self._next_fault(path)
         if isinstance(fault, int):
             return self._send(handler, fault, b"no", {})
+        if fault == "reset":
+            handler.close_connection = True
+            return None
         if fault == "html":
             return self._send(handler, 200, b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"})
         file = self.root / path
@@ -68,15 +77,20 @@ class Server:
                 start = 0
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
             content, status = content[start:], 206
-        return self._send(handler, status, content, headers, cut=fault == "cut")
+        return self._send(handler, status, content, headers, fault)
 
-    @staticmethod
-    def _send(handler, status: int, content: bytes, headers: dict[str, str], cut: bool = False) -> None:
+    def _send(self, handler, status: int, content: bytes, headers: dict[str, str], fault: object = None) -> None:
         handler.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             handler.send_header(name, value)
         handler.end_headers()
-        handler.wfile.write(content[: len(content) // 2] if cut else content)
-        if cut:
-            handler.wfile.flush()
+        half = len(content) // 2
+        handler.wfile.write(content[:half])
+        if fault == "cut":
             handler.close_connection = True
+            return
+        if fault == "hold":
+            handler.wfile.flush()
+            self.busy.set()
+            self.released.wait(30)
+        handler.wfile.write(content[half:])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -72,8 +75,90 @@ def site(server, tmp_path) -> Checkout:
     return checkout
 
 
-def run(site: Checkout):
-    return site.run("--configfile", "config/smoke.yaml", "overlay.yaml", "--cores", "2", "--", "data")
+def run(site: Checkout, *arguments: str):
+    options = arguments or ("--", "data")
+    return site.run("--configfile", "config/smoke.yaml", "overlay.yaml", "--cores", "2", *options)
+
+
+LVIS = [f"lvis_v0.5_{part}.json" for part in ("train", "val", "image_info_test")]
+CHECKS_OF_LVIS = ["--", *(f"datasets/fetched/manifests/lvis/{name}.json" for name in LVIS)]
+
+
+def put(world: Path, site: Checkout, *names: str) -> dict[str, bytes]:
+    """Copy files of the world to where a user would have put them long ago; returns their contents."""
+    for name in names:
+        target = site.folder / "datasets/fetched" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(world / name, target)
+        os.utime(target, (1_000_000_000, 1_000_000_000))
+    return {name: (world / name).read_bytes() for name in names}
+
+
+def assert_untouched(site: Checkout, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = site.folder / "datasets/fetched" / name
+        assert path.read_bytes() == content
+        assert path.stat().st_mtime == 1_000_000_000
+
+
+def test_of_three_files_only_the_missing_one_is_fetched_and_the_others_are_untouched(site, server, tmp_path):
+    mine = put(tmp_path / "world", site, f"lvis/{LVIS[0]}", f"lvis/{LVIS[2]}")
+    result = run(site, *CHECKS_OF_LVIS)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert [path for path, _ in server.requests] == [f"{LVIS[1]}.zip"]
+    assert_untouched(site, mine)
+    assert not list((site.folder / "datasets/fetched/archives").iterdir())
+    again = run(site, "--forceall", *CHECKS_OF_LVIS)
+    assert again.returncode == 0, again.stdout[-4000:]
+    assert len(server.requests) == 1
+    assert_untouched(site, mine)
+
+
+def test_archive_of_both_coco_files_is_fetched_once_and_openimages_tables_one_by_one(site, server, tmp_path):
+    mine = put(tmp_path / "world", site, *(f"openimages/{name}" for name in TABLES[:3]))
+    coco = [f"datasets/fetched/coco/annotations/instances_{split}2017.json" for split in ("train", "val")]
+    tables = [f"datasets/fetched/manifests/openimages/{name}.json" for name in TABLES]
+    result = run(site, "--", *coco, *tables)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert sorted(path for path, _ in server.requests) == sorted(["annotations.zip", *TABLES[3:]])
+    assert_untouched(site, mine)
+    for name in coco:
+        world = tmp_path / "world" / Path(name).relative_to("datasets/fetched")
+        assert (site.folder / name).read_bytes() == world.read_bytes()
+
+
+def test_damaged_file_on_the_disk_is_told_with_the_remedy_and_left_alone(site, server, tmp_path):
+    put(tmp_path / "world", site, *(f"lvis/{name}" for name in LVIS))
+    path = site.folder / "datasets/fetched/lvis" / LVIS[0]
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    result = run(site, *CHECKS_OF_LVIS)
+    assert result.returncode != 0
+    (line,) = {line for line in result.stdout.splitlines() if line.startswith("error:")}
+    assert f"lvis/{LVIS[0]} is no whole JSON file: complete or replace it, or delete it and start again" in line
+    assert path.stat().st_size == 1000
+    path.unlink()
+    result = run(site, *CHECKS_OF_LVIS)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert [name for name, _ in server.requests] == [f"{LVIS[0]}.zip"]
+
+
+def test_nothing_is_fetched_where_links_lead_to_whole_read_only_data(site, server, tmp_path):
+    world, data = tmp_path / "world", site.folder / "datasets/fetched"
+    data.mkdir(parents=True)
+    for name in ("lvis", "coco", "openimages"):
+        (data / name).symlink_to(world / name)
+    mounted = subprocess.run(["mount", "--bind", "-o", "ro", world, world], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
+    try:
+        result = run(site)
+        other = run(site, "--config", "name=other", "--", "data")
+    finally:
+        subprocess.run(["umount", world], check=True)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert server.requests == []
+    assert "Nothing to be done" in other.stdout, other.stdout[-4000:]  # recipes share their data
 
 
 def test_data_stage_brings_every_training_set_from_servers_that_break_off(site, server, tmp_path):

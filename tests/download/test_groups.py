@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 import zipfile
 
 import pytest
-import yaml
 
-from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.download import bars
 from pipeline_steps.data.download.archives import unpack
 from pipeline_steps.data.download.openimages_images import read_image_list
-from pipeline_steps.download import build_parser, main
-
-JPEG = b"\xff\xd8 image \xff\xd9"
-HEADER = "group,lvis_version,file,url,bytes,md5,sha256_prefix,unpack_into,members,images,licence,purpose"
-
-
-def zipped(**members: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, content in members.items():
-            file.writestr(name.replace("__", "/"), content)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def site(server, tmp_path):
-    """A small stand-in of all public servers, and a recipe that downloads from it."""
-    served = server.root
-    (served / "ann.zip").write_bytes(
-        zipped(**{"annotations__instances_train2017.json": b"{}", "annotations__captions.json": b"{}"})
-    )
-    (served / "train2017.zip").write_bytes(zipped(**{f"train2017__{i:012d}.jpg": JPEG for i in range(5)}))
-    for image_id in ("00000000000000aa", "00000000000000ab"):
-        (served / f"{image_id}.jpg").write_bytes(JPEG)
-    (served / "00000000000000ac.jpg").write_bytes(JPEG[:-2])
-    rows = [
-        "coco_annotations,,archives/ann.zip,https://x.org/ann.zip,,,,coco,annotations/instances_train2017.json,,CC,c",
-        "coco_images,,archives/train2017.zip,https://x.org/train2017.zip,,,,coco,train2017/,5,F,i",
-        "openimages_images,,openimages/train/{id}.jpg,https://x.org/{id}.jpg,,,,,,,CC,o",
-    ]
-    (tmp_path / "sources.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    recipe = {
-        "name": "t",
-        "datasets_root": str(tmp_path / "data"),
-        "models": [{"name": "a", "detector": "d.yaml"}],
-        "ensemble": {"members": [{"name": "a"}]},
-        "data": {
-            "download": {
-                "sources": str(tmp_path / "sources.csv"),
-                "mirrors": {"https://x.org": server.url},
-                "retries": 0,
-                "max_failed_images": 1,
-            }
-        },
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return tmp_path
-
-
-def download(site, *options):
-    return call_step(build_parser(), main, ["--recipe", str(site / "recipe.yaml"), *options])
+from pipeline_steps.data.download.transfer import fetch
+from tests.download.sites import JPEG, TABLE, TRAIN, VAL, contents, download, write_recipe, zipped
 
 
 def test_groups_are_fetched_unpacked_counted_and_archives_removed(site):
@@ -77,34 +27,61 @@ def test_groups_are_fetched_unpacked_counted_and_archives_removed(site):
 
 def test_only_wanted_members_are_unpacked(site):
     assert download(site, "--only", "coco_annotations") == 0
-    assert [p.name for p in (site / "data/coco/annotations").iterdir()] == ["instances_train2017.json"]
+    assert contents(site / "data") == {
+        "coco/annotations/instances_train2017.json": TRAIN,
+        "coco/annotations/instances_val2017.json": VAL,
+    }
 
 
-def test_whole_data_on_disk_are_used_in_place_and_incomplete_ones_fetched(site, server):
-    download(site, "--only", "coco_images")
-    before = len(server.requests)
-    assert download(site, "--only", "coco_images") == 0
-    assert len(server.requests) == before
-    next((site / "data/coco/train2017").iterdir()).unlink()
-    assert download(site, "--only", "coco_images") == 0
-    assert len(list((site / "data/coco/train2017").iterdir())) == 5
-
-
-def test_truncated_annotations_on_disk_are_not_taken_for_whole(site):
-    path = site / "data/coco/annotations/instances_train2017.json"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"images": [')
+def test_archives_are_kept_on_request_and_not_fetched_again(site, server):
+    write_recipe(site, server.url, keep_archives=True)
     assert download(site, "--only", "coco_annotations") == 0
-    assert path.read_text() == "{}"
+    assert (site / "data/archives/ann.zip").read_bytes() == (server.root / "ann.zip").read_bytes()
+    for path in (site / "data/coco/annotations").iterdir():
+        path.unlink()
+    assert download(site, "--only", "coco_annotations") == 0
+    assert len(server.requests) == 1
 
 
-def test_dry_run_fetches_nothing_and_prints_addresses(site, server, capsys):
-    assert download(site, "--dry-run") == 0
-    printed = capsys.readouterr().out
-    assert f"{server.url}/train2017.zip" in printed
-    assert "2 of 2 to fetch" in printed
+def test_mirror_may_be_a_local_folder(site, server):
+    write_recipe(site, str(server.root))
+    (site / "ids.txt").write_text("00000000000000aa\n00000000000000ff\n")
+    assert download(site) == 0
+    assert download(site, "--only", "openimages_images", "--image-list", str(site / "ids.txt")) == 0
+    assert sorted(contents(site / "data")) == [
+        "coco/annotations/instances_train2017.json",
+        "coco/annotations/instances_val2017.json",
+        *(f"coco/train2017/{i:012d}.jpg" for i in range(5)),
+        "openimages/boxes.csv",
+        "openimages/train/00000000000000aa.jpg",
+    ]
     assert server.requests == []
-    assert not (site / "data").exists()
+
+
+def test_dry_run_fetches_nothing_and_prints_what_is_missing_and_how_much(site, server, capsys):
+    (site / "data/openimages").mkdir(parents=True)
+    (site / "data/openimages/boxes.csv").write_bytes(TABLE)
+    before = contents(site)
+    assert download(site, "--dry-run") == 0
+    text = capsys.readouterr().out
+    size = (server.root / "ann.zip").stat().st_size
+    assert f"{size} B  archives/ann.zip  <-  {server.url}/ann.zip  (CC)" in text
+    assert f"size unknown  archives/train2017.zip  <-  {server.url}/train2017.zip  (F)" in text
+    assert "on disk  openimages/boxes.csv" in text
+    assert f"2 of 3 to fetch: {size} B and 1 of unknown size" in text
+    assert "~6.20 GB  openimages/train/{id}.jpg" in text
+    assert "up to 20000 images" in text
+    assert server.requests == []
+    assert contents(site) == before
+
+
+def test_dry_run_counts_the_images_of_a_list(site, server, capsys):
+    (site / "ids.txt").write_text("00000000000000aa\n00000000000000ab\n")
+    options = ("--only", "openimages_images", "--image-list", str(site / "ids.txt"))
+    assert download(site, *options, "--dry-run") == 0
+    assert "~620.0 kB" in (printed := capsys.readouterr().out)
+    assert "2 of 2 images to fetch" in printed
+    assert server.requests == []
 
 
 def test_wrong_count_of_images_is_refused_and_nothing_is_left_half_unpacked(site, server, capsys):
@@ -179,3 +156,36 @@ def test_all_failures_of_a_group_are_reported_together(site, server, capsys):
     message = capsys.readouterr().err
     assert "status 404" in message
     assert "web page" in message
+    assert (site / "data/openimages/boxes.csv").read_bytes() == TABLE  # the others come all the same
+
+
+@pytest.mark.parametrize("fault", ["cut", 503])
+def test_images_are_tried_again_after_passing_faults(site, server, fault):
+    write_recipe(site, server.url, retries=2)
+    server.faults["00000000000000aa.jpg"] = [fault]
+    (site / "ids.txt").write_text("00000000000000aa\n")
+    options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
+    assert download(site, *options) == 0
+    assert json.loads((site / "m.json").read_text()) == {"images": 1, "failed": {}}
+    assert contents(site / "data") == {"openimages/train/00000000000000aa.jpg": JPEG}
+
+
+def test_image_that_never_comes_whole_is_listed(site, server):
+    server.faults["00000000000000aa.jpg"] = ["cut-always"]
+    (site / "ids.txt").write_text("00000000000000aa\n00000000000000ab\n")
+    options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
+    assert download(site, *options) == 0
+    failed = json.loads((site / "m.json").read_text())["failed"]
+    assert failed == {"00000000000000aa": "connection broke 1 times (ChunkedEncodingError)"}
+    assert contents(site / "data") == {"openimages/train/00000000000000ab.jpg": JPEG}
+
+
+def test_progress_of_a_file_tells_rate_and_time_left(site, server, capsys, monkeypatch):
+    monkeypatch.setattr(bars, "SECONDS_BETWEEN_LINES", 0.0)
+    (server.root / "big.zip").write_bytes(b"x" * 5_000_000)
+    bar = bars.FileBar("big.zip", 5_000_000, 0)
+    with bar:
+        fetch(f"{server.url}/big.zip", site / "big.zip", report=bar.report)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"big.zip: 2.1 MB of 5.0 MB \(42%\), [\d.]+ [kMG]B/s, \d+s left", lines[2]), lines
+    assert re.fullmatch(r"big.zip: 5.0 MB, [\d.]+ [kMG]B/s, done in \d+s", lines[-1])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.download.disk import require_space
 from pipeline_steps.data.download.sources import mirrored, read_sources
-from pipeline_steps.data.download.transfer import Expected, Patience, fetch, part_of, require_space
+from pipeline_steps.data.download.transfer import Expected, Patience, fetch, part_of
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = Patience(retries=3, first_wait=0.01, longest_wait=0.02, timeout=5)
@@ -154,18 +155,21 @@ def test_local_folder_serves_as_mirror(server, target):
         fetch(f"file://{server.root}/b.zip", target.with_name("b.zip"), Expected(), PATIENCE)
 
 
-def test_second_download_of_the_same_file_at_the_same_time_is_refused(server, target):
-    import fcntl
-
-    target.parent.mkdir(parents=True)
-    with target.with_name(".a.zip.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            get(server, target)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(CONTENT[:-1], "has 2999999 bytes instead of 3000000"), (CONTENT[::-1], "has MD5 .* instead of")],
+)
+def test_another_file_of_that_name_is_never_replaced(server, target, content, words):
+    target.parent.mkdir()
+    target.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{target} {words}.*delete it and start again"):
+        get(server, target)
+    assert target.read_bytes() == content
+    assert server.requests == []
 
 
 def test_too_small_disk_is_said_before_the_download(tmp_path):
-    with pytest.raises(UserError, match=r"needs 1000000000\.0 GB"):
+    with pytest.raises(UserError, match=r"needs 1000000000\.00 GB, but only"):
         require_space(tmp_path / "not" / "yet", 10**18, "train2017.zip")
 
 

@@ -31,6 +31,7 @@ CPU_STAGES = {
 }
 TRAININGS = {"pretrain_coco", "finetune_lvis", "train_expert"}
 DOWNLOADS = {
+    "check_data",
     "download_lvis",
     "download_coco_annotations",
     "download_coco_images",
@@ -130,6 +131,11 @@ def test_cpu_stages_ask_for_no_gpu_and_always_for_time_and_memory():
 def test_downloads_run_where_snakemake_runs_and_nothing_else_does():
     local = {job["rule"] for job in submissions(*config()) if not job["calls"]}
     assert local == DOWNLOADS | {"all"}
+
+
+def test_downloads_are_jobs_if_the_recipe_says_so():
+    jobs = submissions("--config", "data={download: {on_this_machine: false}}")
+    assert {job["rule"] for job in jobs if job["calls"]} >= DOWNLOADS
 
 
 @pytest.mark.parametrize("rule", sorted(TRAININGS))

@@ -26,10 +26,11 @@ COMMON = {
 def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(checkout):
     assert checkout.planned("all") == {
         **COMMON,
-        "download_lvis": 1,
-        "download_coco_annotations": 1,
+        "download_lvis": 3,
+        "download_coco_annotations": 2,
         "download_coco_images": 1,
-        "download_openimages_tables": 1,
+        "download_openimages_tables": 5,
+        "check_data": 9,
         "choose_openimages": 1,
         "download_openimages_images": 1,
         "download_weights": 2,

@@ -1,5 +1,6 @@
 # Shared by all rules: the checked recipe, which files it has, which files a job reads.
 import os
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -49,10 +50,18 @@ if NODES > 1:
         "slurm_extra": f"--gpus-per-node={recipe.compute.training_gpus}",
     }
 
-# Data. Manifests say what was downloaded and checked in a folder of images; the mini world's images come with its
-# annotations.
+# Data. What a user has put below datasets_root, and what an earlier run has downloaded, is no rule's output: it is
+# checked, and never replaced. Manifests say what was found; the mini world needs none.
 DATA = DatasetPaths(recipe)
 DOWNLOADS = recipe.data.source == "download"
+MANIFESTS = DATA.root / "manifests"
+
+
+def checked(*files):
+    """Data files, and the manifests of their checks."""
+    return [*files, *(MANIFESTS / f"{file.relative_to(DATA.root)}.json" for file in files if DOWNLOADS)]
+
+
 OPENIMAGES_TABLES = [
     DATA.openimages_boxes,
     DATA.openimages_labels,
@@ -61,17 +70,17 @@ OPENIMAGES_TABLES = [
     *([DATA.openimages_rotation] if recipe.data.openimages.skip_rotated else []),
 ]
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
-COCO_IMAGES = [DATA.root / "manifests/coco_images.json"] if DOWNLOADS else []
-OPENIMAGES_IMAGES = [DATA.root / "manifests/openimages_images.json"] if DOWNLOADS else []
+COCO_IMAGES = [MANIFESTS / "coco_images.json"] if DOWNLOADS else []
+OPENIMAGES_IMAGES = [MANIFESTS / DATA.openimages_ids.relative_to(DATA.root).with_suffix(".json")] if DOWNLOADS else []
 USES_OPENIMAGES = recipe.data.openimages.enabled
 DATASET_FILES = {
-    "lvis_train": [DATA.lvis_train, *COCO_IMAGES],
-    "coco_train": [DATA.coco_train, *COCO_IMAGES],
-    "openimages_train": [DATA.openimages_train, DATA.lvis_train],  # LVIS numbers its categories
+    "lvis_train": [*checked(DATA.lvis_train), *COCO_IMAGES],
+    "coco_train": [*checked(DATA.coco_train), *COCO_IMAGES],
+    "openimages_train": [DATA.openimages_train, *checked(DATA.lvis_train)],  # LVIS numbers its categories
 }
 SPLIT_FILES = {
-    "val": [DATA.lvis_val, *COCO_IMAGES],
-    "test": [DATA.lvis_test_info, *COCO_IMAGES],
+    "val": [*checked(DATA.lvis_val), *COCO_IMAGES],
+    "test": [*checked(DATA.lvis_test_info), *COCO_IMAGES],
 }
 
 # Models, and the detections that are made and evaluated.
@@ -102,6 +111,20 @@ VARIANTS = {name: f"{RESULTS}/variants/{name}/ensemble/val/detections.parquet" f
 def one_of(names):
     """Wildcard pattern for exactly these names; matches nothing when there are none."""
     return "|".join(names) or "(?!)"
+
+
+def shared_recipe(wildcards, output):
+    """The recipe for jobs of which the data are shared by all recipes with the same datasets_root.
+
+    As a function of the output it is no setting of which a change makes a job run again: each recipe would make the
+    others' data again.
+    """
+    return RECIPE
+
+
+def absent(*files):
+    """Wildcard pattern for the names of those files that are not on the disk: only these may be a rule's output."""
+    return one_of([re.escape(file.name) for file in files if not os.path.lexists(file)])
 
 
 def model_file(name):

@@ -19,7 +19,7 @@ if not DOWNLOADS:
         conda:
             ENVIRONMENT
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
             settings=slices.mini_slice(recipe),
         shell:
             "python -m pipeline_steps.make_mini --recipe {params.recipe} --output {recipe.datasets_root} 2>&1 | tee -i {log}"
@@ -29,6 +29,7 @@ else:
     if recipe.data.download.on_this_machine:
 
         localrules:
+            check_data,
             download_lvis,
             download_coco_annotations,
             download_coco_images,
@@ -38,34 +39,85 @@ else:
 
     rule download_lvis:
         output:
-            DATA.lvis_train,
-            DATA.lvis_val,
-            DATA.lvis_test_info,
+            DATA.lvis_train.parent / "{file}",
         log:
-            f"{LOGS}/download/lvis.log",
+            f"{LOGS}/download/{{file}}.log",
         benchmark:
-            f"{BENCHMARKS}/download/lvis.tsv"
+            f"{BENCHMARKS}/download/{{file}}.tsv"
+        wildcard_constraints:
+            file=absent(DATA.lvis_train, DATA.lvis_val, DATA.lvis_test_info),
         conda:
             ENVIRONMENT
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only lvis 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe} --only lvis --file {wildcards.file} 2>&1 | tee -i {log}"
 
     rule download_coco_annotations:
         output:
-            DATA.coco_train,
-            DATA.coco_val,
+            DATA.coco_train.parent / "{file}",
         log:
-            f"{LOGS}/download/coco_annotations.log",
+            f"{LOGS}/download/{{file}}.log",
         benchmark:
-            f"{BENCHMARKS}/download/coco_annotations.tsv"
+            f"{BENCHMARKS}/download/{{file}}.tsv"
+        wildcard_constraints:
+            file=absent(DATA.coco_train, DATA.coco_val),
         conda:
             ENVIRONMENT
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only coco_annotations 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe} --only coco_annotations --file {wildcards.file} 2>&1 | tee -i {log}"
+
+    rule download_openimages_tables:
+        output:
+            DATA.openimages_root / "{file}",
+        log:
+            f"{LOGS}/download/{{file}}.log",
+        benchmark:
+            f"{BENCHMARKS}/download/{{file}}.tsv"
+        wildcard_constraints:
+            file=absent(*OPENIMAGES_TABLES),
+        conda:
+            ENVIRONMENT
+        params:
+            recipe=shared_recipe,
+        shell:
+            "python -m pipeline_steps.download --recipe {params.recipe} --only openimages_tables --file {wildcards.file} 2>&1 | tee -i {log}"
+
+    rule download_weights:
+        output:
+            DATA.root / "weights/{file}",
+        log:
+            f"{LOGS}/download/weights_{{file}}.log",
+        benchmark:
+            f"{BENCHMARKS}/download/weights_{{file}}.tsv"
+        wildcard_constraints:
+            file=absent(*(Path(recipe.path(weights.file)) for weights in recipe.weights)),
+        conda:
+            ENVIRONMENT
+        params:
+            recipe=shared_recipe,
+        shell:
+            "python -m pipeline_steps.download --recipe {params.recipe} --only weights --file {wildcards.file} 2>&1 | tee -i {log}"
+
+    rule check_data:
+        input:
+            DATA.root / "{folder}/{file}",
+        output:
+            MANIFESTS / "{folder}/{file}.json",
+        log:
+            f"{LOGS}/check_data/{{folder}}/{{file}}.log",
+        benchmark:
+            f"{BENCHMARKS}/check_data/{{folder}}/{{file}}.tsv"
+        wildcard_constraints:
+            folder="lvis|coco/annotations|openimages",
+        conda:
+            ENVIRONMENT
+        params:
+            recipe=shared_recipe,
+        shell:
+            "python -m pipeline_steps.download --recipe {params.recipe} --check --file {wildcards.file} --manifest {output} 2>&1 | tee -i {log}"
 
     rule download_coco_images:
         output:
@@ -77,31 +129,16 @@ else:
         conda:
             ENVIRONMENT
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
         shell:
             "python -m pipeline_steps.download --recipe {params.recipe} --only coco_images --manifest {output} 2>&1 | tee -i {log}"
 
-    rule download_openimages_tables:
-        output:
-            OPENIMAGES_TABLES,
-        log:
-            f"{LOGS}/download/openimages_tables.log",
-        benchmark:
-            f"{BENCHMARKS}/download/openimages_tables.tsv"
-        conda:
-            ENVIRONMENT
-        params:
-            recipe=RECIPE,
-        shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only openimages_tables 2>&1 | tee -i {log}"
-
     rule choose_openimages:
         input:
-            DATA.lvis_train,
-            OPENIMAGES_TABLES,
+            checked(DATA.lvis_train, *OPENIMAGES_TABLES),
             DATA.openimages_table,
         output:
-            DATA.root / "derived/openimages_ids.txt",
+            DATA.openimages_ids,
         log:
             f"{LOGS}/choose_openimages.log",
         benchmark:
@@ -112,14 +149,14 @@ else:
             mem_mb=4000,
             runtime=60,
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
             settings=slices.openimages_slice(recipe),
         shell:
             "python -m pipeline_steps.select_openimages --recipe {params.recipe} --list-only {output} 2>&1 | tee -i {log}"
 
     rule download_openimages_images:
         input:
-            DATA.root / "derived/openimages_ids.txt",
+            DATA.openimages_ids,
         output:
             OPENIMAGES_IMAGES,
         log:
@@ -129,30 +166,15 @@ else:
         conda:
             ENVIRONMENT
         params:
-            recipe=RECIPE,
+            recipe=shared_recipe,
         shell:
             "python -m pipeline_steps.download --recipe {params.recipe} --only openimages_images --image-list {input} --manifest {output}"
             " 2>&1 | tee -i {log}"
 
-    rule download_weights:
-        output:
-            f"{recipe.datasets_root}/weights/{{file}}",
-        log:
-            f"{LOGS}/download/weights_{{file}}.log",
-        benchmark:
-            f"{BENCHMARKS}/download/weights_{{file}}.tsv"
-        conda:
-            ENVIRONMENT
-        params:
-            recipe=RECIPE,
-        shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only weights --file {wildcards.file} 2>&1 | tee -i {log}"
-
 
 rule index_coco_boxes:
     input:
-        DATA.lvis_train,
-        DATA.coco_train,
+        checked(DATA.lvis_train, DATA.coco_train),
     output:
         DATA.coco_boxes_train,
     log:
@@ -162,15 +184,14 @@ rule index_coco_boxes:
     conda:
         ENVIRONMENT
     params:
-        recipe=RECIPE,
+        recipe=shared_recipe,
     shell:
         "python -m pipeline_steps.index_coco_boxes --recipe {params.recipe} --output {output} 2>&1 | tee -i {log}"
 
 
 rule select_openimages:
     input:
-        DATA.lvis_train,
-        OPENIMAGES_TABLES,
+        checked(DATA.lvis_train, *OPENIMAGES_TABLES),
         DATA.openimages_table,
         OPENIMAGES_IMAGES,
     output:
@@ -183,7 +204,7 @@ rule select_openimages:
     conda:
         ENVIRONMENT
     params:
-        recipe=RECIPE,
+        recipe=shared_recipe,
         settings=slices.openimages_slice(recipe),
     shell:
         "python -m pipeline_steps.select_openimages --recipe {params.recipe} --output {output.annotations} --summary {output.summary} 2>&1 | tee -i {log}"
@@ -198,5 +219,6 @@ rule data:
             if name != "openimages_train" or USES_OPENIMAGES
         ],
         DATA.coco_boxes_train,
+        checked(DATA.coco_val) if COCO_EXPERTS else [],
         SPLIT_FILES["val"],
         SPLIT_FILES["test"],

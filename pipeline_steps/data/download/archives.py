@@ -8,9 +8,11 @@ import stat
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from threading import Event
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
+from pipeline_steps.data.download.transfer import CHUNK, go_on
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -38,18 +40,33 @@ def _wanted(infos: Iterable[zipfile.ZipInfo], members: tuple[str, ...]) -> list[
     ]
 
 
-def unpack(archive: Path, into: Path, members: tuple[str, ...], images: int | None = None) -> None:
+def _extract(file: zipfile.ZipFile, info: zipfile.ZipInfo, work: Path, stop: Event) -> None:
+    target = work / info.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with file.open(info) as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            go_on(stop)
+            writer.write(chunk)
+
+
+def unpack(
+    archive: Path, into: Path, members: tuple[str, ...], images: int | None = None, stop: Event | None = None
+) -> None:
     """Unpack ``members`` of a zip archive into ``into``; each member appears whole or not at all.
+
+    Members must not be there already (an empty folder may).
 
     Args:
         archive: zip file.
         into: folder in which the members' relative paths appear.
         members: files, or folders with a slash at the end.
         images: number of images that the unpacked folders must hold together.
+        stop: ends the work with InterruptedError when it is set.
 
     Raises:
         UserError: no zip file, damaged, a member escapes the folder, a member is missing, or the count is wrong.
     """
+    stop = stop or Event()
     work = into / f".unpacking-{archive.stem}"
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -60,7 +77,7 @@ def unpack(archive: Path, into: Path, members: tuple[str, ...], images: int | No
             _require_members(chosen, members, images, archive)
             progress = Progress(f"unpacking {archive.name}", len(chosen), "files")
             for info in chosen:
-                file.extract(info, work)
+                _extract(file, info, work, stop)
                 progress.advance()
     except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
         shutil.rmtree(work, ignore_errors=True)
@@ -71,8 +88,6 @@ def unpack(archive: Path, into: Path, members: tuple[str, ...], images: int | No
     for member in members:
         source, target = work / member, into / member
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():
-            shutil.rmtree(target)
         source.replace(target)
     shutil.rmtree(work, ignore_errors=True)
 

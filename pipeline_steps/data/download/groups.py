@@ -1,19 +1,23 @@
-"""Bring one group of sources onto the disk: what is there and whole is kept, the rest is fetched, checked, unpacked."""
+"""Bring sources onto the disk: what is there and whole is used in place, the rest is fetched, checked, unpacked.
+
+What is there and not whole is named and never touched: it may be somebody's only copy, or a link to shared data.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
+from threading import Event
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.archives import count_images, unpack
+from pipeline_steps.data.download.bars import FileBar
+from pipeline_steps.data.download.disk import explained_if_full, require_space
+from pipeline_steps.data.download.locks import exclusive
+from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.sources import Source, mirrored
-from pipeline_steps.data.download.transfer import Expected, Patience, fetch, mismatch, part_of, require_space
+from pipeline_steps.data.download.transfer import Patience, fetch, mismatch, part_of
 
 UNPACKED_RATIO = {"coco_images": 1.02, "coco_annotations": 3.4, "lvis": 4.0}
 """Unpacked size of a group's archives as a multiple of their own: JPEG does not shrink, JSON does."""
@@ -30,38 +34,84 @@ class Settings:
     patience: Patience
 
 
+@dataclass(frozen=True)
+class State:
+    """What is on the disk of a source.
+
+    Attributes:
+        source: the source.
+        absent: members (or the file itself) that are not there.
+        problems: what is there and cannot be used, with the reason.
+    """
+
+    source: Source
+    absent: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
 def is_whole_json(path: Path) -> bool:
-    """Whether a JSON file ends as a JSON object or list does (a cheap check against truncated files)."""
-    if not path.is_file() or path.stat().st_size < 2:
+    """Whether a JSON file begins and ends as an object or a list does (a cheap check against truncated files)."""
+    size = path.stat().st_size
+    if size < 2:
         return False
     with path.open("rb") as file:
         first = file.read(1)
-        file.seek(max(0, path.stat().st_size - 64))
+        file.seek(max(0, size - 64))
         last = file.read().rstrip()
     return (first, last[-1:]) in {(b"{", b"}"), (b"[", b"]")}
 
 
-def is_present(source: Source, root: Path) -> bool:
-    """Whether everything that ``source`` brings is on the disk already, whole as far as can be told quickly."""
-    targets = source.targets(root)
+def _problem(source: Source, target: Path) -> str:
+    """What is wrong with an existing target; empty if it is whole as far as can be told without reading it all."""
     if not source.unpack_into:
-        expected = Expected(source.bytes, source.md5, source.sha256_prefix)
-        return targets[0].is_file() and not mismatch(targets[0], expected)
+        if not target.is_file():
+            return "is no file"
+        return mismatch(target, source.expected)
     if source.images is not None:
-        return sum(count_images(folder) for folder in targets) == source.images
-    return all(is_whole_json(path) for path in targets)
+        found = count_images(target)
+        return "" if found == source.images else f"holds {found} images instead of {source.images}"
+    return "" if target.is_file() and is_whole_json(target) else "is no whole JSON file"
+
+
+def _is_absent(target: Path) -> bool:
+    if target.is_symlink():
+        return False
+    return not target.exists() or (target.is_dir() and not any(target.iterdir()))
+
+
+def examine(source: Source, root: Path) -> State:
+    """Look at what is on the disk of a source."""
+    state = State(source)
+    for target in source.targets(root):
+        if _is_absent(target):
+            state.absent.append(target)
+        elif not target.exists():
+            state.problems.append(f"{target} is a link to {target.readlink()}, which does not exist")
+        elif problem := _problem(source, target):
+            state.problems.append(f"{target} {problem}")
+    return state
+
+
+def require_usable(states: list[State]) -> None:
+    """Refuse what is on the disk and not whole.
+
+    Raises:
+        UserError: with every such file or folder, and what to do.
+    """
+    problems = [problem for state in states for problem in state.problems]
+    if problems:
+        raise UserError(
+            f"{'; '.join(problems)}: complete or replace it, or delete it and start again to have it downloaded"
+        )
 
 
 def bytes_to_fetch(source: Source, root: Path) -> int:
-    """Bytes that still have to be fetched; 0 where the size is unknown."""
+    """Bytes that still have to be fetched; 0 where the size is unknown, or if the file is there."""
+    if (root / source.file).exists():
+        return 0
     part = part_of(root / source.file)
     have = part.stat().st_size if part.exists() else 0
     return max(0, (source.bytes or 0) - have)
-
-
-def plan(sources: list[Source], settings: Settings) -> list[tuple[Source, bool]]:
-    """Each source with whether it is on the disk already."""
-    return [(source, is_present(source, settings.root)) for source in sources]
 
 
 def space_needed(missing: list[Source], root: Path) -> int:
@@ -72,69 +122,82 @@ def space_needed(missing: list[Source], root: Path) -> int:
     return sum(bytes_to_fetch(source, root) for source in missing) + unpacked
 
 
-def _fetch_with_bar(source: Source, settings: Settings, position: int) -> None:
-    url = mirrored(source.url, settings.mirrors)
-    target = settings.root / source.file
-    interactive = sys.stderr.isatty()
-    with tqdm(
-        desc=target.name,
-        total=source.bytes,
-        unit="B",
-        unit_scale=True,
-        position=position if interactive else 0,
-        leave=not interactive,
-        mininterval=0.5 if interactive else 30.0,
-    ) as bar:
-
-        def report(done: int, total: int | None) -> None:
-            bar.total = bar.total or total
-            if done < bar.n:  # started again from the beginning
-                bar.reset(total=bar.total)
-            bar.update(done - bar.n)
-
-        expected = Expected(source.bytes, source.md5, source.sha256_prefix)
-        fetch(url, target, expected, settings.patience, report, tqdm.write)
+def _bring(source: Source, settings: Settings, position: int, stop: Event) -> None:
+    """Fetch and unpack one source, unless another process has done it in the meantime."""
+    archive = settings.root / source.file
+    with exclusive(archive, FileBar.tell, stop):
+        state = examine(source, settings.root)
+        require_usable([state])
+        if not state.absent:
+            return
+        with (
+            explained_if_full(f"fetching {archive.name}", archive.parent, "what has come is kept"),
+            FileBar(archive.name, source.bytes, position) as bar,
+        ):
+            url = mirrored(source.url, settings.mirrors)
+            fetch(url, archive, source.expected, settings.patience, bar.report, bar.tell, stop)
+        if not source.unpack_into:
+            return
+        into = settings.root / source.unpack_into
+        members = tuple(
+            member for member, target in zip(source.members, source.targets(settings.root), strict=True)
+            if target in state.absent
+        )  # fmt: skip
+        with explained_if_full(f"unpacking {archive.name}", into, "the archive is kept"):
+            unpack(archive, into, members, source.images, stop)
+        if not settings.keep_archives and not any(_is_absent(into / member) for member in source.others):
+            archive.unlink()
 
 
 def download_group(sources: list[Source], settings: Settings) -> list[Path]:
     """Fetch and unpack all ``sources`` that are not on the disk; several files at once.
 
+    Another process that brings the same file is waited for.
+
     Returns:
         Files and folders that exist now.
 
     Raises:
-        UserError: not enough disk space, a server refuses, a wrong file, a damaged archive.
+        UserError: not enough disk space, a server refuses, a wrong file, a damaged archive, or something on the disk
+            that is not whole.
     """
-    missing = [source for source, present in plan(sources, settings) if not present]
+    states = [examine(source, settings.root) for source in sources]
+    require_usable(states)
+    missing = [state.source for state in states if state.absent]
     require_space(settings.root, space_needed(missing, settings.root), ", ".join(source.file for source in missing))
-
-    def work(item: tuple[int, Source]) -> None:
-        position, source = item
-        _fetch_with_bar(source, settings, position)
-        if source.unpack_into:
-            archive = settings.root / source.file
-            unpack(archive, settings.root / source.unpack_into, source.members, source.images)
-            if not settings.keep_archives:
-                archive.unlink()
-
-    with ThreadPoolExecutor(settings.parallel_files) as pool:
-        futures = [pool.submit(work, item) for item in enumerate(missing)]
-        errors = [str(future.exception()) for future in futures if isinstance(future.exception(), UserError)]
-        if errors:
-            raise UserError("; ".join(errors))
-        for future in futures:
-            future.result()
-    for source in sources:
-        if not is_present(source, settings.root):
-            raise UserError(f"{source.url}: unpacked, but {source.targets(settings.root)} is not whole; start again")
-    return [target for source in sources for target in source.targets(settings.root)]
+    stop = Event()
+    errors = in_parallel(
+        lambda item: _bring(item[1], settings, item[0], stop), enumerate(missing), settings.parallel_files, stop
+    )
+    if errors:
+        raise UserError("; ".join(map(str, errors)))
+    return require_whole(sources, settings.root)
 
 
-def folder_manifest(paths: list[Path], root: Path) -> dict[str, object]:
-    """What is in folders of images: number of files and bytes of each, for the record of a download."""
-    folders = {}
-    for folder in paths:
-        with os.scandir(folder) as entries:
+def require_whole(sources: list[Source], root: Path) -> list[Path]:
+    """The files and folders of all sources, which must be on the disk and whole.
+
+    Raises:
+        UserError: something is not there or not whole.
+    """
+    states = [examine(source, root) for source in sources]
+    require_usable(states)
+    absent = [str(path) for state in states for path in state.absent]
+    if absent:
+        raise UserError(f"{', '.join(absent)} not found: start the data stage, or put it there")
+    return [target for source in sources for target in source.targets(root)]
+
+
+def manifest(paths: list[Path], root: Path) -> dict[str, object]:
+    """What is on the disk, for the record and for the workflow: bytes of files; images and bytes of folders."""
+    files: dict[str, object] = {}
+    folders: dict[str, object] = {}
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        if path.is_file():
+            files[name] = {"bytes": path.stat().st_size}
+            continue
+        with os.scandir(path) as entries:
             sizes = [entry.stat().st_size for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-        folders[str(folder.relative_to(root))] = {"files": len(sizes), "bytes": sum(sizes)}
-    return {"folders": folders}
+        folders[name] = {"files": len(sizes), "bytes": sum(sizes)}
+    return {key: value for key, value in (("files", files), ("folders", folders)) if value}

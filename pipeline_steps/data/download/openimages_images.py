@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.download.transfer import RETRIED_STATUS, Patience
+from pipeline_steps.data.download.disk import explained_if_full
+from pipeline_steps.data.download.locks import exclusive
+from pipeline_steps.data.download.parallel import in_parallel
+from pipeline_steps.data.download.transfer import RETRIED_STATUS, Patience, go_on, part_of
 
 IMAGE_ID = re.compile(r"^(?:train/)?([0-9a-f]{8,32})$")
+BYTES_PER_IMAGE = 310_000
+"""Mean size of a train image: the 16 archives of all 1,743,042 have 539 GB."""
+_AFTER_END = 4096
+
+
+class _Unavailable(Exception):
+    """Why an image cannot be had."""
 
 
 @dataclass
@@ -51,8 +61,21 @@ def read_image_list(path: str | Path) -> list[str]:
 
 
 def is_whole_jpeg(content: bytes) -> bool:
-    """Whether bytes begin and end as a JPEG file does."""
-    return content.startswith(b"\xff\xd8") and content.rstrip(b"\0").endswith(b"\xff\xd9")
+    """Whether bytes begin as a JPEG file does and have its end mark near the end (some files have bytes after it)."""
+    return content.startswith(b"\xff\xd8") and b"\xff\xd9" in content[-_AFTER_END:]
+
+
+def _is_whole_file(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+        file.seek(max(2, path.stat().st_size - _AFTER_END))
+        return is_whole_jpeg(start + file.read())
+
+
+def absent_images(ids: Iterable[str], folder: Path) -> list[str]:
+    """The ids that have no file in ``folder``."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return [image_id for image_id in ids if f"{image_id}.jpg" not in there]
 
 
 def _session(patience: Patience, parallel: int) -> requests.Session:
@@ -69,39 +92,79 @@ def _session(patience: Patience, parallel: int) -> requests.Session:
     return session
 
 
+def _fetch_content(address: str, session: requests.Session, patience: Patience, stop: Event) -> bytes:
+    """All bytes of one image; a connection that breaks in the middle is tried again (images are small).
+
+    Raises:
+        _Unavailable: the server has no such image, or it does not come whole.
+    """
+    if "://" not in address or address.startswith("file://"):
+        try:
+            return Path(address.removeprefix("file://")).read_bytes()
+        except FileNotFoundError:
+            raise _Unavailable("no such file") from None
+    for attempt in range(patience.retries + 1):
+        go_on(stop, min(patience.longest_wait, patience.first_wait * 2 ** (attempt - 1)) if attempt else 0)
+        try:
+            response = session.get(address, timeout=patience.timeout, stream=True)
+        except requests.RequestException as error:  # the session has tried several times
+            raise _Unavailable(f"no answer ({type(error).__name__})") from None
+        with response:
+            if response.status_code != 200:
+                raise _Unavailable(f"status {response.status_code}")
+            try:
+                return response.content
+            except requests.RequestException as error:
+                reason = type(error).__name__
+    raise _Unavailable(f"connection broke {patience.retries + 1} times ({reason})")
+
+
 def download_images(ids: Iterable[str], url: str, folder: Path, parallel: int, patience: Patience) -> Outcome:
     """Fetch ``url`` with ``{id}`` replaced for each id into ``folder/<id>.jpg``; images that are there are kept.
 
-    Images that cannot be had are listed with the reason in the outcome instead of stopping the others.
+    Images that cannot be had are listed with the reason in the outcome instead of stopping the others. If another
+    process fetches images into the folder, it is waited for.
+
+    Raises:
+        UserError: the disk is full.
     """
     ids = list(ids)
+    stop = Event()
+    if not absent_images(ids, folder):  # nothing is written, not even a lock: the folder may be read-only
+        return _download_images(ids, url, folder, parallel, patience, stop)
+    with exclusive(folder, lambda line: print(line, file=sys.stderr, flush=True), stop):
+        return _download_images(ids, url, folder, parallel, patience, stop)
+
+
+def _download_images(ids: list[str], url: str, folder: Path, parallel: int, patience: Patience, stop: Event) -> Outcome:
     outcome, guard = Outcome(), threading.Lock()
     progress = Progress("OpenImages images", len(ids), "images")
     folder.mkdir(parents=True, exist_ok=True)
-    session = _session(patience, parallel)
 
-    def content_of(image_id: str) -> bytes:
-        address = url.replace("{id}", image_id)
-        if "://" not in address or address.startswith("file://"):
-            return Path(address.removeprefix("file://")).read_bytes()
-        with session.get(address, timeout=patience.timeout) as response:
-            if response.status_code != 200:
-                raise ValueError(f"status {response.status_code}")
-            return response.content
+    def bring(image_id: str) -> bool:
+        """Fetch an image; False if it is there."""
+        target = folder / f"{image_id}.jpg"
+        if target.exists():
+            if not _is_whole_file(target):
+                raise _Unavailable("the file on the disk is no whole JPEG file: delete it")
+            return False
+        content = _fetch_content(url.replace("{id}", image_id), session, patience, stop)
+        if not is_whole_jpeg(content):
+            raise _Unavailable("not a whole JPEG file")
+        part = part_of(target)
+        try:
+            part.write_bytes(content)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return True
 
     def work(image_id: str) -> None:
-        target = folder / f"{image_id}.jpg"
         problem, fetched = "", False
-        if not target.exists():
-            try:
-                content = content_of(image_id)
-                if not is_whole_jpeg(content):
-                    raise ValueError("not a whole JPEG file")
-                with atomic_output(target) as temporary:
-                    temporary.write_bytes(content)
-                fetched = True
-            except (requests.RequestException, ValueError, FileNotFoundError) as error:
-                problem = str(error) if isinstance(error, ValueError) else type(error).__name__
+        try:
+            fetched = bring(image_id)
+        except _Unavailable as error:
+            problem = str(error)
         with guard:
             outcome.fetched += fetched
             outcome.present += not fetched and not problem
@@ -109,9 +172,9 @@ def download_images(ids: Iterable[str], url: str, folder: Path, parallel: int, p
                 outcome.failed[image_id] = problem
             progress.advance(note=f"{len(outcome.failed)} failed" if outcome.failed else "")
 
-    with session, ThreadPoolExecutor(parallel) as pool:
-        for future in [pool.submit(work, image_id) for image_id in ids]:
-            future.result()
+    kept = "images that have come are kept"
+    with _session(patience, parallel) as session, explained_if_full("fetching OpenImages images", folder, kept):
+        in_parallel(work, ids, parallel, stop)
     return outcome
 
 

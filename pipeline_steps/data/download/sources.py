@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
+from pipeline_steps.data.download.transfer import Expected
 
 COLUMNS = [
     "group",
@@ -54,6 +56,21 @@ class Source:
     """Licence as stated by the publisher."""
     purpose: str
     """What the recipe uses it for."""
+    others: tuple[str, ...] = ()
+    """Further members of the archive, which are somebody else's task: the archive is kept until they are there."""
+
+    @property
+    def expected(self) -> Expected:
+        """What is known about the downloaded file."""
+        return Expected(self.bytes, self.md5, self.sha256_prefix)
+
+    def matching(self, pattern: str) -> Source | None:
+        """This source as far as a file name pattern asks for it: by the download's name, or by that of a member."""
+        if fnmatch(Path(self.file).name, pattern):
+            return self
+        wanted = tuple(member for member in self.members if fnmatch(Path(member).name, pattern))
+        others = tuple(member for member in self.members if member not in wanted)
+        return replace(self, members=wanted, others=others) if wanted else None
 
     def targets(self, root: Path) -> list[Path]:
         """Files and folders that exist after the download: the unpacked members, or the file itself."""

@@ -1,23 +1,21 @@
 """Fetch one file: resumed with HTTP ranges, retried with back-off, verified, and whole or absent under its name.
 
 While it is fetched a file is called ``.<name>.part``; beside it ``.<name>.part.json`` keeps what the server said about
-it (ETag or date), so that a resumed transfer never joins two versions of a file.
+it (ETag or date), so that a resumed transfer never joins two versions of a file. A file that is there already is never
+replaced: it may be somebody's only copy.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import random
-import shutil
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -64,21 +62,6 @@ class Patience:
 def part_of(target: Path) -> Path:
     """Name of the unfinished file of ``target``."""
     return target.with_name(f".{target.name}.part")
-
-
-@contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Keep a second process from writing the same unfinished file."""
-    lock = target.with_name(f".{target.name}.lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{target} is being downloaded by another process: wait for it, or stop it") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def _digest(path: Path, algorithm: str) -> str:
@@ -135,7 +118,18 @@ def _check_status(response: requests.Response, url: str) -> None:
         )
 
 
-def _attempt(session: requests.Session, url: str, part: Path, patience: Patience, report: Report) -> None:
+def go_on(stop: Event, seconds: float = 0.0) -> None:
+    """Wait for some seconds; raises InterruptedError as soon as the download is to stop."""
+    if stop.wait(seconds):
+        raise InterruptedError("the download was stopped")
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _attempt(session: requests.Session, url: str, part: Path, patience: Patience, report: Report, stop: Event) -> None:
     """One connection: append what comes to ``part``; returns when the server has sent all that it announced."""
     with _request(session, url, part, patience) as response:
         _check_status(response, url)
@@ -157,39 +151,47 @@ def _attempt(session: requests.Session, url: str, part: Path, patience: Patience
         notes.write_text(json.dumps({"url": url, "version": "" if weak else version}))
         with part.open("ab" if start else "wb") as file:
             done = start
+            report(done, total)
             try:
                 # Keep what came before a break; the length is checked below.
                 response.raw.enforce_content_length = False
                 while chunk := response.raw.read(CHUNK, decode_content=False):
+                    go_on(stop)
                     file.write(chunk)
                     done += len(chunk)
                     report(done, total)
+            except InterruptedError:
+                raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                if isinstance(error, OSError) and (is_disk_full(error) or error.errno == errno.EIO):
                     raise  # our disk, not the connection
                 raise _Retry(f"connection broke after {done} bytes ({type(error).__name__})") from None
         if total is not None and done < total:
             raise _Retry(f"connection ended after {done} of {total} bytes")
 
 
-def _copy_local(source: Path, part: Path, report: Report) -> None:
+def _copy_local(source: Path, part: Path, report: Report, stop: Event) -> None:
     if not source.is_file():
         raise UserError(f"mirror file not found: {source}; check data.download.mirrors")
     total, done = source.stat().st_size, 0
+    report(done, total)
     with source.open("rb") as reader, part.open("wb") as writer:
         while chunk := reader.read(CHUNK):
+            go_on(stop)
             writer.write(chunk)
             done += len(chunk)
             report(done, total)
 
 
-def _transfer(url: str, part: Path, patience: Patience, report: Report, warn: Callable[[str], None]) -> None:
+def _transfer(
+    url: str, part: Path, patience: Patience, report: Report, warn: Callable[[str], None], stop: Event
+) -> None:
     failures = 0
     with requests.Session() as session:
         while True:
             before = part.stat().st_size if part.exists() else 0
             try:
-                return _attempt(session, url, part, patience, report)
+                return _attempt(session, url, part, patience, report, stop)
             except _Retry as fault:
                 after = part.stat().st_size if part.exists() else 0
                 failures = 1 if after > before else failures + 1
@@ -201,7 +203,7 @@ def _transfer(url: str, part: Path, patience: Patience, report: Report, warn: Ca
                 wait = min(patience.longest_wait, patience.first_wait * 2 ** (failures - 1))
                 wait = fault.wait if fault.wait is not None else wait * random.uniform(0.75, 1.25)
                 warn(f"{url}: {fault}; trying again in {wait:.1f} s")
-                time.sleep(wait)
+                go_on(stop, wait)
 
 
 def _finish(part: Path, target: Path) -> None:
@@ -223,47 +225,50 @@ def fetch(
     patience: Patience = Patience(),
     report: Report = ignore,
     warn: Callable[[str], None] = ignore,
+    stop: Event | None = None,
 ) -> None:
     """Fetch ``url`` (HTTP(S), ``file://`` or a local path) to ``target``; an existing right file is kept.
 
+    Only one process at a time may do this for a target, see :mod:`~pipeline_steps.data.download.locks`.
+
+    Args:
+        url: where the file comes from.
+        target: its name on the disk.
+        expected: what is known about it.
+        patience: how long to go on against faults.
+        report: called with the bytes that are there and in all.
+        warn: called with a line about every passing fault.
+        stop: ends the transfer with InterruptedError when it is set; what has come is kept.
+
     Raises:
-        UserError: refused or missing at the server, a web page instead of the file, wrong size or checksum (the wrong
-            file is removed), no progress after all retries (what has come is kept and resumed by the next call).
+        UserError: another file is there already; refused or missing at the server, a web page instead of the file,
+            wrong size or checksum (the wrong file is removed), no progress after all retries (what has come is kept
+            and resumed by the next call).
     """
-    if target.is_file() and not mismatch(target, expected):
+    stop = stop or Event()
+    if target.is_file():
+        problem = mismatch(target, expected)
+        if problem:
+            raise UserError(f"{target} {problem}: it is damaged or another file; delete it and start again")
         return None
     target.parent.mkdir(parents=True, exist_ok=True)
     local = url.removeprefix("file://") if url.startswith("file://") else ("" if "://" in url else url)
-    with _only_one(target):
-        part = part_of(target)
-        resumed = part.exists() and not local
-        while True:
-            if local:
-                _copy_local(Path(unquote(local)), part, report)
-            else:
-                _transfer(url, part, patience, report, warn)
-            problem = mismatch(part, expected)
-            if not problem:
-                return _finish(part, target)
-            part.unlink()
-            part.with_name(part.name + ".json").unlink(missing_ok=True)
-            if not resumed:
-                raise UserError(f"{url}: the file {problem}; the server has another or a damaged file")
-            warn(f"{url}: the resumed file {problem}; starting once more from the beginning")
-            resumed = False
-
-
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """Stop before a download that cannot fit.
-
-    Raises:
-        UserError: fewer than ``needed`` bytes are free where ``folder`` is.
-    """
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{what} needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in {folder}: free some or "
-            "set datasets_root to a larger disk"
-        )
+    part = part_of(target)
+    resumed = part.exists() and not local
+    while True:
+        if local:
+            _copy_local(Path(unquote(local)), part, report, stop)
+        else:
+            _transfer(url, part, patience, report, warn, stop)
+        problem = mismatch(part, expected)
+        if not problem:
+            return _finish(part, target)
+        part.unlink()
+        part.with_name(part.name + ".json").unlink(missing_ok=True)
+        if not resumed:
+            raise UserError(
+                f"{url}: the file {problem}; the server has another or a damaged file: try again later or set a mirror "
+                "in data.download.mirrors (or mend config/sources.csv, if the publisher has changed the file)"
+            )
+        warn(f"{url}: the resumed file {problem}; starting once more from the beginning")
+        resumed = False
