@@ -67,8 +67,9 @@ def _read(name: str, paths: DatasetPaths) -> LvisDataset:
 def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     """Read and pack the training sets of a model.
 
-    LVIS images get their COCO boxes as regions of weight beta if COCO Ignore is on; OpenImages images always bring
-    their group-of boxes as regions of weight 0.
+    LVIS images get their COCO boxes as regions of weight beta if ``coco_ignore`` is on. OpenImages images bring their
+    group-of boxes as regions of weight 0 and the categories that they say nothing about, unless ``ignore_group_boxes``
+    or ``ignore_unknown_categories`` is off.
 
     Raises:
         UserError: missing or wrong files, data sets with different categories.
@@ -85,7 +86,13 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     if training.coco_ignore.enabled and "lvis_train" in model.datasets:
         boxes = read_coco_boxes(paths.coco_boxes_train)
         regions[model.datasets.index("lvis_train")] = RegionSource(boxes, training.coco_ignore.beta)
-    images = pack(datasets, paths.image_path, regions)
+    images = pack(
+        datasets,
+        paths.image_path,
+        regions,
+        ignore_boxes=training.ignore_group_boxes,
+        unknown_categories=training.ignore_unknown_categories,
+    )
     categories: CategoryList = datasets[0].categories
     del datasets, regions
     return_free_memory()

@@ -74,8 +74,8 @@ def _compressed_rle(mask: dict[str, Any], image: ImageRecord, annotation: Annota
 class _Packer:
     """Adds data sets one after the other; annotations that cannot be learned from are left out and counted."""
 
-    def __init__(self, category_count: int) -> None:
-        self.category_count = category_count
+    def __init__(self, ignore_boxes: bool, unknown_categories: bool) -> None:
+        self.ignore_boxes, self.unknown_categories = ignore_boxes, unknown_categories
         self.columns: dict[str, list[Any]] = {n: [] for n in ("image_ids", "sizes", "box_only", "exhaustive", "known")}
         self.known_sets: dict[bytes, int] = {}
         self.ragged = {
@@ -142,6 +142,8 @@ class _Packer:
             kept = sum(self._add_object(a, position_of[a.category_id], image, dataset.path) for a in annotations)
             self.objects.append(kept)
             known = dataset.known(image)
+            if not self.unknown_categories:
+                known = np.ones_like(known)
             self.columns["image_ids"].append(image.id)
             self.columns["sizes"].append((image.height, image.width))
             self.columns["box_only"].append(image.box_only)
@@ -152,7 +154,7 @@ class _Packer:
             self.ragged["positives"].add(sorted({position_of[a.category_id] for a in annotations}))
             negatives = () if dataset.exhaustive else image.neg_category_ids
             self.ragged["negatives"].add([position_of[category_id] for category_id in negatives])
-            boxes = [(x, y, x + w, y + h) for x, y, w, h in image.ignore_boxes]
+            boxes = [(x, y, x + w, y + h) for x, y, w, h in image.ignore_boxes] if self.ignore_boxes else []
             weights = [0.0] * len(boxes)
             if regions is not None:
                 listed = regions.boxes.get(image.id, ())
@@ -188,6 +190,9 @@ def pack(
     datasets: Sequence[LvisDataset],
     image_path: FindImage,
     regions: Sequence[RegionSource | None] | None = None,
+    *,
+    ignore_boxes: bool = True,
+    unknown_categories: bool = True,
 ) -> PackedImages:
     """Concatenate data sets into one :class:`PackedImages`.
 
@@ -198,6 +203,8 @@ def pack(
         datasets: data sets with the same categories.
         image_path: finds the file of an image record.
         regions: for each data set its regions, or None.
+        ignore_boxes: make the images' ``ignore_boxes`` regions of weight 0; if not, they are background.
+        unknown_categories: heed the images' ``known_category_ids``; if not, every category counts as known.
 
     Raises:
         UserError: the data sets have different categories; no image at all; an RLE of another size than its image.
@@ -210,7 +217,7 @@ def pack(
                 f"{first.path} and {other.path} have different categories ({listing(differing)}): they cannot be "
                 "trained on together; make the derived file again from this LVIS release"
             )
-    packer = _Packer(len(first.categories))
+    packer = _Packer(ignore_boxes, unknown_categories)
     for index, dataset in enumerate(datasets):
         packer.add(dataset, image_path, regions[index] if regions else None)
     packed = packer.finish()

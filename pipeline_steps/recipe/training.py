@@ -76,6 +76,11 @@ class Training(Section):
     """EQL: keep the loss of rare and common categories in S_P and S_N of the image (equation 4)."""
     coco_ignore: CocoIgnore = CocoIgnore()
     """COCO Ignore."""
+    ignore_group_boxes: bool = True
+    """OpenImages: background proposals that hit a group-of box (IoU above ``coco_ignore.iou``) get no classification
+    loss (ours)."""
+    ignore_unknown_categories: bool = True
+    """OpenImages: no loss on LVIS categories that OpenImages has no name for, background proposals included (ours)."""
     box_head_loss_scale: float = Field(1.0, gt=0)
     """Factor on the box-head losses (classification and box regression); 2 with COCO Ignore in the report."""
     repeat_factor_threshold: float = Field(0.0, ge=0)

@@ -196,6 +196,16 @@ class TestFacts:
         assert sample["region_boxes"].tolist() == [[0, 0, 10, 20]]
         assert sample["region_weights"].tolist() == [0.0]
 
+    def test_group_boxes_and_unknown_categories_are_switches_of_their_own(self, tmp_path):
+        image = {"box_only": True, "known_category_ids": [5, 2], "ignore_boxes": [[0, 0, 10, 20]]}
+        data, find = dataset(tmp_path, [{"category_id": 5, "bbox": [4, 6, 20, 12]}], image)
+        without_groups = mapper(pack([data], find, ignore_boxes=False))(0, 0)
+        assert without_groups["region_boxes"].shape == (0, 4)
+        assert without_groups["known"].tolist() == [True, True, False]
+        all_known = mapper(pack([data], find, unknown_categories=False))(0, 0)
+        assert all_known["region_weights"].tolist() == [0.0]
+        assert all_known["known"].all()
+
     def test_image_without_annotations_is_a_sample_without_objects(self, tmp_path):
         sample = mapper(packed(tmp_path, []))(0, 0)
         assert len(sample["instances"]) == 0
