@@ -6,6 +6,7 @@ image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,6 +94,16 @@ class LvisDataset:
         return np.bincount(self.categories.positions(of_image), minlength=len(self.categories))
 
 
+def _not_a_number(content: bytes, problem: str) -> str:
+    """Where ``NaN`` or ``Infinity`` stands, which JSON does not have; empty if the problem is another one."""
+    place = re.search(r"\(byte (\d+)\)", problem)
+    at = int(place[1]) if place else 0
+    found = re.match(rb"NaN|Infinity", content[at : at + 8])
+    if not found:
+        return ""
+    return f"{found[0].decode()} at byte {at}, after {content[max(0, at - 80) : at].decode(errors='replace')!r}"
+
+
 def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileType:
     """Decode a JSON file into typed records.
 
@@ -107,6 +118,8 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
     except msgspec.ValidationError as error:
         raise UserError(f"{what} {path} has not the LVIS/COCO structure: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if number := _not_a_number(content, str(error)):
+            raise UserError(f"{what} {path}: {number}: correct the number or take its annotation out") from None
         raise UserError(
             f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
             "it is truncated or damaged: delete it and make or download it again)"

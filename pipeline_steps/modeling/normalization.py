@@ -7,10 +7,27 @@ its running variance is the biased one, so that it is not the batch normalisatio
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _Sum(torch.autograd.Function):
+    """Sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class ProcessBatchNorm2d(nn.BatchNorm2d):
@@ -30,10 +47,10 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
             count = values.new_tensor([values.numel() / self.num_features])
             # Two reductions, first the mean, then the squared deviations from it: E[x^2] - E[x]^2 in one would
             # lose the variance of channels that are far from zero.
-            reduced = all_reduce(torch.cat([mean * count, count]))
+            reduced = _Sum.apply(torch.cat([mean * count, count]))
             total = reduced[-1].detach()
             joined_mean = reduced[:-1] / total
-            joined_variance = all_reduce((variance + (mean - joined_mean) ** 2) * count) / total
+            joined_variance = _Sum.apply((variance + (mean - joined_mean) ** 2) * count) / total
             if self.track_running_stats:
                 self._update_running_statistics(joined_mean.detach(), joined_variance.detach(), total)
             scale = self.weight * torch.rsqrt(joined_variance + self.eps)

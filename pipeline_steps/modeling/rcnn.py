@@ -6,6 +6,7 @@ Symbols:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,9 +22,40 @@ from pipeline_steps.modeling.roi_heads import Features
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class LvisRPN(RPN):
-    """detectron2's proposal network; the anchors to train on are drawn with per-image generators."""
+    """detectron2's proposal network; the anchors to train on are drawn with per-image generators.
+
+    Proposals that are not finite make the losses NaN, where detectron2's raises an error: all processes then finish the
+    iteration, and the trainer can tell in all of them what happened and where.
+    """
 
     generators: tuple[torch.Generator | None, ...] = ()
+    _diverged = False
+
+    def forward(
+        self, images: ImageList, features: Features, gt_instances: list[Instances] | None = None
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """Proposals of each image, and in training the losses ``loss_rpn_cls`` and ``loss_rpn_loc``."""
+        self._diverged = False
+        proposals, losses = super().forward(images, features, gt_instances)
+        if self._diverged:
+            losses = {name: loss * math.nan for name, loss in losses.items()}
+        return proposals, losses
+
+    def predict_proposals(
+        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Best proposals of each image; the whole image as the only one where training has diverged."""
+        try:
+            return super().predict_proposals(anchors, logits, deltas, image_sizes)
+        except FloatingPointError:
+            self._diverged = True
+            whole = [
+                logits[0].new_tensor([[0, 0, width, height]], dtype=torch.float32) for height, width in image_sizes
+            ]
+            return [
+                Instances(size, proposal_boxes=Boxes(box), objectness_logits=box.new_zeros(1))
+                for size, box in zip(image_sizes, whole)
+            ]
 
     def label_and_sample_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_steps.common.errors import EXIT_USER_ERROR, UserError
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -68,10 +71,19 @@ class Processes:
                 message = str(error)
         value, message = self.gather((value, message))[0]
         if message is not None:
-            if self.is_main:
-                raise UserError(message)
-            raise SystemExit(EXIT_USER_ERROR)
+            self.fail(message)
         return value  # type: ignore[return-value]
+
+    def fail(self, message: str) -> NoReturn:
+        """End all processes with one message of the main one. To be called in all of them.
+
+        Raises:
+            UserError: in the main process.
+            SystemExit: in all others, with the same exit code.
+        """
+        if self.is_main:
+            raise UserError(message)
+        raise SystemExit(EXIT_USER_ERROR)
 
     def add(self, numbers: torch.Tensor) -> torch.Tensor:
         """Sum of a tensor over all processes, in place. Collective."""
@@ -84,7 +96,7 @@ class Processes:
         if self.world_size == 1:
             return model
         # Batch statistics are synchronised by SyncBN or frozen; there is nothing to broadcast before every step.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 def _device(choice: str, local_rank: int) -> torch.device:
@@ -121,5 +133,11 @@ def processes(device_choice: str = "auto", timeout_minutes: float = 30) -> Itera
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     try:
         yield Processes(rank, world_size, local_rank, device)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        # What it waited for never comes: the process that ended has said why, or was killed.
+        log.error("process %d lost the connection to another process of the training, which has ended", rank)
+        raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()

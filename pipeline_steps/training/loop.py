@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -206,7 +206,7 @@ class Trainer:
         if events.newly_unreadable:
             self._note_unreadable(unreadable)
         if events.not_finite:
-            raise self._not_finite(losses, culprits, rate)
+            self._refuse_not_finite(losses, culprits, rate)
         norm = self._update()
         if norm is not None and math.isfinite(norm):  # the scaler of fp16 probes scales that overflow
             losses["gradient_norm"] = norm
@@ -270,7 +270,7 @@ class Trainer:
                     self.unreadable[path] = reason
                     log.warning("unreadable image %d, skipped: %s (%s)", len(self.unreadable), path, reason)
         if len(self.unreadable) > self.max_unreadable_images:
-            raise self._too_many_unreadable()
+            self.processes.fail(str(self._too_many_unreadable()))
 
     def _too_many_unreadable(self) -> UserError:
         named = listing((f"{path}: {reason}" for path, reason in self.unreadable.items()), 12)
@@ -279,10 +279,12 @@ class Trainer:
             f"(data.max_unreadable_images): {named}. Download them again"
         )
 
-    def _not_finite(self, losses: dict[str, float], culprits: list[str], rate: float) -> UserError:
+    def _refuse_not_finite(self, losses: dict[str, float], culprits: list[str], rate: float) -> NoReturn:
+        """End the training in all processes; the message tells of the first that has images with such a loss."""
+        losses, named = next((of, images) for of, images in self.processes.gather((losses, culprits)) if images)
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        where = f"images: {listing(culprits, 16)}" if culprits else "the images are named by another process"
-        return UserError(
-            f"a loss is not finite in iteration {self.iteration + 1}: {values}; {where}; learning rate {rate:.3g}. No "
-            "update was made. Look at these images and their annotations, or lower training.schedule.learning_rate"
+        self.processes.fail(
+            f"a loss is not finite in iteration {self.iteration + 1}: {values}; images: {listing(named, 16)}; learning "
+            f"rate {rate:.3g}. No update was made. Look at these images and their annotations, or lower "
+            "training.schedule.learning_rate or set clip_gradient_norm"
         )

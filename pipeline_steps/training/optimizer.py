@@ -46,12 +46,18 @@ def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
     """SGD with momentum; the learning rate is set before every step.
 
     All parameters are updated in one fused pass: on a CPU the many small tensors of a detector cost more in Python
-    than in arithmetic.
+    than in arithmetic. The momentum starts at 0 explicitly: torch leaves it uninitialised when the fp16 scaler skips the
+    first step, as it usually does.
     """
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameter_groups(model, schedule),
         lr=schedule.learning_rate,
         momentum=schedule.momentum,
         nesterov=schedule.nesterov,
         fused=True,
     )
+    if schedule.momentum:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

@@ -213,6 +213,29 @@ class TestLosses:
         assert loss.item() == pytest.approx(-CATEGORIES * math.log(1 - p), rel=0.3)
 
 
+class TestDivergence:
+    @pytest.mark.parametrize("objects", [5, 0])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_proposals_that_are_not_finite_make_the_losses_nan_and_raise_nothing(self, value, objects):
+        """detectron2 raises FloatingPointError here, in one process only."""
+        model = seeded(tiny_recipe(detector_options=["MODEL.ROI_MASK_HEAD.NORM 'BN'"]))
+        with torch.no_grad():
+            model.proposal_generator.rpn_head.anchor_deltas.bias[0] = value
+        losses = losses_of(model, [sample(seed, objects=objects) for seed in range(2)])
+        assert losses["loss_rpn_cls"].isnan()
+        sum(losses.values()).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+
+    def test_the_next_batch_is_not_blamed(self):
+        model = seeded(tiny_recipe())
+        bias = model.proposal_generator.rpn_head.anchor_deltas.bias
+        with torch.no_grad():
+            bias[0] = math.inf
+            losses_of(model, [sample(0)])
+            bias[0] = 0
+        assert all(value.isfinite() for value in losses_of(model, [sample(0)]).values())
+
+
 class TestBoxOnlyImages:
     def test_mask_loss_of_a_mixed_batch_is_that_of_its_images_with_masks(self):
         recipe = tiny_recipe()

@@ -22,3 +22,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def pretrained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of ``basic_coco``."""
+    from pipeline_steps.training.run import train  # imports detectron2: seconds
+    from tests.training.runs import job
+
+    folder = tmp_path_factory.mktemp("pretrained")
+    train(job(world, folder))
+    return folder

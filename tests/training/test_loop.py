@@ -17,6 +17,7 @@ from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.loop import Trainer
 from pipeline_steps.training.metrics import Averages, Report
+from pipeline_steps.training.optimizer import parameter_groups
 from pipeline_steps.training.schedule import split_batch
 
 ALONE = Processes(0, 1, 0, torch.device("cpu"))
@@ -97,18 +98,40 @@ class TestAccumulation:
         torch.testing.assert_close(weights(trainer), torch.cat([p.detach().flatten() for p in model.parameters()]))
 
 
+class TestHalfPrecision:
+    @pytest.mark.parametrize("limit", [0.0, 5.0])
+    def test_steps_that_the_scaler_skips_leave_no_trace(self, limit):
+        """Also the first, which torch's fused SGD would follow with a momentum of uninitialised memory."""
+        training = settings(precision="fp16", schedule={"clip_gradient_norm": limit})
+        fused, plain = (Trainer(Regression(), training, split_batch(8, 8, 1), ALONE) for _ in range(2))
+        groups = parameter_groups(plain.model, training.schedule)
+        plain.optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, foreach=False)
+        before = weights(fused)
+        for trainer in (fused, plain):
+            trainer.iterations = 1
+            run(trainer)
+            assert torch.equal(weights(trainer), before)  # the scale of 65,536 overflows
+            trainer.iterations = 10
+            run(trainer)
+            assert trainer.scaler.get_scale() < 65536
+        torch.testing.assert_close(weights(fused), weights(plain), rtol=1e-5, atol=1e-7)
+        assert not torch.equal(weights(fused), before)
+
+
 class TestResume:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     @pytest.mark.parametrize("at", [1, 4, 9])
-    def test_state_taken_anywhere_continues_bit_for_bit(self, at):
-        straight = Trainer(Regression(), settings(), split_batch(8, 8, 1), ALONE)
+    def test_state_taken_anywhere_continues_bit_for_bit(self, at, precision):
+        def trainer() -> Trainer:
+            return Trainer(Regression(), settings(precision=precision), split_batch(8, 8, 1), ALONE)
+
+        straight, first, second = trainer(), trainer(), trainer()
         run(straight)
-        first = Trainer(Regression(), settings(), split_batch(8, 8, 1), ALONE)
         assert run(first, stop=lambda: first.iteration + 1 == at) is False
-        state = first.state()
-        second = Trainer(Regression(), settings(), split_batch(8, 8, 1), ALONE)
-        second.load_state(state)
+        second.load_state(first.state())
         assert second.iteration == at
         run(second)
+        assert second.scaler.state_dict() == straight.scaler.state_dict()
         assert torch.equal(weights(second), weights(straight))
 
     def test_state_brings_back_the_random_generators(self):
