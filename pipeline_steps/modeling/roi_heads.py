@@ -33,8 +33,8 @@ def process_shares(counts: list[int], device: torch.device) -> list[Tensor] | li
     """This process's counts divided by their means over all processes.
 
     A loss that is a mean over local items, times its share, averages over processes to the mean over all items: the
-    gradient of a batch does not depend on how it is spread over GPUs. (Parts of a batch that are accumulated one after
-    the other are each normalised by themselves.)
+    gradient of a batch does not depend on how it is spread over GPUs. Parts of a batch that are accumulated one after
+    the other cannot know the counts of those to come: see :class:`pipeline_steps.training.schedule.BatchSplit`.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [1.0] * len(counts)

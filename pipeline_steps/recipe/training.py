@@ -88,7 +88,8 @@ class Training(Section):
     images_per_batch: int = Field(16, ge=1)
     """Total batch size over all GPUs; per-GPU batch and accumulation are derived."""
     max_images_per_gpu: int = Field(2, ge=1)
-    """Images that fit on one GPU at once; the rest of the batch is accumulated."""
+    """Images that fit on one GPU at once; the rest of the batch is accumulated. Accumulated parts have batch statistics
+    of their own and average the mask loss over their own objects; nothing else depends on it."""
     schedule: Schedule = Schedule()
     """Learning rate and length."""
     augmentation: Augmentation = Augmentation()

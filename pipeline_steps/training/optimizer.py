@@ -46,8 +46,8 @@ def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.SGD:
     """SGD with momentum; the learning rate is set before every step.
 
     All parameters are updated in one fused pass: on a CPU the many small tensors of a detector cost more in Python
-    than in arithmetic. The momentum starts at 0 explicitly: torch leaves it uninitialised when the fp16 scaler skips the
-    first step, as it usually does.
+    than in arithmetic. The momentum starts at 0 explicitly: torch leaves it uninitialised when the scaler of fp16 skips
+    the first step, as it usually does.
     """
     optimizer = torch.optim.SGD(
         parameter_groups(model, schedule),

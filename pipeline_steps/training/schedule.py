@@ -35,7 +35,14 @@ def learning_rate(schedule: Schedule, images_per_batch: int, iteration: int) -> 
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How one batch is worked off: ``steps`` times ``images_per_step`` images on each of ``world_size`` processes."""
+    """How one batch is worked off: ``steps`` times ``images_per_step`` images on each of ``world_size`` processes.
+
+    The split over processes does not change the gradient. The steps of gradient accumulation change two things:
+    batch statistics are those of one step; and the mask loss is the mean over steps of each one's mean over its
+    foreground, so that masks weigh more in a step with few of them. How many there are in the whole batch is only known
+    when the last step has made its proposals. All other losses are divided by numbers that are fixed by the
+    configuration (anchors and proposals drawn per image), and their sum over steps is that of the whole batch.
+    """
 
     world_size: int
     images_per_step: int
