@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from pipeline_steps import index_coco_boxes, select_openimages
+from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.categories import read_category_table
-from pipeline_steps.data.coco import read_coco
+from pipeline_steps.data.checks.check import check_file
+from pipeline_steps.data.coco import read_coco, read_coco_boxes
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.data.mini.vocabulary import build_vocabulary
-from pipeline_steps.data.paths import find_image
+from pipeline_steps.data.paths import DatasetPaths, find_image
+from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.data import MiniWorld
-from tests.data.mini_worlds import make
+from tests.data.mini_worlds import make, write_recipe
 
 # Fields of the real lvis_v0.5_train.json, lvis_v0.5_val.json and COCO instances_*2017.json.
 INFO = {"year", "url", "version", "contributor", "date_created", "description"}
@@ -245,9 +249,52 @@ def test_our_own_readers_accept_the_files(root: Path) -> None:
     read_coco(root / "coco" / "annotations" / "instances_val2017.json")
 
 
-def test_version_1_has_its_own_file_names_and_no_2014_names(tmp_path: Path) -> None:
-    tiny = "\n  mini: {image_size: 64, train_images: 8, val_images: 4, test_images: 4, openimages_images: 8, "
-    root = make(tmp_path, tiny + "shapes: 3, hues: 1, coco_matching: 2}\n", more="lvis_version: v1")
-    train = read_lvis(root / "lvis" / "lvis_v1_train.json", "train")
-    assert all(not image.file_name and find_image(root, image).is_file() for image in train.images)
-    assert (root / "lvis" / "lvis_v1_image_info_test_dev.json").is_file()
+V1 = "lvis_version: v1"
+NAMES_OF_V1 = {"train": "lvis_v1_train", "val": "lvis_v1_val", "test": "lvis_v1_image_info_test_dev"}
+
+
+@pytest.fixture(scope="module")
+def version_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world in the form of LVIS v1, ``world`` beside its recipe ``small.yaml``."""
+    return make(tmp_path_factory.mktemp("v1"), more=V1)
+
+
+def test_version_1_has_its_own_file_names_and_no_2014_names(version_1: Path) -> None:
+    assert sorted(path.stem for path in (version_1 / "lvis").iterdir()) == sorted(NAMES_OF_V1.values())
+    train = read_lvis(version_1 / "lvis" / "lvis_v1_train.json", "train")
+    assert all(not image.file_name and find_image(version_1, image).is_file() for image in train.images)
+
+
+def test_most_val_images_of_version_1_lie_in_train2017(version_1: Path) -> None:
+    val = read_lvis(version_1 / "lvis" / "lvis_v1_val.json", "val")
+    folders = [find_image(version_1, image).parent.name for image in val.images]
+    assert folders == 6 * ["val2017", "train2017", "train2017", "train2017"]
+    assert all(find_image(version_1, image).is_file() for image in val.images)
+    assert {image.id for image in read_coco(version_1 / "coco/annotations/instances_val2017.json").images} == {
+        image.id for image in val.images
+    }
+
+
+@pytest.mark.parametrize("split", NAMES_OF_V1)
+def test_the_check_of_data_sets_finds_nothing_in_version_1(version_1: Path, split: str) -> None:
+    checked = check_file(version_1 / f"lvis/{NAMES_OF_V1[split]}.json", root=version_1)
+    assert checked.style == "LVIS v1"
+    assert checked.split == split
+    # The small world has limits of its own between rare, common and frequent.
+    assert set(checked.findings.kinds) <= {"frequency does not fit image_count"}, checked.findings.lines()
+
+
+def test_the_steps_of_the_data_stage_run_on_version_1(version_1: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "recipe.yaml", more=f"{V1}\ndatasets_root: {version_1}")
+    boxes = version_1 / "derived_v1/coco_boxes_train.json"
+    arguments = ["--recipe", str(recipe), "--output", str(boxes)]
+    assert call_step(index_coco_boxes.build_parser(), index_coco_boxes.main, arguments) == 0
+    assert DatasetPaths(load_recipe(recipe)).coco_boxes_train == boxes
+    train = read_lvis(version_1 / "lvis/lvis_v1_train.json", "train")
+    assert set(read_coco_boxes(boxes)) <= {image.id for image in train.images}
+    output = tmp_path / "openimages_lvis.json"
+    arguments = ["--recipe", str(recipe), "--output", str(output), "--summary", str(tmp_path / "summary.csv")]
+    assert call_step(select_openimages.build_parser(), select_openimages.main, arguments) == 0
+    chosen = read_lvis(output, "openimages")
+    assert chosen.category_ids == train.category_ids
+    assert all(find_image(version_1, image).is_file() for image in chosen.images)

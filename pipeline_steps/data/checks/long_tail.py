@@ -56,7 +56,7 @@ def plot_distribution(checked: Checked, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     ids = sorted(checked.categories)
     images = np.array([checked.images_of[category_id] for category_id in ids])
@@ -75,6 +75,8 @@ def plot_distribution(checked: Checked, path: Path) -> None:
         ylabel="images with the category",
         title=f"{checked.path.name}: {len(ids)} categories" + (f", {empty} without an image here" if empty else ""),
     )
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_minor_formatter(ticker.LogFormatter(minor_thresholds=(1, 0.5)))  # few images: below one decade
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

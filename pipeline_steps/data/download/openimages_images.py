@@ -1,4 +1,14 @@
-"""Download chosen OpenImages images one by one from the public bucket, many at once."""
+"""Download chosen OpenImages images one by one from the public bucket, many at once.
+
+FiftyOne can fetch images from the bucket too, without a database (``fiftyone.utils.aws.download_public_s3_files``, by
+way of ``fiftyone.utils.openimages.download_open_images_split``). Measured against one local server with images of 300
+kB and 32 threads, it took 5.9 ms of CPU an image and 320 MB, with 2.4 s to import it; the code below takes 1.6 to 2.2
+ms and 41 MB. The first image that the bucket lacks ends FiftyOne's whole call and the others do not come, failures are
+not listed, and it knows no mirrors or local folders. So it is not used here. It helps elsewhere: lists of images have
+the form that its downloader takes, its downloads have the names that are expected here (its folder
+``open-images-v7/train/data`` can be linked as ``openimages/train``), and data sets are looked at with it
+(``inspect_dataset``).
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 class CocoSplit:
     """Collects one COCO split."""
 
-    def __init__(self, split: str, image_size: int, vocabulary: Vocabulary) -> None:
-        self.split, self.image_size, self.vocabulary = split, image_size, vocabulary
+    def __init__(self, split: str, image_size: int, vocabulary: Vocabulary, lvis_version: str) -> None:
+        self.split, self.image_size, self.vocabulary, self.lvis_version = split, image_size, vocabulary, lvis_version
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self._by_key = {category.key: category.coco_id for category in vocabulary.coco if category.key is not None}
@@ -68,7 +68,7 @@ class CocoSplit:
 
     def add(self, index: int, scene: Scene) -> None:
         """Add image number ``index`` with all objects that COCO has a category for."""
-        record = base_record(self.split, index, self.image_size)
+        record = base_record(self.split, index, self.image_size, self.lvis_version)
         record["file_name"] = f"{record['id']:012d}.jpg"
         self.images.append(record)
         cluster = [item for item in scene.objects if item.wish.group]

@@ -2,9 +2,10 @@
 
 As in the real files: ids of categories and annotations start at 1; image ids have gaps and are not sorted;
 ``file_name`` has the 2014 form, and some train2017 images were val2014 images then, so that only ``coco_url`` leads to
-the file; v1 has no ``file_name``. ``frequency`` is decided by the train split in all three files, while ``image_count``
-and ``instance_count`` of the val file count the val split (as in the published sample of v0.5 val). The test file has
-no annotations and no verified labels; its counts repeat those of train. ``area`` counts rasterised pixels.
+the file; v1 has no ``file_name``, and val images in train2017. ``frequency`` is decided by the train split in all three
+files, while ``image_count`` and ``instance_count`` of the val file count the val split (as in the published sample of
+v0.5 val). The test file has no annotations and no verified labels; its counts repeat those of train. ``area`` counts
+rasterised pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +56,12 @@ def image_id(split: str, index: int) -> int:
     return 1 + (number * 271_829 + 31_415) % _ID_RANGE
 
 
-def base_record(split: str, index: int, size: int) -> dict[str, Any]:
+def image_folder(split: str, index: int, version: str) -> str:
+    """Folder of the image number ``index`` of a split: most val images of LVIS v1 are images of COCO's train2017."""
+    return "train2017" if version == "v1" and split == "val" and index % 4 else f"{split}2017"
+
+
+def base_record(split: str, index: int, size: int, version: str) -> dict[str, Any]:
     """What LVIS and COCO say alike about an image (without ``file_name``)."""
     number = image_id(split, index)
     return {
@@ -64,7 +70,7 @@ def base_record(split: str, index: int, size: int) -> dict[str, Any]:
         "height": size,
         "license": _NO_RESTRICTIONS,
         "flickr_url": f"http://farm{number % 9 + 1}.staticflickr.com/mini/{number:010d}_z.jpg",
-        "coco_url": f"http://images.cocodataset.org/{split}2017/{number:012d}.jpg",
+        "coco_url": f"http://images.cocodataset.org/{image_folder(split, index, version)}/{number:012d}.jpg",
         "date_captured": f"2013-11-{14 + number % 12} {number % 24:02d}:{number // 24 % 60:02d}:{number // 7 % 60:02d}",
     }
 
@@ -85,7 +91,7 @@ class LvisSplit:
         self.annotations: list[dict[str, Any]] = []
 
     def _record(self, index: int) -> dict[str, Any]:
-        record = base_record(self.split, index, self.settings.image_size)
+        record = base_record(self.split, index, self.settings.image_size, self.version)
         if self.version == "v0.5":
             # Nearly a third of train2017 were val2014 images.
             former = "val" if self.split == "val" or (self.split == "train" and index % 10 in (3, 6, 8)) else self.split

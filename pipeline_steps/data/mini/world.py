@@ -13,7 +13,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.mini.coco_format import CocoSplit
 from pipeline_steps.data.mini.federation import Labels, Rates, federate
-from pipeline_steps.data.mini.lvis_format import LvisSplit, frequency_letter, image_id
+from pipeline_steps.data.mini.lvis_format import LvisSplit, frequency_letter, image_folder, image_id
 from pipeline_steps.data.mini.openimages_format import (
     OpenImagesFiles,
     draw_rotation,
@@ -125,12 +125,12 @@ def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, 
     )
     lvis = {split: LvisSplit(split, settings, world.vocabulary, version) for split in ("train", "val", "test")}
     for split, collected in lvis.items():
-        images = folders["coco"] / f"{split}2017"
-        images.mkdir()
-        coco = CocoSplit(split, settings.image_size, world.vocabulary)
+        (folders["coco"] / f"{split}2017").mkdir()
+        coco = CocoSplit(split, settings.image_size, world.vocabulary, version)
         for index in range(world.count(split)):
             scene = world.scene(split, index)
             content = encode_jpeg(scene.image, settings.jpeg_quality)
+            images = folders["coco"] / image_folder(split, index, version)
             (images / f"{image_id(split, index):012d}.jpg").write_bytes(content)
             collected.add(index, scene, None if split == "test" else world.federated_labels(split, index, scene))
             if split != "test":
