@@ -9,8 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_directory
-from pipeline_steps.common.cli import named_path, step_parser
-from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.cli import named_files, named_path, step_parser
 from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
@@ -30,14 +29,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _files(option: str, pairs: list[tuple[str, str]]) -> dict[str, Path]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{option}: the name {name!r} is given twice")
-    return {name: Path(path) for name, path in pairs}
-
-
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.report.figures.index import draw_figures
@@ -46,9 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
     inputs = Inputs(
         recipe=recipe,
-        metrics=_files("--metrics", arguments.metrics),
-        categories=_files("--categories", arguments.categories),
-        trainings=_files("--training", arguments.training),
+        metrics=named_files("--metrics", arguments.metrics),
+        categories=named_files("--categories", arguments.categories),
+        trainings=named_files("--training", arguments.training),
         detections=arguments.detections,
     )
     note = "Data: the embedded mini world, not LVIS." if recipe.data.source == "mini" else ""

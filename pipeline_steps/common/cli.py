@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -45,6 +46,19 @@ def named_path(text: str) -> tuple[str, str]:
     if not (name and separator and path):
         raise argparse.ArgumentTypeError(f"expected NAME=FILE, got {text!r}")
     return name, path
+
+
+def named_files(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Path]:
+    """Values of an option that takes NAME=FILE several times.
+
+    Raises:
+        UserError: a name is given twice.
+    """
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{option}: the name {name!r} is given twice")
+    return {name: Path(path) for name, path in pairs}
 
 
 def _exit_on_termination(number: int, _frame: FrameType | None) -> NoReturn:

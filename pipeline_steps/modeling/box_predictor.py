@@ -21,6 +21,11 @@ from torch import Tensor, nn
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.facts import BatchFacts
+from pipeline_steps.modeling.gradient_record import (
+    GradientRecord,
+    sigmoid_logit_gradients,
+    softmax_logit_gradients,
+)
 from pipeline_steps.modeling.losses import (
     classification_weights,
     region_row_weights,
@@ -58,6 +63,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         self.region_iou = region_iou
         self.loss_scale = loss_scale
         self.statistics_period = statistics_period
+        self.gradient_record: GradientRecord | None = None
         self.register_buffer("tail", None, persistent=False)
         if loss != "softmax":
             self.cls_score = nn.Linear(self.cls_score.in_features, self.num_classes)
@@ -146,6 +152,10 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         row_weights = self._row_weights(proposals, facts)
         if self.loss == "softmax":
             known = None if facts.known is None else facts.known.index_select(0, image_index)
+            if self.gradient_record is not None:
+                gradients = softmax_logit_gradients(logits.detach(), labels, row_weights, known)
+                weights = classification_weights(labels, image_index, known=facts.known, row_weights=row_weights)
+                self.gradient_record.add(gradients, labels, weights)
             return softmax_classification_loss(logits, labels, row_weights, known)
         equalize = self.loss == "eql"
         if equalize and self.tail is None:
@@ -158,6 +168,8 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
             known=facts.known,
             row_weights=row_weights,
         )
+        if self.gradient_record is not None:
+            self.gradient_record.add(sigmoid_logit_gradients(logits.detach(), labels, weights), labels, weights)
         return sigmoid_classification_loss(logits, labels, weights)
 
     @torch.no_grad()

@@ -76,6 +76,8 @@ def _recipe_files(step: str, arguments: argparse.Namespace, recipe: Recipe) -> l
             return [data.annotations(arguments.split)]
         case "plot":
             return [data.lvis_train, data.lvis_val, data.openimages_summary]
+        case "compare_settings":
+            return [data.lvis_train, data.lvis_val]
     return []
 
 

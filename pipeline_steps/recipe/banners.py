@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ FAILURES_SHOWN = 3
 
 
 def _names(items: Sequence) -> str:
-    return ", ".join(item.name for item in items) or "none"
+    """Names of models or members; replicates together, with their number."""
+    names = Counter(getattr(item, "replicate_of", "") or item.name for item in items)
+    return ", ".join(name if count == 1 else f"{name} ({count} seeds)" for name, count in names.items()) or "none"
 
 
 def _on_disk(recipe: Recipe, results: str) -> str:

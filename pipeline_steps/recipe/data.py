@@ -26,10 +26,14 @@ class MiniWorld(Section):
     """Images of the OpenImages analogue, before selection."""
     shapes: int = Field(12, ge=3, le=12)
     """Number of object shapes. Categories = shapes x hues."""
-    hues: int = Field(8, ge=1, le=8)
+    hues: int = Field(8, ge=1, le=16)
     """Near-synonym hues of each shape: the categories of one shape differ in hue only."""
-    objects_per_image: float = Field(6.5, gt=1, le=12)
-    """Mean number of objects drawn in an image."""
+    objects_per_image: float = Field(6.5, gt=1, le=24)
+    """Mean number of objects drawn in an image; what finds no room is left out."""
+    smallest_object: float = Field(0.14, gt=0, lt=0.6)
+    """Extent of the smallest objects as a part of the image's edge (at least 12 pixels)."""
+    largest_object: float = Field(0.36, gt=0, lt=0.6)
+    """The same for the largest; small objects are more frequent than large ones."""
     tail_ratio: float = Field(0.949, gt=0.5, lt=1)
     """Ratio of the probabilities of neighbouring categories by rank in train images: the geometric long tail."""
     val_tail_ratio: float = Field(0.99, gt=0.5, le=1)
@@ -37,7 +41,8 @@ class MiniWorld(Section):
     openimages_tail_ratio: float = Field(0.98, gt=0.5, le=1)
     """The same for OpenImages images: flatter too, so that OpenImages adds most to rare categories."""
     hue_jitter: int = Field(12, ge=0, le=60)
-    """Greatest deviation of an object's hue from its category's, in degrees (hues are 30 to 70 degrees apart)."""
+    """Greatest deviation of an object's hue from its category's, in degrees (up to 8 hues are 29 to 68 degrees apart,
+    more than 8 come as close as 14)."""
     min_train_images: int = Field(2, ge=1)
     """Every category is annotated in at least this many train images (if there are enough images; never in none)."""
     min_val_images: int = Field(5, ge=0)
@@ -81,6 +86,8 @@ class MiniWorld(Section):
             raise ValueError(
                 f"coco_matching is {self.coco_matching}, but there are {self.shapes * self.hues} categories"
             )
+        if self.smallest_object > self.largest_object:
+            raise ValueError("smallest_object must not be above largest_object")
         if self.rare_max_images >= self.common_max_images:
             raise ValueError("rare_max_images must be below common_max_images")
         if 3 * self.train_images < self.shapes * self.hues:

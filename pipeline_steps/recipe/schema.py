@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pipeline_steps.recipe.base import Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
+from pipeline_steps.recipe.replicates import expand_replicates
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
 from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Training, Weights
 
@@ -63,6 +64,11 @@ class Recipe(Section):
     compute: Compute = Compute()
     """Resources."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _replicates(cls, values: Any) -> Any:
+        return expand_replicates(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _references(self) -> Recipe:
         trained = [*self.pretraining, *self.models, *self.experts]
@@ -79,6 +85,7 @@ class Recipe(Section):
         for name in self.variants:
             self._check_tested(*self._sections_of(name), f"variants.{name}: ")
         self._check_evaluations()
+        self._check_ablations()
         if not self.data.openimages.enabled:
             for model in trained:
                 if "openimages_train" in model.datasets:
@@ -124,6 +131,13 @@ class Recipe(Section):
         report = self.report.model_copy(update={"tables": {}})
         return self.model_copy(update={"testing": testing, "ensemble": ensemble, "report": report, "variants": {}})
 
+    def _check_ablations(self) -> None:
+        settings = {name for model in self.models for name in (model.name, model.replicate_of) if name}
+        for setting, references in self.report.ablations.comparisons.items():
+            for name in (setting, *references):
+                if name not in settings:
+                    raise ValueError(f"report.ablations.comparisons: {name!r} is no model")
+
     def model(self, name: str) -> Model:
         """The model, expert or pre-training called ``name`` (KeyError if there is none)."""
         for model in (*self.pretraining, *self.models, *self.experts):
@@ -144,6 +158,16 @@ class Recipe(Section):
             return Training.model_validate(merged(self.training.model_dump(), model.training))
         except ValidationError as error:
             raise ValueError(f"training of {model.name}: {explain(error, Training)}") from None
+
+    def replicates(self, setting: str) -> list[Model]:
+        """The models that are runs of ``setting``: its replicates, or the one model of this name."""
+        return [model for model in self.models if setting in (model.name, model.replicate_of)]
+
+    def images_seen(self, model: Model) -> int:
+        """Images that ``model`` is trained on, those of its pre-training in this recipe included."""
+        images = self.training_of(model).schedule.images
+        starts = [start for start in self.pretraining if start.name == model.init]
+        return images + sum(self.images_seen(start) for start in starts)
 
     def seed_of(self, model: Model) -> int:
         """Seed of the training of ``model``."""

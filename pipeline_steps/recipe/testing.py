@@ -105,6 +105,15 @@ class Evaluation(Section):
     """Detections per category over the data set that count for AP_fixed."""
 
 
+class Ablations(Section):
+    """Settings compared over seeds (``snakemake ablations``): means, spread, and differences of runs of equal seed."""
+
+    comparisons: dict[str, list[str]] = {}
+    """Setting -> the settings that it is compared with. A setting is a model with ``seeds``, or a single model."""
+    note: str = ""
+    """Said below the tables: how world, settings and seeds were chosen."""
+
+
 class Report(Section):
     """Tables, figures and pictures."""
 
@@ -115,6 +124,8 @@ class Report(Section):
     tables: dict[str, dict[str, list[str]]] = {}
     """Rows of the report's tables that this recipe reproduces: table (``table1`` .. ``table5``) -> row -> names of
     evaluations, i.e. of models, ``variants`` or ``ensemble``; several names are runs of a row with different seeds."""
+    ablations: Ablations = Ablations()
+    """Settings compared over seeds."""
 
 
 class Compute(Section):

@@ -112,6 +112,10 @@ class Training(Section):
     """Images between two progress lines."""
     loader_workers: int = Field(4, ge=0)
     """Data loading processes per GPU; 0 loads in the training process."""
+    record_gradients: int = Field(0, ge=0)
+    """Record what the classification loss does to each category, summed over so many windows of the training, in
+    ``gradients.csv`` beside the model: encouraging and discouraging gradient, valid positive and negative samples.
+    0 records nothing."""
     detector_options: list[str] = []
     """Further ``KEY VALUE`` pairs for the detectron2 configuration."""
 
@@ -129,6 +133,11 @@ class Model(Section):
     """Initial weights: the name of a model of ``pretraining``, of converted weights (``weights``), or empty."""
     seed: int | None = None
     """Seed of this training; the recipe's seed if not given."""
+    seeds: list[int] = []
+    """Replicates: the entry stands for one model per seed, called ``<name>_s<seed>``, each with that seed. With a
+    replicated ``init`` each starts from the pre-training of its own seed, so that runs of one seed are fair pairs."""
+    replicate_of: str = ""
+    """Name of the entry that this model is a replicate of; set where ``seeds`` is expanded."""
     training: dict[str, object] = {}
     """Overrides of keys of ``training`` for this model; nested keys merge."""
 

@@ -89,7 +89,7 @@ class Scene:
         return sum(shape.letter == letter and shape.verdict == verdict for shape in shapes)
 
 
-def _truth_mask(annotation: Annotation, image: ImageRecord) -> dict[str, Any] | None:
+def truth_mask(annotation: Annotation, image: ImageRecord) -> dict[str, Any] | None:
     segmentation = annotation.mask()
     if segmentation is None:
         return None
@@ -141,7 +141,7 @@ class SceneReader:
             (found.rank_scores >= self.min_score)
             & np.isin(found.category_ids, self.dataset.categories.ids)  # unknown categories have no name
         )
-        truth_masks = [_truth_mask(annotation, image) for annotation in annotations]
+        truth_masks = [truth_mask(annotation, image) for annotation in annotations]
         by_masks = found.rles is not None and all(mask is not None for mask in truth_masks)
         size = [image.height, image.width]
         masks: list[dict[str, Any] | None] = (

@@ -17,6 +17,7 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.training.gradients import GRADIENTS_FILE
 from pipeline_steps.training.settings import Settings, differences
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,11 @@ def remove_unfinished(folder: Path) -> None:
 def remove_training_files(folder: Path, keep_metrics: bool) -> None:
     """Remove checkpoints, and unless ``keep_metrics`` also metrics and TensorBoard events, of a training."""
     remove_unfinished(folder)
-    patterns = ["checkpoint_*.pth"] if keep_metrics else ["checkpoint_*.pth", "metrics.jsonl", "events.out.tfevents.*"]
+    patterns = (
+        ["checkpoint_*.pth"]
+        if keep_metrics
+        else ["checkpoint_*.pth", GRADIENTS_FILE, "metrics.jsonl", "events.out.tfevents.*"]
+    )
     for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)

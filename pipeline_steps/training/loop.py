@@ -19,6 +19,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.metrics import Averages, Report, peak_memory_mb
@@ -55,6 +56,7 @@ class Trainer:
         split: BatchSplit,
         processes: Processes,
         max_unreadable_images: int = 0,
+        gradient_record: GradientRecord | None = None,
     ) -> None:
         """
         Args:
@@ -63,12 +65,14 @@ class Trainer:
             split: how a batch is worked off.
             processes: this process among all.
             max_unreadable_images: more unreadable images stop the training.
+            gradient_record: what the model records its gradients in, if it does.
         """
         self.model = model
         self.training = training
         self.split = split
         self.processes = processes
         self.max_unreadable_images = max_unreadable_images
+        self.gradient_record = gradient_record
         self.iterations = iteration_count(training.schedule, training.images_per_batch)
         self.iteration = 0
         """Iterations done."""
@@ -96,7 +100,9 @@ class Trainer:
 
         The position in the data follows from the iteration; the order and the augmentation from seed and position.
         """
+        record = {} if self.gradient_record is None else {"gradient_sums": self.gradient_sums()}
         return {
+            **record,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -115,8 +121,15 @@ class Trainer:
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.unreadable = dict(state["unreadable"])
         self.averages = Averages(state["averages"])
+        if self.gradient_record is not None and self.processes.is_main:
+            self.gradient_record.sums.copy_(state["gradient_sums"])
         if self.processes.rank < len(state["random"]):
             restore_random_state(state["random"][self.processes.rank], self.processes.device)
+
+    def gradient_sums(self) -> torch.Tensor:
+        """The sums of the gradient record over all processes, on the CPU. Collective."""
+        assert self.gradient_record is not None
+        return self.processes.add(self.gradient_record.sums.clone()).cpu()
 
     def check_finite(self) -> None:
         """Refuse to save weights that are not finite: a checkpoint of them could never be resumed.
@@ -188,6 +201,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        if self.gradient_record is not None:
+            self.gradient_record.begin(self.iteration, self.iterations)
         losses: dict[str, float] = {}
         culprits: list[str] = []
         unreadable: dict[str, str] = {}

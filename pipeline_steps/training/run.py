@@ -19,6 +19,7 @@ from pipeline_steps.common.errors import StoppedEarly, UserError
 from pipeline_steps.common.files import file_digest
 from pipeline_steps.data.loader import Share, TrainingSet, load_training_set, share_training_set, training_batches
 from pipeline_steps.modeling.build import build_detector, detector_config
+from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.modeling.weights import FORMAT, load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.training.checkpoint import (
@@ -32,6 +33,7 @@ from pipeline_steps.training.checkpoint import (
     save_tensors,
 )
 from pipeline_steps.training.distributed import Processes, processes
+from pipeline_steps.training.gradients import write_gradients
 from pipeline_steps.training.loop import Trainer
 from pipeline_steps.training.metrics import Report
 from pipeline_steps.training.randomness import seed_all
@@ -105,7 +107,11 @@ def _train(job: Job, group: Processes) -> None:
         return
     seed_all(seed)
     model = _build(job, training_set, group)
-    trainer = Trainer(model, training, split, group, recipe.data.max_unreadable_images)
+    record = None
+    if training.record_gradients:
+        record = GradientRecord(training.record_gradients, len(training_set.category_ids), group.device)
+        model.roi_heads.box_predictor.gradient_record = record
+    trainer = Trainer(model, training, split, group, recipe.data.max_unreadable_images, record)
     if resumable is not None:
         checkpoint = read_checkpoint(resumable)
         if checkpoint is None:
@@ -158,7 +164,9 @@ def _train(job: Job, group: Processes) -> None:
             f"({stop.reason or 'another process asked for it'}); run the same command again to continue"
         )
     trainer.check_finite()
+    sums = None if record is None else trainer.gradient_sums()
     if group.is_main:
+        write_gradients(folder, sums, training_set.category_ids, trainer.images_seen)
         _write_model(job, trainer, training_set, settings)
         # The final model is what counts; a checkpoint is twice its size and of no more use.
         remove_training_files(folder, keep_metrics=True)

@@ -13,13 +13,14 @@ from pycocotools import mask as coco_mask
 
 from pipeline_steps.data.mini import World
 from pipeline_steps.data.mini.coco_format import run_lengths
-from pipeline_steps.data.mini.layout import MIN_VISIBLE, MIN_VISIBLE_IN_GROUP, Wish
+from pipeline_steps.data.mini.layout import MIN_VISIBLE, MIN_VISIBLE_IN_GROUP, USUAL_SIZES, Wish, draw_size
 from pipeline_steps.data.mini.painting import Look, color, paint
 from pipeline_steps.data.mini.polygons import area_of, polygons_of, rasterize
 from pipeline_steps.data.mini.randomness import geometric_weights, pick, stream
 from pipeline_steps.data.mini.scene import draw_scene
 from pipeline_steps.data.mini.shapes import EXTRA_SHAPES, SHAPES, UNIT, outlines
 from pipeline_steps.data.mini.stencil import SUPERSAMPLING, TURN, PlacedMask, cover, make_stencil, place, rotate
+from pipeline_steps.data.mini.vocabulary import HUES, build_vocabulary
 from pipeline_steps.recipe.data import MiniWorld
 
 S = SUPERSAMPLING
@@ -98,6 +99,33 @@ def test_visible_parts_do_not_overlap_and_enough_of_every_object_is_seen(world: 
 def test_objects_are_occluded_now_and_then(world: World) -> None:
     shares = [item.visible_share for index in range(40) for item in world.scene("train", index).objects]
     assert 0.08 < np.mean(np.array(shares) < 0.95) < 0.4
+
+
+@pytest.mark.parametrize("hues", [1, 3, 4, 8])
+def test_up_to_eight_hues_are_the_far_apart_ones_and_spread_evenly(hues: int) -> None:
+    settings = MiniWorld(hues=hues, coco_matching=1)
+    used = sorted({category.hue for category in build_vocabulary(settings).categories})
+    assert used == [k * 8 // hues for k in range(hues)]
+
+
+def test_sixteen_hues_make_categories_with_names_of_their_own_at_least_14_degrees_apart() -> None:
+    categories = build_vocabulary(MiniWorld(hues=16)).categories
+    assert len({category.synset for category in categories}) == len(categories) == 12 * 16
+    words = [word for first, second, _ in HUES for word in (first, second)]
+    assert len(set(words)) == len(words)
+    angles = sorted(angle for _, _, angle in HUES)
+    assert min((b - a) % 360 for a, b in zip(angles, angles[1:] + angles[:1])) == 14
+
+
+def test_objects_are_as_large_as_the_settings_say() -> None:
+    def extents(sizes: tuple[float, float]) -> np.ndarray:
+        rng = stream(0, "sizes")
+        return np.array([draw_size(rng, 128, sizes) for _ in range(300)]) / (16 * SUPERSAMPLING * 128)
+
+    small = extents((0.14, 0.24))
+    assert 0.1399 < small.min() < 0.142
+    assert 0.22 < small.max() <= 0.2401
+    assert extents(USUAL_SIZES).max() > 0.32
 
 
 def test_certain_objects_are_always_in_the_picture() -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline_steps.common.errors import EXIT_USER_ERROR
@@ -33,6 +34,7 @@ class TestResult:
             "schedule": {"images": 24, "warmup_images": 0, "learning_rate": 0.005},
             "augmentation": {"shorter_edge": [64], "longer_edge": 64, "horizontal_flip": True},
             "detector_options": [*SMALL_DETECTOR, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE 256"],
+            "record_gradients": 1,
         }
         train(job(square, tmp_path / "one", max_images_per_gpu=8, **settings))
         recipe = write_recipe(tmp_path / "recipe.yaml", square, **settings, max_images_per_gpu=4)
@@ -47,6 +49,8 @@ class TestResult:
         )
         assert result.returncode == 0, result.stderr[-3000:]
         assert "2 process(es), 4 images at once, 1 accumulation step(s)" in result.stderr
+        records = [np.loadtxt(tmp_path / name / "gradients.csv", delimiter=",", skiprows=1) for name in ("one", "two")]
+        np.testing.assert_allclose(*records, rtol=0.02)
         one, two = state(tmp_path / "one"), state(tmp_path / "two")
         seed_all(0)
         start = build_detector(make_recipe(square, **settings), "basic_coco", len(COCO_IDS)).state_dict()

@@ -87,6 +87,32 @@ def test_variants_are_made_for_their_tables_only(checkout):
     assert (planned["rescore_ensemble"], planned["evaluate_lvis"]) == (2, 7)
 
 
+@pytest.mark.parametrize(("recipe", "settings", "pretrainings"), [("mini_ablations", 8, 5), ("mini_crowded", 2, 5)])
+def test_ablations_train_and_evaluate_every_setting_with_every_seed_and_nothing_else(
+    checkout, recipe, settings, pretrainings
+):
+    planned = checkout.planned("--configfile", f"config/{recipe}.yaml", "--", "ablations")
+    runs = 5 * settings
+    of_runs = dict.fromkeys(
+        ["finetune_lvis", "predict_boxes", "gather_boxes", "predict_masks", "gather_masks", "evaluate_lvis"], runs
+    )
+    needed = {"index_coco_boxes": 1} if recipe == "mini_ablations" else {}
+    assert planned == {
+        "make_mini": 1,
+        "pretrain_coco": pretrainings,
+        **of_runs,
+        **needed,
+        "compare_settings": 1,
+        "ablations": 1,
+    }
+
+
+def test_ablations_of_a_recipe_without_comparisons_name_one_that_has_them(checkout):
+    result = checkout.run("--configfile", "config/mini.yaml", "--cores", "1", "-n", "--", "ablations")
+    assert result.returncode != 0
+    assert "recipe mini names no report.ablations.comparisons; config/mini_ablations.yaml does" in result.stdout
+
+
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     (checkout.folder / "more.yaml").write_text(
         "models:\n"

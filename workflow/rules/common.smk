@@ -108,6 +108,18 @@ EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
 VARIANTS = {name: f"{RESULTS}/variants/{name}/ensemble/val/detections.parquet" for name in recipe.variants}
 
 
+# Models that are compared over seeds.
+ABLATIONS = recipe.report.ablations.comparisons
+ABLATED = list(
+    dict.fromkeys(
+        model.name
+        for setting, references in ABLATIONS.items()
+        for name in (setting, *references)
+        for model in recipe.replicates(name)
+    )
+)
+
+
 def one_of(names):
     """Wildcard pattern for exactly these names; matches nothing when there are none."""
     return "|".join(names) or "(?!)"
@@ -202,6 +214,19 @@ def table_evaluations(table):
     """Evaluations that stand in a table of the report, each once."""
     rows = recipe.report.tables.get(table, {})
     return list(dict.fromkeys(name for names in rows.values() for name in names))
+
+
+def ablated(kind):
+    """One file of each compared model; an error for a recipe that compares nothing."""
+
+    def files(wildcards):
+        if not ABLATED:
+            raise WorkflowError(
+                f"recipe {recipe.name} names no report.ablations.comparisons; config/mini_ablations.yaml does"
+            )
+        return [kind.format(name=name) for name in ABLATED]
+
+    return files
 
 
 def waiting_jobs():

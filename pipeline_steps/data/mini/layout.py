@@ -19,8 +19,8 @@ MIN_VISIBLE_IN_GROUP = 0.3
 """The same for members of a cluster."""
 MIN_INSIDE = 0.75
 """Share of an object's pixels that lies inside the image."""
-SMALLEST, LARGEST = 0.14, 0.36
-"""Sizes of objects as parts of the image's edge: 18 to 46 pixels in 128."""
+USUAL_SIZES = 0.14, 0.36
+"""Smallest and largest object as parts of the image's edge: 18 to 46 pixels in 128."""
 TRIES = 30
 TRIES_FOR_CERTAIN = 300
 
@@ -73,10 +73,10 @@ class Placed:
         return sum(self.stencil.half) // SUPERSAMPLING
 
 
-def draw_size(rng: np.random.Generator, image_size: int) -> int:
+def draw_size(rng: np.random.Generator, image_size: int, sizes: tuple[float, float] = USUAL_SIZES) -> int:
     """Extent of an object in drawing units; small ones are more frequent than large ones."""
-    smallest = max(12 * _UNITS, round(SMALLEST * image_size * _UNITS))
-    largest = max(smallest + _UNITS, round(LARGEST * image_size * _UNITS))
+    smallest = max(12 * _UNITS, round(sizes[0] * image_size * _UNITS))
+    largest = max(smallest + _UNITS, round(sizes[1] * image_size * _UNITS))
     first, second = (int(value) for value in rng.integers(0, 1 << 16, size=2))
     return smallest + (((largest - smallest) * (first + min(first, second))) >> 17)
 
@@ -93,8 +93,8 @@ def _stencil(rng: np.random.Generator, shape: str, extent: int, upright: bool = 
 class Layout:
     """The objects of one image while they are being placed."""
 
-    def __init__(self, rng: np.random.Generator, image_size: int) -> None:
-        self.rng, self.image_size = rng, image_size
+    def __init__(self, rng: np.random.Generator, image_size: int, sizes: tuple[float, float] = USUAL_SIZES) -> None:
+        self.rng, self.image_size, self.sizes = rng, image_size, sizes
         self.placed: list[Placed] = []
 
     def _accept(self, wish: Wish, stencil: Stencil, x: int, y: int) -> Placed | None:
@@ -144,7 +144,7 @@ class Layout:
 
     def _place_cluster(self, members: Sequence[Wish]) -> None:
         """Small objects of one category close together; members that find no room are left out."""
-        extent = max(12 * _UNITS, draw_size(self.rng, self.image_size) * 5 // 8)
+        extent = max(12 * _UNITS, draw_size(self.rng, self.image_size, self.sizes) * 5 // 8)
         spread = extent * 3 // (2 * _UNITS)
         low, high = spread, self.image_size - spread
         x, y = (int(value) for value in self.rng.integers(low, max(low + 1, high), size=2))
@@ -174,7 +174,7 @@ class Layout:
         """Place all wishes: certain ones first, then clusters, depictions, and the rest."""
         for wish in wishes:
             if wish.certain:
-                self._place_anywhere(wish, draw_size(self.rng, self.image_size))
+                self._place_anywhere(wish, draw_size(self.rng, self.image_size, self.sizes))
         for group in sorted({wish.group for wish in wishes if wish.group}):
             self._place_cluster([wish for wish in wishes if wish.group == group])
         for wish in wishes:
@@ -182,7 +182,7 @@ class Layout:
                 self._place_depiction(wish)
         for wish in wishes:
             if not (wish.certain or wish.group or wish.depicted):
-                self._place_anywhere(wish, draw_size(self.rng, self.image_size))
+                self._place_anywhere(wish, draw_size(self.rng, self.image_size, self.sizes))
 
     def by_depth(self) -> list[Placed]:
         """Objects from the bottom to the top, in random order; a picture lies directly on its frame."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_steps.data.mini.background import draw_background, finish
-from pipeline_steps.data.mini.layout import Layout, Placed, Wish
+from pipeline_steps.data.mini.layout import USUAL_SIZES, Layout, Placed, Wish
 from pipeline_steps.data.mini.painting import draw_look, paint, paint_frame
 from pipeline_steps.data.mini.stencil import SUPERSAMPLING, PlacedMask, cover
 
@@ -73,7 +73,13 @@ def _visible_parts(order: Sequence[Placed], image_size: int) -> list[SceneObject
     return objects[::-1]
 
 
-def draw_scene(rng: np.random.Generator, wishes: Sequence[Wish], image_size: int, hue_jitter: int) -> Scene:
+def draw_scene(
+    rng: np.random.Generator,
+    wishes: Sequence[Wish],
+    image_size: int,
+    hue_jitter: int,
+    sizes: tuple[float, float] = USUAL_SIZES,
+) -> Scene:
     """Draw a picture of ``wishes``; what finds no room without hiding too much of others is left out.
 
     Args:
@@ -81,9 +87,10 @@ def draw_scene(rng: np.random.Generator, wishes: Sequence[Wish], image_size: int
         wishes: what to show.
         image_size: edge S in pixels.
         hue_jitter: greatest deviation of an object's hue, in degrees.
+        sizes: smallest and largest object as parts of the image's edge.
     """
     image = draw_background(rng, image_size)
-    layout = Layout(rng, image_size)
+    layout = Layout(rng, image_size, sizes)
     layout.fill(wishes)
     order = layout.by_depth()
     for item in order:

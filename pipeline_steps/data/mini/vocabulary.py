@@ -23,8 +23,20 @@ HUES = (
     ("cobalt", "azure", 218),
     ("violet", "purple", 268),
     ("magenta", "fuchsia", 314),
+    # Between them, for worlds with more than eight.
+    ("vermilion", "coral", 12),
+    ("gold", "honey", 47),
+    ("lime", "chartreuse", 96),
+    ("mint", "seafoam", 152),
+    ("cerulean", "sky", 196),
+    ("indigo", "ultramarine", 243),
+    ("orchid", "plum", 291),
+    ("rose", "cerise", 333),
 )
 """Name, second name (for synonyms) and angle in degrees on the colour circle."""
+
+_WIDE_APART = 8
+"""So many hues at the beginning of ``HUES`` are far apart."""
 
 SHAPE_WORDS = {
     "disk": ("disc", "a flat round plate"),
@@ -131,10 +143,16 @@ def family_of(shape: str) -> str:
     return next(family for family, shapes in FAMILIES.items() if shape in shapes)
 
 
+def _spread(count: int, among: int) -> list[int]:
+    """``count`` of the numbers 0 .. ``among`` - 1, evenly."""
+    return [index * among // count for index in range(count)]
+
+
 def _categories(settings: MiniWorld) -> tuple[Category, ...]:
     rng = stream(settings.seed, "vocabulary")
     shapes = SHAPES[: settings.shapes]
-    hues = [index * len(HUES) // settings.hues for index in range(settings.hues)]
+    hues = _spread(min(settings.hues, _WIDE_APART), _WIDE_APART)
+    hues += [_WIDE_APART + k for k in _spread(settings.hues - len(hues), len(HUES) - _WIDE_APART)]
     hue_orders = {shape: [hues[k] for k in rng.permutation(len(hues))] for shape in shapes}
     ranked = [
         (shapes[k], hue_orders[shapes[k]][round_]) for round_ in range(len(hues)) for k in rng.permutation(len(shapes))

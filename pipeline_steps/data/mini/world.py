@@ -94,8 +94,10 @@ class World:
 
     def scene(self, split: str, index: int) -> Scene:
         """Picture number ``index`` of a split."""
-        rng = stream(self.settings.seed, "scene", split, index)
-        return draw_scene(rng, self._plans[split][index], self.settings.image_size, self.settings.hue_jitter)
+        settings = self.settings
+        rng = stream(settings.seed, "scene", split, index)
+        sizes = settings.smallest_object, settings.largest_object
+        return draw_scene(rng, self._plans[split][index], settings.image_size, settings.hue_jitter, sizes)
 
     def federated_labels(self, split: str, index: int, scene: Scene) -> Labels:
         """LVIS labels of a train or val picture."""

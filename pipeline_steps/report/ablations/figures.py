@@ -1,0 +1,143 @@
+"""Figures of a comparison: differences with their intervals, gradients over the training, scores of rare objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_steps.report.ablations.statistics import describe
+from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_METRIC_COLOURS = {"AP_r": GROUP_COLOURS["r"], "AP_c": GROUP_COLOURS["c"], "AP_f": GROUP_COLOURS["f"]}
+_LINES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "x", "^", "+")
+
+
+def differences(frame: pd.DataFrame) -> Figure:
+    """Mean difference of each comparison with its interval, one panel per metric; a ring is the report's difference.
+
+    Args:
+        frame: from :func:`pipeline_steps.report.ablations.tables.differences_frame`.
+    """
+    shown = frame[frame["n"] > 0]
+    if shown.empty:
+        raise MissingInputError("no pair of runs with metrics")
+    pairs = list(dict.fromkeys(zip(shown["setting"], shown["reference"])))
+    metrics = list(dict.fromkeys(shown["metric"]))
+    figure, axes = new_figure(len(metrics), width=2.0 * len(metrics) + 1.4, height=0.42 * len(pairs) + 1.5)
+    places = {pair: -k for k, pair in enumerate(pairs)}
+    for panel, metric in zip(axes, metrics):
+        rows = shown[shown["metric"] == metric]
+        at = [places[pair] for pair in zip(rows["setting"], rows["reference"])]
+        colour = _METRIC_COLOURS.get(metric, GROUP_COLOURS["all"])
+        panel.axvline(0, color="#8b949e", linewidth=1.0)
+        panel.hlines(at, rows["low"], rows["high"], color=colour, linewidth=2.2, label="ours, 95 % interval")
+        panel.plot(rows["difference"], at, "o", color=colour, markersize=5)
+        panel.plot(rows["report"], at, "o", color="black", markersize=7, fillstyle="none", label="report, on LVIS")
+        panel.set(title=metric, xlabel="points of AP", ylim=(-len(pairs) + 0.4, 0.6))
+        panel.set_yticks(list(places.values()), [])
+        panel.grid(visible=False, axis="y")
+    axes[0].set_yticks(list(places.values()), [f"{setting} − {reference}" for setting, reference in pairs])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def ratios_over_training(ratios: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
+    """Discouraging over encouraging gradient in each window, one panel per group, one line per setting.
+
+    Args:
+        ratios: setting -> seed -> :func:`pipeline_steps.report.ablations.gradients.group_ratios`.
+    """
+    if not any(ratios.values()):
+        raise MissingInputError("no gradient records (training.record_gradients)")
+    figure, axes = new_figure(3, width=8.4, height=3.3)
+    for panel, letter in zip(axes, "rcf"):
+        for k, (setting, by_seed) in enumerate(ratios.items()):
+            tables = [t[(t["frequency"] == letter) & (t["window"] >= 0)] for t in by_seed.values()]
+            tables = [table for table in tables if len(table)]
+            if not tables:
+                continue
+            values = np.stack([table["ratio"].to_numpy(float) for table in tables])
+            images = tables[0]["images"].to_numpy()
+            panel.plot(
+                images,
+                values.mean(axis=0),
+                _LINES[k % len(_LINES)],
+                marker=_MARKERS[k % len(_MARKERS)],
+                color=GROUP_COLOURS[letter],
+                label=setting,
+            )
+            panel.fill_between(
+                images, values.min(axis=0), values.max(axis=0), color=GROUP_COLOURS[letter], alpha=0.15, linewidth=0
+            )
+        panel.axhline(1, color="#8b949e", linewidth=0.8)
+        panel.set(title=GROUP_NAMES[letter], xlabel="images of the training", yscale="log")
+        panel.legend(fontsize=8)
+    axes[0].set_ylabel("discouraging / encouraging")
+    return figure
+
+
+def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_counts: Mapping[int, int]) -> Figure:
+    """The ratio of each category over the whole training, categories sorted by their train images, a panel per setting.
+
+    Args:
+        ratios: setting -> seed -> :func:`pipeline_steps.report.ablations.gradients.category_ratios`.
+        image_counts: train images by category id.
+    """
+    settings = [setting for setting, by_seed in ratios.items() if by_seed]
+    if not settings:
+        raise MissingInputError("no gradient records (training.record_gradients)")
+    figure, axes = new_figure(len(settings), width=4.2 * len(settings), height=3.3)
+    bounds = []
+    for panel, setting in zip(axes, settings):
+        table = pd.concat(ratios[setting].values())
+        table = table[np.isfinite(table["ratio"]) & (table["ratio"] > 0)]
+        means = table.groupby(["category_id", "frequency"], as_index=False)["ratio"].mean()
+        means["images"] = means["category_id"].map(image_counts)
+        means = means.sort_values("images", ascending=False).reset_index(drop=True)
+        for letter in "fcr":
+            chosen = means[means["frequency"] == letter]
+            panel.plot(
+                chosen.index + 1,
+                chosen["ratio"],
+                "o",
+                color=GROUP_COLOURS[letter],
+                label=GROUP_NAMES[letter],
+                markersize=3.5,
+            )
+        panel.axhline(1, color="#8b949e", linewidth=0.8)
+        panel.set(title=setting, xlabel="categories, by number of train images", yscale="log")
+        bounds += [means["ratio"].min(), means["ratio"].max()]
+    for panel in axes:
+        panel.set_ylim(min(bounds) / 1.3, max(bounds) * 1.3)
+    axes[0].set_ylabel("discouraging / encouraging")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def rare_scores(medians: Mapping[str, Mapping[int, float]]) -> Figure:
+    """Median score of matched rare objects in each run; a line joins the runs of a seed.
+
+    Args:
+        medians: setting -> median by seed.
+    """
+    settings = [setting for setting, by_seed in medians.items() if by_seed]
+    if not settings:
+        raise MissingInputError("no detections tables")
+    figure, (axes,) = new_figure(width=max(4.2, 1.0 * len(settings) + 1.5), height=3.3)
+    for seed in sorted({seed for setting in settings for seed in medians[setting]}):
+        values = [medians[setting].get(seed, np.nan) for setting in settings]
+        axes.plot(range(len(settings)), values, ".-", color="#b8bfc6", linewidth=0.9)
+    means = [describe(list(medians[setting].values())).mean for setting in settings]
+    axes.plot(range(len(settings)), means, "_", color=GROUP_COLOURS["r"], markersize=26, markeredgewidth=2.5)
+    axes.set_xticks(range(len(settings)), settings)
+    axes.set(ylabel="median score", xlim=(-0.5, len(settings) - 0.5))
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=False, axis="x")
+    return figure

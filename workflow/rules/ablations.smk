@@ -1,0 +1,36 @@
+# Settings compared over seeds: means, spread, and differences between runs of equal seed (report.ablations in the recipe).
+
+
+rule compare_settings:
+    input:
+        metrics=ablated(f"{RESULTS}/evaluation/{{name}}/metrics.json"),
+        detections=ablated(f"{RESULTS}/predictions/val/{{name}}/detections.parquet"),
+        models=lambda wildcards: [model_file(name) for name in ABLATED],
+        annotations=[DATA.lvis_train, DATA.lvis_val],
+        code=code("compare_settings.py", "report/ablations/*.py", "report/measured.py", "report/published.py"),
+    output:
+        directory(f"{RESULTS}/report/ablations"),
+    log:
+        f"{LOGS}/compare_settings.log",
+    benchmark:
+        f"{BENCHMARKS}/compare_settings.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+        settings=recipe.report.ablations.model_dump_json(),
+        metrics=lambda wildcards, input: named_files(ABLATED, input.metrics),
+        detections=lambda wildcards, input: named_files(ABLATED, input.detections),
+        gradients=lambda wildcards, input: named_files(
+            ABLATED, [Path(file).with_name("gradients.csv") for file in input.models]
+        ),
+        benchmarks=BENCHMARKS,
+    shell:
+        "python -m pipeline_steps.compare_settings --recipe {params.recipe} --metrics {params.metrics}"
+        " --detections {params.detections} --gradients {params.gradients} --benchmarks {params.benchmarks}"
+        " --output {output} 2>&1 | tee -i {log}"
+
+
+rule ablations:
+    input:
+        rules.compare_settings.output,
