@@ -17,10 +17,13 @@ from pipeline_steps.compare_settings import build_parser, main
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import iter_images
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.load import CONFIG_FOLDER
 from pipeline_steps.report.ablations.gradients import COLUMNS, category_ratios, group_ratios
+from pipeline_steps.report.ablations.runs import Runs
 from pipeline_steps.report.ablations.scores import GroupObjects
 from pipeline_steps.report.ablations.statistics import describe, paired_difference, paired_ratio
-from pipeline_steps.report.ablations.tables import finding, published_difference
+from pipeline_steps.report.ablations.tables import finding, published_difference, settings_frame
+from pipeline_steps.report.ablations.text import design, explanation
 from pipeline_steps.report.ablations.write import cpu_seconds
 from tests.report.fabricated import fabricate
 from tests.report.test_report_tables import write_metrics
@@ -258,10 +261,34 @@ def test_gradients_and_scores_are_compared_as_quotients_of_pairs(run_folder: Pat
     quotients = pd.read_csv(tmp_path / "out/quotients.csv").set_index(["setting", "reference", "quantity"])
     row = quotients.loc["eql", "sigmoid", "discouraging / encouraging gradient, frequent"]
     assert (row["n"], row["quotient"]) == (3, pytest.approx(5 / 21))
+    text = (tmp_path / "out/ablations.md").read_text()
+    assert "eql against sigmoid, discouraging / encouraging gradient, frequent: falls, times 0.24" in text
+    assert "median score of matched rare objects: does not clearly move, times 1.00" in text
+    assert "takes away 0% of the valid negative samples" in text
     runs = pd.read_csv(tmp_path / "out/mechanism.csv")
     assert len(runs) == 9
     assert runs["negatives_per_positive_r"].dropna().unique().tolist() == [100.0]
     assert (runs["matched_r"] > 0).all()
+
+
+def test_text_says_what_pre_training_leaves_of_equal_numbers_of_images() -> None:
+    recipe = load_recipe(CONFIG_FOLDER / "mini_ablations.yaml")
+    lines = design(Runs(recipe), settings_frame(Runs(recipe)))
+    assert any("Every setting sees 4,800 images in all" in line for line in lines)
+    assert any(line.startswith("eql_pr and eql_rs_pr: 2,400 of them in pre-training") for line in lines)
+    assert sum("missing. no metrics given" in line for line in lines) == 40
+
+
+@pytest.mark.parametrize("low_high", [(-2.0, 0.5), (-3.0, -1.0)])
+def test_a_reason_is_given_where_eqls_sign_does_not_show_and_nowhere_else(low_high: tuple[float, float]) -> None:
+    runs = Runs(load_recipe(CONFIG_FOLDER / "mini_crowded.yaml"))
+    row = {"setting": "eql", "reference": "sigmoid", "metric": "AP_r", "report": 3.6}
+    absent = pd.DataFrame([{**row, "finding": "open" if low_high[1] > 0 else "opposite"}])
+    (reason,) = explanation(runs, absent, 3100.0)
+    assert "(AP_r)" in reason
+    assert "this world has 3,100 of frequent categories; LVIS v0.5 has about 48,000" in reason
+    assert explanation(runs, pd.DataFrame([{**row, "finding": "as reported"}]), 3100.0) == []
+    assert explanation(runs, absent, None) == []
 
 
 def test_missing_runs_are_shown_and_their_seeds_make_no_pair(run_folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from pipeline_steps.report.ablations.statistics import describe
 from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _METRIC_COLOURS = {"AP_r": GROUP_COLOURS["r"], "AP_c": GROUP_COLOURS["c"], "AP_f": GROUP_COLOURS["f"]}
@@ -77,10 +78,23 @@ def ratios_over_training(ratios: Mapping[str, Mapping[int, pd.DataFrame]]) -> Fi
                 images, values.min(axis=0), values.max(axis=0), color=GROUP_COLOURS[letter], alpha=0.15, linewidth=0
             )
         panel.axhline(1, color="#8b949e", linewidth=0.8)
-        panel.set(title=GROUP_NAMES[letter], xlabel="images of the training", yscale="log")
+        panel.set(title=GROUP_NAMES[letter], xlabel="images of the training", yscale="log", xlim=(0, None))
         panel.legend(fontsize=8)
+    _common_ratios(axes)
     axes[0].set_ylabel("discouraging / encouraging")
     return figure
+
+
+def _common_ratios(panels: Sequence[Axes]) -> None:
+    """One logarithmic scale with plain numbers for all panels."""
+    low = min(panel.get_ylim()[0] for panel in panels)
+    high = max(panel.get_ylim()[1] for panel in panels)
+    ticks = [factor * 10.0**power for power in range(-3, 6) for factor in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    for panel in panels:
+        panel.set_ylim(low, high)
+        panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
 
 
 def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_counts: Mapping[int, int]) -> Figure:
@@ -94,7 +108,6 @@ def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_c
     if not settings:
         raise MissingInputError("no gradient records (training.record_gradients)")
     figure, axes = new_figure(len(settings), width=4.2 * len(settings), height=3.3)
-    bounds = []
     for panel, setting in zip(axes, settings):
         table = pd.concat(ratios[setting].values())
         table = table[np.isfinite(table["ratio"]) & (table["ratio"] > 0)]
@@ -113,9 +126,7 @@ def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_c
             )
         panel.axhline(1, color="#8b949e", linewidth=0.8)
         panel.set(title=setting, xlabel="categories, by number of train images", yscale="log")
-        bounds += [means["ratio"].min(), means["ratio"].max()]
-    for panel in axes:
-        panel.set_ylim(min(bounds) / 1.3, max(bounds) * 1.3)
+    _common_ratios(axes)
     axes[0].set_ylabel("discouraging / encouraging")
     axes[0].legend(fontsize=8)
     return figure

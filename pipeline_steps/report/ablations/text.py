@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -38,10 +40,27 @@ def design(runs: Runs, settings: pd.DataFrame) -> list[str]:
     )
     if len(seen) == 1:
         lines.append(f"Every setting sees {seen[0]:,} images in all, those of its COCO pre-training counted.")
+        lines += _pretraining(runs)
     else:
         lines.append("The settings do not all see the same number of images (pre-training counted): see the table.")
     lines += [f"{name}: missing. {why}" for name, why in runs.missing().items()]
     return lines
+
+
+def _pretraining(runs: Runs) -> list[str]:
+    """Which settings spend some of the images on pre-training."""
+    shares: dict[tuple[int, int], list[str]] = {}
+    for setting in runs.settings:
+        for model in runs.models(setting).values():
+            own = runs.recipe.training_of(model).schedule.images
+            before = runs.recipe.images_seen(model) - own
+            if before and setting not in shares.setdefault((before, own), []):
+                shares[before, own].append(setting)
+    return [
+        f"{' and '.join(settings)}: {before:,} of them in pre-training, which leaves {own:,} of LVIS. The report "
+        "does not say that its pre-training shortens the training on LVIS."
+        for (before, own), settings in shares.items()
+    ]
 
 
 def _listed(rows: pd.DataFrame) -> str:
@@ -108,8 +127,38 @@ def explanation(runs: Runs, differences: pd.DataFrame, frequent_per_rare: float 
         "categories do to rare ones, and a small world has far fewer of these negative samples for each positive one "
         f"than LVIS. For each annotated object of a rare category this world has {frequent_per_rare:,.0f} of frequent "
         f"categories; LVIS v0.5 has about {LVIS_FREQUENT_PER_RARE:,}. What the loss does to gradients and scores is "
-        "shown below; whether that moves AP is another question."
+        "shown below; whether that moves AP is another question. The objects whose discouragement the loss drops are "
+        "also those from which a category has to be told apart, here mostly objects of the same shape in another hue."
     ]
+
+
+def mechanism_findings(contrast: Sequence[str], quotients: pd.DataFrame, negatives: Mapping[str, float]) -> list[str]:
+    """What EQL does to gradients and scores of rare categories, from the intervals.
+
+    Args:
+        contrast: the sigmoid setting and the EQL setting; anything else says nothing.
+        quotients: from :func:`pipeline_steps.report.ablations.tables.ratios_frame`.
+        negatives: valid negative samples per positive one of rare categories, mean over seeds, by setting.
+    """
+    if len(contrast) != 2:
+        return []
+    reference, setting = contrast
+    lines = []
+    for row in quotients[(quotients["setting"] == setting) & (quotients["reference"] == reference)].itertuples():
+        if row.n < 2:
+            continue
+        moved = "rises" if row.low > 1 else "falls" if row.high < 1 else "does not clearly move"
+        lines.append(
+            f"{setting} against {reference}, {row.quantity}: {moved}, times {row.quotient:.2f} "
+            f"[{row.low:.2f}, {row.high:.2f}] over {row.n} pairs."
+        )
+    if reference in negatives and setting in negatives:
+        share = 1 - negatives[setting] / negatives[reference]
+        lines.append(
+            f"The loss takes away {share:.0%} of the valid negative samples of rare categories: those on objects of "
+            "other categories. Negative samples on background stay."
+        )
+    return lines
 
 
 def cost(seconds: float, jobs: int) -> str:

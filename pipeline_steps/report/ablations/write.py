@@ -179,7 +179,13 @@ def _mechanism_section(runs: Runs, mechanism: Mechanism, quotients: pd.DataFrame
     ]
     names = list(mechanism.quantities)
     contrast = _contrast(runs)
+    negatives = {
+        setting: describe(list(by_seed.values())).mean
+        for setting, by_seed in mechanism.whole("r", "negatives_per_positive").items()
+        if by_seed
+    }
     paragraphs = [
+        *text.mechanism_findings(contrast, quotients, negatives),
         "Gradients at the logits of a category are summed over the sampled proposals of the training: discouraging "
         "ones from proposals that are not of the category, encouraging ones from those that are. Valid samples are "
         "those with a weight above 0 in the loss.",
@@ -225,7 +231,7 @@ def _contrast(runs: Runs) -> list[str]:
     for setting, reference in runs.comparisons:
         if loss(setting) == {"eql"} and loss(reference) == {"sigmoid"}:
             return [reference, setting]
-    return runs.settings[:4]
+    return runs.settings[:3]
 
 
 def _quotient(row: dict[str, object]) -> str:
