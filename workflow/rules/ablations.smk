@@ -9,7 +9,12 @@ rule compare_settings:
         annotations=[DATA.lvis_train, DATA.lvis_val],
         code=code("compare_settings.py", "report/ablations/*.py", "report/measured.py", "report/published.py"),
     output:
-        directory(f"{RESULTS}/report/ablations"),
+        report(
+            directory(f"{RESULTS}/report/ablations"),
+            category="Ablations",
+            caption="../report/ablations.rst",
+            htmlindex="index.html",
+        ),
     log:
         f"{LOGS}/compare_settings.log",
     benchmark:

@@ -33,6 +33,7 @@ _STYLE = """
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+th { white-space: normal; vertical-align: bottom; min-width: 4rem; } .wide { margin: 0.5rem 0 1rem; }
 .plot { overflow-x: auto; background: #fff; border-radius: 4px; padding: 0.4rem; }
 .plot img { display: block; min-width: min(34rem, 130vw); max-width: 100%; height: auto; margin: 0 auto; }
 """
