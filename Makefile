@@ -33,7 +33,7 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 	@# A run that made the table has shown it; one that found nothing to do has not.
 	@if [ -f results/mini/report/summary.md ] && [ ! results/mini/report/summary.md -nt .snakemake/make-demo.lock ]; then \
 	  printf '\n' && cat results/mini/report/summary.md && \
-	  printf '\n%-12s %s\n' submission results/mini/submission/submission.json pictures results/mini/report/gallery.html; \
+	  printf '\n%-12s %s\n' submission results/mini/submission/submission.json report results/mini/report/index.html; \
 	fi
 
 test: env lint ## the checks of `make lint`, then all tests but those on a Slurm cluster

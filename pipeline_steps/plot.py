@@ -1,6 +1,6 @@
-"""Step: the figures of a run as SVG and PNG, and one self-contained page that shows them.
+"""Step: the figures of a run as SVG and PNG.
 
-Every input may be missing: the figures that need it are left out, and the page says what is missing.
+Every input may be missing: the figures that need it are left out, and figures.json says what is missing.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
         trainings=named_files("--training", arguments.training),
         detections=arguments.detections,
     )
-    note = "Data: the embedded mini world, not LVIS." if recipe.data.source == "mini" else ""
     with atomic_directory(arguments.output) as folder:
-        drawn = draw_figures(inputs, folder, f"Recipe {recipe.name}: figures", note)
+        drawn = draw_figures(inputs, folder).drawn
     print(f"{arguments.output}: {len(drawn)} figures ({', '.join(drawn) or 'no inputs'})")
 
 

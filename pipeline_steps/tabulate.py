@@ -32,15 +32,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.report.measured import read_all
-    from pipeline_steps.report.tables import comparison_frame, comparison_markdown, summary_frame, summary_markdown
+    from pipeline_steps.report.tables import comparison_frame, comparison_grid, summary_frame, summary_grid
 
     recipe = load_recipe(arguments.recipe)
     measured = read_all(arguments.metrics, recipe.name)
     if arguments.table:
-        text = comparison_markdown(arguments.table, measured, recipe)
+        grid = comparison_grid(arguments.table, measured, recipe)
         frame = comparison_frame(arguments.table, measured, recipe)
     else:
-        text, frame = summary_markdown(measured, recipe), summary_frame(measured)
+        grid, frame = summary_grid(measured, recipe), summary_frame(measured)
+    text = grid.markdown()
     if arguments.csv:
         with atomic_output(arguments.csv) as temporary:
             frame.to_csv(temporary, index=False)

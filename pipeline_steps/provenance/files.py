@@ -74,7 +74,7 @@ def _recipe_files(step: str, arguments: argparse.Namespace, recipe: Recipe) -> l
             return [Path(recipe.path(recipe.weights_entry(arguments.name).file))]
         case "draw_predictions":
             return [data.annotations(arguments.split)]
-        case "plot":
+        case "plot" | "write_report":
             return [data.lvis_train, data.lvis_val, data.openimages_summary]
         case "compare_settings":
             return [data.lvis_train, data.lvis_val]

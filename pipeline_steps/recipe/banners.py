@@ -70,7 +70,7 @@ def end_banner(recipe: Recipe, results: str) -> str:
         lines += ["", summary.read_text(encoding="utf-8").rstrip(), ""]
     for what, name in (
         ("submission", "submission/submission.json"),
-        ("pictures", "report/gallery.html"),
+        ("report", "report/index.html"),
         ("metrics", "evaluation"),
     ):
         path = Path(results) / name

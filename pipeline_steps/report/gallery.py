@@ -34,7 +34,8 @@ MARKS = {
 _STYLE = """
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.9rem; }
 @media (max-width: 44rem) { .pair { grid-template-columns: 1fr; } }
-.panel h3 { font-size: 0.95rem; margin: 0 0 0.3rem; } .panel svg { display: block; width: 100%; height: auto;
+.panel .side { font-size: 0.95rem; font-weight: 600; margin: 0 0 0.3rem; }
+.panel svg { display: block; width: 100%; height: auto;
   border-radius: 4px; background: #000; }
 .shape { vector-effect: non-scaling-stroke; stroke-width: 2; fill-opacity: 0.32; }
 .shape.false, .shape.missed { stroke-dasharray: 5 3; } .shape.unjudged, .shape.ignored { fill-opacity: 0.12;
@@ -122,7 +123,7 @@ def _panel(scene: Scene, title: str, shapes: list[Shape], positions: dict[int, i
         )
     empty = "" if shapes else '<p class="soft">nothing</p>'
     return (
-        f'<div class="panel"><h3>{title}</h3><svg viewBox="0 0 {width} {height}" role="img" '
+        f'<div class="panel"><p class="side">{title}</p><svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{title}, {len(shapes)} shapes"><use href="#image-{scene.image.id}"/>{"".join(drawn)}'
         f'{"".join(badges)}</svg><ul class="objects">{"".join(rows)}</ul>{empty}</div>'
     )

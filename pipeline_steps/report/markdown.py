@@ -1,11 +1,29 @@
-"""Tables as Markdown that also reads well in a terminal."""
+"""Tables as text cells, and as Markdown that also reads well in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 MISSING = "–"
 """What stands for a figure that there is not."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is shown, with its heading and what has to be said about it."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    text_columns: int
+    """So many columns from the left hold text, the others figures."""
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """Heading, table and notes."""
+        table = markdown_table(self.header, self.rows, self.text_columns)
+        return f"# {self.title}\n\n{table}\n\n" + "".join(f"- {note}\n" for note in self.notes)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:

@@ -10,13 +10,17 @@ import pandas as pd
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.report.markdown import MISSING, figure, markdown_table
+from pipeline_steps.recipe.training import Model
+from pipeline_steps.report.markdown import MISSING, Grid, figure
 from pipeline_steps.report.measured import GROUPS, Measured
 from pipeline_steps.report.published import TABLES, PublishedTable
 
 FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUPS.items()}
 COLUMNS = {**GROUPS, **FIXED}
 """Key in metrics files -> column of the tables."""
+
+ENSEMBLE = "ensemble"
+"""Name of the ensemble's evaluation."""
 
 
 def _notes(measured: Sequence[Measured], recipe: Recipe) -> list[str]:
@@ -49,8 +53,8 @@ def summary_frame(measured: Sequence[Measured]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(COLUMNS.values(), float) | {"detections_per_image": "Int64"})
 
 
-def summary_markdown(measured: Sequence[Measured], recipe: Recipe) -> str:
-    """The summary table and its notes."""
+def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
+    """The summary table as it is shown."""
     rows = [
         [
             entry.name,
@@ -60,12 +64,8 @@ def summary_markdown(measured: Sequence[Measured], recipe: Recipe) -> str:
         ]
         for entry in measured
     ]
-    table = markdown_table(["model", "evaluated", *COLUMNS.values(), "kept per image"], rows, text_columns=2)
-    return f"# Recipe {recipe.name}: results on val\n\n{table}\n\n{_listed(_notes(measured, recipe))}"
-
-
-def _listed(notes: Sequence[str]) -> str:
-    return "".join(f"- {note}\n" for note in notes)
+    header = ["model", "evaluated", *COLUMNS.values(), "kept per image"]
+    return Grid(f"Recipe {recipe.name}: results on val", header, rows, 2, _notes(measured, recipe))
 
 
 def _check_mapping(name: str, mapping: dict[str, list[str]], table: PublishedTable) -> None:
@@ -87,13 +87,23 @@ def published_table(name: str) -> PublishedTable:
     return TABLES[name]
 
 
+def _models(recipe: Recipe, names: Sequence[str]) -> list[Model]:
+    """The models of evaluations; of the ensemble its members that are trained on LVIS."""
+    lvis = {model.name: model for model in recipe.models}
+    members = [member.name for member in recipe.ensemble.members]
+    wanted = [one for name in names for one in (members if name == ENSEMBLE else [name])]
+    return [lvis[name] for name in wanted if name in lvis]
+
+
 def _images_seen(recipe: Recipe, names: Sequence[str]) -> int | None:
-    """Images that each training of ``names`` sees by the recipe; None if they differ or are no models."""
-    try:
-        seen = {recipe.training_of(recipe.model(name)).schedule.images for name in names}
-    except KeyError:
-        return None
+    """Images that each training of ``names`` sees by the recipe; None if they differ or there are none."""
+    seen = {recipe.training_of(model).schedule.images for model in _models(recipe, names)}
     return seen.pop() if len(seen) == 1 else None
+
+
+def _seeds(recipe: Recipe, names: Sequence[str]) -> str:
+    """Seeds of the trainings of ``names``, each once."""
+    return " ".join(map(str, dict.fromkeys(recipe.seed_of(model) for model in _models(recipe, names))))
 
 
 def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) -> pd.DataFrame:
@@ -102,7 +112,7 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
     Only mask AP on LVIS counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r,
     AP_c, AP_f the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation
     (``_sd``, with at least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed
-    columns; ``runs`` (evaluations with figures), ``images_seen`` by each training, and ``models``.
+    columns; ``runs`` (evaluations with figures), ``seeds`` and ``images_seen`` of each training, and ``models``.
 
     Raises:
         UserError: no such table, or ``report.tables`` names rows that it does not have.
@@ -126,8 +136,9 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
                 row[f"{column}_difference"] = mean - theirs
             else:
                 row |= {column: mean, f"{column}_sd": spread}
-        images = _images_seen(recipe, [entry.name for entry in found]) if found else None
-        rows.append({**row, "runs": len(found), "images_seen": images, "models": " ".join(names)})
+        trained = [entry.name for entry in found]
+        about = {"runs": len(found), "seeds": _seeds(recipe, trained), "images_seen": _images_seen(recipe, trained)}
+        rows.append({**row, **about, "models": " ".join(names)})
     return pd.DataFrame(rows).astype({"images_seen": "Int64"})
 
 
@@ -135,8 +146,8 @@ def _with_spread(mean: float, spread: float) -> str:
     return figure(mean) if np.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
 
 
-def comparison_markdown(name: str, measured: Sequence[Measured], recipe: Recipe) -> str:
-    """The comparison as Markdown: the report's line, ours and the difference below each other."""
+def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> Grid:
+    """The comparison as it is shown: the report's line, ours and the difference below each other."""
     frame = comparison_frame(name, measured, recipe)
     rows, absent = [], []
     for row in frame.to_dict("records"):
@@ -149,16 +160,19 @@ def comparison_markdown(name: str, measured: Sequence[Measured], recipe: Recipe)
         ours = [_with_spread(row[f"{c}_ours"], row[f"{c}_sd"]) for c in GROUPS.values()]
         ours += [_with_spread(row[c], row[f"{c}_sd"]) for c in FIXED.values()]
         seen = MISSING if pd.isna(row["images_seen"]) else f"{row['images_seen']:,}"
-        rows.append(["", "ours", *ours, str(row["runs"]), seen])
+        rows.append(["", "ours", *ours, row["seeds"], seen])
         differences = [figure(row[f"{c}_difference"], signed=True) for c in GROUPS.values()]
         rows.append(["", "difference", *differences, *blanks, "", ""])
-    header = ["setting", "", *COLUMNS.values(), "runs", "images seen"]
-    notes = ["AP is mask AP in per cent; ± is the standard deviation over runs with different seeds."]
+    header = ["setting", "", *COLUMNS.values(), "seeds", "images seen"]
+    notes = [
+        f"Recipe {recipe.name}. AP is mask AP in per cent; seeds are those of the trainings, and ± is the standard "
+        "deviation over them."
+    ]
     if absent:
         notes.append(
             f"Missing here: {', '.join(absent)} (a recipe names the evaluations of a row in report.tables.{name})."
         )
     used = {one for names in recipe.report.tables.get(name, {}).values() for one in names}
     notes += _notes([entry for entry in measured if entry.name in used], recipe)
-    title = f"# {name.replace('table', 'Table ')} of the report: {published_table(name).caption}"
-    return f"{title}\n\nRecipe {recipe.name}.\n\n{markdown_table(header, rows, text_columns=2)}\n\n{_listed(notes)}"
+    title = f"{name.replace('table', 'Table ')} of the report: {published_table(name).caption}"
+    return Grid(title, header, rows, 2, notes)

@@ -30,6 +30,8 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "extends: mini.yaml\nname: tiny\ntraining: {schedule: {images: 8000}}\nvariants: {not_run: {}}\n"
+        "models:\n- {name: basic, detector: config/detectors/mini_basic_fpn.yaml, init: basic_coco}\n"
+        "- {name: bottleneck, detector: config/detectors/mini_basic_fpn.yaml, init: basic_coco, seed: 5}\n"
         "report: {tables: {table2: {eql: [basic, bottleneck], sigmoid: [not_run]}, table5: {vall: [ensemble]}}}\n"
     )
     return path
@@ -107,7 +109,7 @@ def test_comparison_has_mean_spread_and_difference_from_the_report(tmp_path: Pat
     assert float(row["AP_sd"]) == pytest.approx(2**0.5)
     assert float(row["AP_difference"]) == pytest.approx(21 - 22.8)
     assert float(row["AP_r_difference"]) == pytest.approx(11 - 10.1)
-    assert (row["runs"], row["images_seen"]) == ("2", "8000")
+    assert (row["runs"], row["seeds"], row["images_seen"]) == ("2", "0 5", "8000")
     assert "21.0 ± 1.4" in (tmp_path / "t.md").read_text()
 
 

@@ -17,7 +17,7 @@ from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow
 
-TABLES = {"tabulate_summary": 1, "plot_figures": 1}
+TABLES = {"tabulate_summary": 1, "tabulate_table": 2, "plot_figures": 1, "write_report": 1}
 EVALUATION = {"evaluate_lvis": 5, **TABLES}
 ENSEMBLE_MASKS = {"predict_masks": 4, "gather_masks": 2, "evaluate_lvis": 1, **TABLES, "draw_predictions": 1}
 ENSEMBLE_MASKS |= {"write_submission": 1}
@@ -64,7 +64,7 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("ensemble={alpha: {rare: 0.3}}", ENSEMBLE),
         ("ensemble={fusion: soft_nms}", ENSEMBLE),
         ("evaluation={max_detections: 20}", {**EVALUATION, "write_submission": 1}),
-        ("report={gallery_images: 2}", {"draw_predictions": 1}),
+        ("report={gallery_images: 2}", {"draw_predictions": 1, "write_report": 1}),
         ("compute={threads: 2, memory_gb: 3, training_hours: 1, inference_hours: 1, longest_hours: 2}", {}),
         ("compute={training_gpus: 4, training_nodes: 2, inference_gpus: 1}", {}),
         ("training={log_images: 4, checkpoint_images: 8, loader_workers: 1}", {}),
@@ -94,8 +94,8 @@ def changed(path: Path, text: str) -> Iterator[None]:
         ("pipeline_steps/detections/fusion.py", {}),
         ("pipeline_steps/evaluation/metrics.py", EVALUATION),
         ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
-        ("pipeline_steps/report/tables.py", {"tabulate_summary": 1}),
-        ("pipeline_steps/report/gallery.py", {"draw_predictions": 1}),
+        ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "tabulate_table": 2, "write_report": 1}),
+        ("pipeline_steps/report/gallery.py", {"draw_predictions": 1, "write_report": 1}),
         ("config/smoke.yaml", {}),
         ("config/mini.yaml", {}),
         ("workflow/rules/train.smk", {}),

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 AFTER_BOXES = {"rescore_ensemble", "predict_masks", "gather_masks", "evaluate_lvis", "write_submission"}
-REPORT = {"tabulate_summary", "draw_predictions", "plot_figures"}
+REPORT = {"tabulate_summary", "tabulate_table", "draw_predictions", "plot_figures", "write_report"}
 
 
 def rerun(smoke, *config: str) -> set[str]:
@@ -37,6 +37,9 @@ def test_results_are_where_the_readme_says(smoke):
         "report/summary.md",
         "report/summary.csv",
         "report/gallery.html",
+        "report/index.html",
+        "report/table5.md",
+        "rule_graph.json",
         "evaluation/ensemble/metrics.json",
         "evaluation/basic/metrics.json",
         "recipe.yaml",
@@ -51,6 +54,7 @@ def test_end_banner_shows_the_table_and_the_submission(smoke):
     end = smoke.first_run.stdout.split("recipe smoke: finished")[1]
     assert "| ensemble" in end
     assert "results/smoke/submission/submission.json" in end
+    assert "results/smoke/report/index.html" in end
 
 
 def test_second_run_has_nothing_to_do(smoke):

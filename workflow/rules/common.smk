@@ -11,7 +11,7 @@ from snakemake.utils import validate
 sys.path.insert(0, str(Path(workflow.basedir).parent))
 
 from pipeline_steps.common.array_tasks import hand_over
-from pipeline_steps.common.atomic import write_text
+from pipeline_steps.common.atomic import write_json, write_text
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.common.queue import refuse_queued_jobs
@@ -21,6 +21,7 @@ from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_ru
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
+from pipeline_steps.report.figures.captions import CAPTIONS
 
 put_interpreter_first()
 hand_over(sys.argv)
@@ -232,6 +233,17 @@ def ablated(kind):
 def waiting_jobs():
     """Number of jobs of each rule that will run."""
     return Counter(job.rule.name for job in workflow.dag.needrun_jobs() if not job.is_norun)
+
+
+def rule_graph():
+    """All rules of this run with their numbers of jobs and their files of rules, and what uses the outputs of what."""
+    rules, edges = {}, set()
+    for job in workflow.dag.jobs:
+        if job.output:  # without the targets that only collect files
+            stage = Path(str(job.rule.snakefile)).stem
+            rules.setdefault(job.rule.name, {"jobs": 0, "stage": stage})["jobs"] += 1
+            edges |= {(other.rule.name, job.rule.name) for other in workflow.dag.dependencies[job]}
+    return {"rules": dict(sorted(rules.items())), "edges": sorted(edges)}
 
 
 def check_queue():

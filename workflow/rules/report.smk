@@ -1,6 +1,7 @@
-# What people look at: the summary table, figures, a page of pictures.
+# What people look at: tables, figures, pictures, and the page that shows them all.
 
 GALLERY = ["gallery", "page", "picture", "scenes", "selection"]
+COMPARED = [name for name in TABLES if table_evaluations(name)]
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
 
 
@@ -62,9 +63,15 @@ rule plot_figures:
         models=[model_file(name) for name in TRAINED],
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
         annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
-        code=code("plot.py", "report/figures/*.py", "report/measured.py"),
+        code=code("plot.py", "report/figures/*.py", "report/measured.py", "report/scenes.py"),
     output:
-        directory(f"{RESULTS}/report/figures"),
+        report(
+            directory(f"{RESULTS}/report/figures"),
+            patterns=["{figure}.svg"],
+            category="Figures",
+            caption="../report/figure.rst",
+            labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure].title},
+        ),
     log:
         f"{LOGS}/plot_figures.log",
     benchmark:
@@ -73,6 +80,7 @@ rule plot_figures:
         ENVIRONMENT
     params:
         recipe=RECIPE,
+        captions={name: caption.text for name, caption in CAPTIONS.items()},
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
         categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
         training=lambda wildcards, input: named_files(
@@ -118,8 +126,40 @@ for table in TABLES:
             f"{RESULTS}/report/{table}.md",
 
 
+rule write_report:
+    input:
+        metrics=rules.plot_figures.input.metrics,
+        models=rules.plot_figures.input.models,
+        figures=rules.plot_figures.output,
+        gallery=rules.draw_predictions.output.page,
+        code=code("write_report.py", "report/run_page/*.py", "report/figures/captions.py")
+        + code(*(f"report/{name}.py" for name in ("markdown", "measured", "page", "published", "tables"))),
+    output:
+        report(
+            f"{RESULTS}/report/index.html",
+            category="Page",
+            caption="../report/page.rst",
+            labels={"page": "All of it on one page"},
+        ),
+    log:
+        f"{LOGS}/write_report.log",
+    benchmark:
+        f"{BENCHMARKS}/write_report.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+        results=lambda wildcards, output: Path(output[0]).parents[1],
+        tables=recipe.report.tables,
+    shell:
+        "python -m pipeline_steps.write_report --recipe {params.recipe} --results {params.results} --figures {input.figures}"
+        " --output {output} 2>&1 | tee -i {log}"
+
+
 rule report:
     input:
         rules.tabulate_summary.output,
+        [f"{RESULTS}/report/{table}.{suffix}" for table in COMPARED for suffix in ("md", "csv")],
         rules.draw_predictions.output,
         rules.plot_figures.output,
+        rules.write_report.output,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure
+from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,9 +50,7 @@ def precision_recall(inputs: Inputs) -> Figure:
     entries = [entry for entry in inputs.lvis_evaluations if entry.metrics.get("precision_at_recall")]
     if not entries:
         raise MissingInputError("no metrics with precision at recall")
-    columns = min(3, len(entries))
-    rows = -(-len(entries) // columns)
-    figure, axes = new_figure(columns, rows, width=max(4.2, 2.6 * columns), height=2.6 * rows + 0.35)
+    figure, axes = panels(len(entries), 2.6, 2.6)
     for panel, entry in zip(axes, entries):
         for group, curve in entry.metrics["precision_at_recall"].items():
             if curve:
@@ -66,8 +64,6 @@ def precision_recall(inputs: Inputs) -> Figure:
         panel.set(
             title=entry.name, xlabel="recall, per cent", ylabel="precision, per cent", xlim=(0, 100), ylim=(0, 102)
         )
-    for panel in axes[len(entries) :]:
-        panel.set_axis_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
@@ -75,9 +71,7 @@ def precision_recall(inputs: Inputs) -> Figure:
 def ap_by_category(inputs: Inputs) -> Figure:
     """Points: AP of each category over its number of train images, one panel per evaluation."""
     tables = inputs.category_results()
-    columns = min(3, len(tables))
-    rows = -(-len(tables) // columns)
-    figure, axes = new_figure(columns, rows, width=max(4.2, 2.6 * columns), height=2.6 * rows + 0.35)
+    figure, axes = panels(len(tables), 2.6, 2.6)
     for panel, (name, table) in zip(axes, tables.items()):
         counts = {c.id: c.image_count for c in inputs.train_categories.categories}
         images = table["category_id"].map(counts).astype(float)
@@ -94,8 +88,6 @@ def ap_by_category(inputs: Inputs) -> Figure:
         panel.set(
             title=name, xlabel="train images of the category", ylabel="AP, per cent", xscale="log", ylim=(-2, 102)
         )
-    for panel in axes[len(tables) :]:
-        panel.set_axis_off()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, handletextpad=0.2)
     return figure
 

@@ -47,6 +47,22 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 7.2, height: floa
     return figure, list(axes.ravel())
 
 
+def panels(count: int, width: float, height: float, least: float = 4.2) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels in rows of three (four: two rows of two), unused places left empty.
+
+    Args:
+        count: at least 1.
+        width, height: of one panel, in inches.
+        least: width of the whole figure at least.
+    """
+    columns = 2 if count == 4 else min(3, count)
+    rows = -(-count // columns)
+    figure, axes = new_figure(columns, rows, width=max(least, width * columns), height=height * rows + 0.4)
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    return figure, axes[:count]
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write ``name``.svg and ``name``.png into ``folder``."""
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline_steps.data.category_list import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure
+from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,9 +65,7 @@ def long_tail(inputs: Inputs) -> Figure:
 def training_curves(inputs: Inputs) -> Figure:
     """Curves: losses of every training over the images that it has seen, one panel per model."""
     curves = inputs.training_curves()
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
-    figure, axes = new_figure(columns, rows, width=max(4.6, 2.6 * columns), height=2.5 * rows + 0.4)
+    figure, axes = panels(len(curves), 2.6, 2.5, least=4.6)
     shown: dict[str, object] = {}
     for panel, (name, curve) in zip(axes, curves.items()):
         others = [column for column in curve if column.startswith("loss_") and column not in _LOSSES]
@@ -76,7 +74,5 @@ def training_curves(inputs: Inputs) -> Figure:
                 (shown[label],) = panel.plot(curve["images"], curve[column], color=colour, linewidth=1.3)
         panel.set(title=name, xlabel="images seen", ylabel="loss", ylim=(0, None))
         panel.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
-    for panel in axes[len(curves) :]:
-        panel.set_axis_off()
     figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3)
     return figure

@@ -1,0 +1,86 @@
+"""How far a run is: which trainings are complete, which were interrupted, what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline_steps.recipe.training import Model
+from pipeline_steps.report.figures.style import MissingInputError
+from pipeline_steps.report.markdown import MISSING, Grid
+from pipeline_steps.report.run_page.files import RunFiles
+
+STAGE_NAMES = {"pretrain": "COCO pre-training", "finetune": "LVIS model", "experts": "expert"}
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """One training of a run."""
+
+    model: Model
+    stage: str
+    images: int
+    """Images of the schedule."""
+    seen: int | None
+    """Images at the last report of the training; None if it has reported nothing."""
+    complete: bool
+
+    @property
+    def problem(self) -> str:
+        """Empty if the model is there."""
+        if self.complete:
+            return ""
+        if self.seen is None:
+            return f"{self.model.name}: the model is missing; it has not been trained yet"
+        return (
+            f"{self.model.name}: the training was interrupted after {self.seen:,} of {self.images:,} images and the "
+            "model is missing; start the workflow again, it goes on from the last checkpoint"
+        )
+
+
+def training_states(files: RunFiles, curves: dict[str, pd.DataFrame]) -> list[TrainingState]:
+    """All trainings that the results of a recipe need."""
+    states = []
+    for model in files.trained:
+        curve = curves.get(model.name)
+        states.append(
+            TrainingState(
+                model=model,
+                stage=STAGE_NAMES[files.stages[model.name]],
+                images=files.recipe.training_of(model).schedule.images,
+                seen=None if curve is None else int(curve["images"].iloc[-1]),
+                complete=(files.training(model.name) / "model.pth").is_file(),
+            )
+        )
+    return states
+
+
+def training_curves(files: RunFiles) -> dict[str, pd.DataFrame]:
+    """What the trainings have reported so far, by model; empty if nothing."""
+    try:
+        return files.inputs().training_curves()
+    except MissingInputError:
+        return {}
+
+
+def trainings_grid(files: RunFiles, states: list[TrainingState]) -> Grid:
+    """A table of the trainings."""
+    rows = []
+    for state in states:
+        model, training = state.model, files.recipe.training_of(state.model)
+        rows.append(
+            [
+                model.name,
+                state.stage,
+                "complete" if state.complete else ("interrupted" if state.seen is not None else "missing"),
+                model.init or "random weights",
+                " + ".join(model.datasets),
+                training.loss,
+                str(files.recipe.seed_of(model)),
+                MISSING if state.seen is None else f"{state.seen:,}",
+                f"{state.images:,}",
+            ]
+        )
+    header = ["model", "kind", "state", "starts from", "data", "loss", "seed", "images seen", "of"]
+    return Grid("Trainings", header, rows, 6, [])

@@ -1,0 +1,208 @@
+"""The page of a run: whole and self-contained, and with what is there when something is missing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline_steps.common.cli import call_step
+from pipeline_steps.recipe import load_recipe
+from pipeline_steps.report.figures.captions import CAPTIONS
+from pipeline_steps.report.run_page.files import RunFiles
+from pipeline_steps.report.run_page.rule_graph import RuleGraph, draw_graph
+from pipeline_steps.report.run_page.sections import SECTIONS
+from pipeline_steps.write_report import build_parser, main
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> RunFiles:
+    """A private copy of the run's results; the data stay where they are."""
+    shutil.copytree(finished / "results", tmp_path / "results")
+    return RunFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "results")
+
+
+def write(finished: Path, run: RunFiles, redraw: bool = False) -> str:
+    page = run.root / "report/index.html"
+    arguments = ["--recipe", str(finished / "recipe.yaml"), "--results", str(run.root), "--output", str(page)]
+    figures = [] if redraw else ["--figures", str(run.figures)]
+    assert call_step(build_parser(), main, [*arguments, *figures]) == 0
+    return page.read_text()
+
+
+def section(page: str, anchor: str) -> str:
+    """Text of one section, tags taken out."""
+    start = page.index(f'<section id="{anchor}"')
+    others = [page.find(f'<section id="{other.anchor}"', start + 1) for other in SECTIONS]
+    return re.sub(r"<[^>]*>", " ", page[start : min((o for o in others if o > 0), default=len(page))])
+
+
+class Links(HTMLParser):
+    """Addresses and names of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            elif name == "id" and value:
+                self.ids.append(value)
+
+
+def test_page_of_a_finished_run_has_every_section_and_figure_and_needs_no_other_file(
+    finished: Path, run: RunFiles
+) -> None:
+    page = write(finished, run)
+    links = Links(page)
+    assert {s.anchor for s in SECTIONS} <= set(links.ids)
+    assert {f"figure-{name}" for name in CAPTIONS} <= set(links.ids)
+    assert len(links.ids) == len(set(links.ids))
+    assert all(link.startswith(("#", "data:")) for link in links.links)
+    assert {link[1:] for link in links.links if link.startswith("#")} <= set(links.ids)
+    assert "url(" not in page.replace("url(#arrow)", "")
+    assert 'class="absent"' not in page
+
+
+def test_tables_of_the_report_stand_beside_ours_with_missing_rows(finished: Path, run: RunFiles) -> None:
+    text = section(write(finished, run), "report")
+    assert "Table 4 of the report" in text
+    assert "Table 5 of the report" in text
+    assert "ours: missing" in text
+    assert "36.4" in text
+    ours = json.loads(run.metrics["ensemble"].read_text())
+    assert f"{ours['AP_fixed']:.1f}" in text
+    assert f"{ours['AP'] - 36.4:+.1f}" in text
+
+
+def test_category_table_has_a_row_for_every_category_with_the_ap_of_every_evaluation(
+    finished: Path, run: RunFiles
+) -> None:
+    page = write(finished, run)
+    table = page[page.index('<section id="categories">') :].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table.partition("<tbody>")[2])
+    expected = run.metrics["ensemble"].with_name("categories.csv").read_text().splitlines()
+    assert len(rows) == len(expected) - 1
+    for name in run.evaluated:
+        assert f">AP {name}</button>" in table
+    best = max(float(line.split(",")[-2] or 0) for line in expected[1:])
+    assert f'data-value="{best:g}"' in table
+
+
+def test_figures_drawn_before_are_used_as_they_are(finished: Path, run: RunFiles) -> None:
+    folder = run.figures
+    (folder / "long_tail.svg").unlink()
+    (folder / "figures.json").write_text(json.dumps({"scores": "", "training": "no curves", "long_tail": ""}))
+    (folder / "scores.svg").write_text('<svg width="72pt"></svg>')
+    page = write(finished, run)
+    assert set(re.findall(r'id="figure-(\w+)"', page)) == {"scores"}
+    assert 'width="120"' in page
+    assert "Training curves: not drawn. no curves" in page
+    assert "The long tail of the training data: not drawn." in page
+
+
+def damage(run: RunFiles, what: str) -> None:
+    match what:
+        case "missing model":
+            (run.training("basic") / "model.pth").unlink()
+            (run.training("basic") / "metrics.jsonl").unlink()
+        case "interrupted training":
+            (run.training("bottleneck") / "model.pth").unlink()
+        case "metrics of another recipe":
+            metrics = json.loads(run.metrics["basic"].read_text())
+            run.metrics["basic"].write_text(json.dumps(metrics | {"recipe": "other"}))
+        case "no detections":
+            run.detections.unlink()
+        case "truncated detections":
+            run.detections.write_bytes(run.detections.read_bytes()[:500])
+        case "no pictures":
+            run.gallery.unlink()
+        case "truncated page of pictures":
+            run.gallery.write_text(run.gallery.read_text()[:5000])
+        case "no list of rules":
+            run.rule_graph.unlink()
+        case "damaged list of rules":
+            run.rule_graph.write_text('{"rules": [1]}')
+        case "damaged manifest":
+            run.metrics["ensemble"].with_name("metrics.manifest.json").write_text('{"code": 3}')
+
+
+DAMAGE = {
+    "missing model": ("missing", "basic: the model is missing; it has not been trained yet"),
+    "interrupted training": ("missing", "bottleneck: the training was interrupted after 40 of 6,400 images"),
+    "metrics of another recipe": ("missing", "belongs to recipe &#x27;other&#x27;, not &#x27;tiny&#x27;"),
+    "no detections": ("ensemble", "not drawn. no detections table"),
+    "truncated detections": ("ensemble", "not drawn."),
+    "no pictures": ("pictures", "python -m pipeline_steps.draw_predictions makes it"),
+    "truncated page of pictures": ("pictures", "truncated"),
+    "no list of rules": ("workflow", "a run of the workflow writes it"),
+    "damaged list of rules": ("workflow", "is no list of rules"),
+    "damaged manifest": ("origin", "Recipe tiny"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Path, run: RunFiles, what: str) -> None:
+    damage(run, what)
+    anchor, told = DAMAGE[what]
+    page = write(finished, run, redraw="detections" in what)
+    if anchor == "missing":
+        assert told in page[page.index('<section id="missing">') :].partition("</section>")[0]
+    else:
+        assert told in section(page, anchor)
+    assert {s.anchor for s in SECTIONS} <= set(Links(page).ids)
+
+
+def test_page_of_a_run_that_has_not_begun_names_everything_that_is_missing(finished: Path, tmp_path: Path) -> None:
+    run = RunFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "nothing")
+    page = write(finished, run, redraw=True)
+    missing = page[page.index('<section id="missing">') :].partition("</section>")[0]
+    assert all(f"{model.name}: the model is missing" in missing for model in run.trained)
+    assert all(f"{name}: not evaluated" in missing for name in run.evaluated)
+    assert "figure-long_tail" in page  # the data are there
+
+
+def test_run_without_openimages_says_so_and_draws_the_long_tail(finished: Path, run: RunFiles, tmp_path: Path) -> None:
+    settings = json.loads((finished / "recipe.yaml").read_text())
+    settings |= {"data": {"openimages": {"enabled": False}}, "experts": []}
+    models = [{"name": "basic", "detector": "config/detectors/mini_basic_fpn.yaml", "init": "basic_coco"}]
+    settings |= {"models": models, "ensemble": {"members": [{"name": "basic"}]}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    page = write(tmp_path, RunFiles(load_recipe(tmp_path / "recipe.yaml"), run.root))
+    assert "uses no OpenImages images" in section(page, "data")
+    assert "figure-long_tail" in page
+    assert "openimages_expert" not in page
+
+
+def test_graph_puts_every_rule_below_what_it_needs_and_leaves_out_implied_edges() -> None:
+    names = "abcdef"
+    edges = [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d"), ("e", "d"), ("d", "f"), ("b", "f")]
+    graph = RuleGraph(dict.fromkeys(names, 1), dict.fromkeys(names, "data"), edges)
+    drawn = draw_graph(graph, {"a": 75.0})
+    tops = dict(zip(names, map(int, re.findall(r'<rect x="-?\d+" y="(\d+)"', drawn))))
+    assert all(tops[a] < tops[b] for a, b in edges)
+    assert tops["e"] == tops["c"]  # just above what needs it
+    assert drawn.count("marker-end") == len({("a", "b"), ("b", "c"), ("c", "d"), ("e", "d"), ("d", "f")})
+    assert "1 job, 1m15s" in drawn
+
+
+def test_nodes_of_a_layer_do_not_overlap() -> None:
+    rules = {f"r{k}": {"jobs": 1, "stage": "data"} for k in range(14)}
+    edges = [[f"r{k}", f"r{n}"] for k in range(14) for n in range(k + 1, 14) if (k * 7 + n * 5) % 4 == 0]
+    drawn = draw_graph(RuleGraph.from_json({"rules": rules, "edges": edges}), {})
+    boxes = re.findall(r'<rect x="(-?\d+)" y="(\d+)" width="(\d+)"', drawn)
+    by_row: dict[int, list[int]] = {}
+    for x, y, _ in boxes:
+        by_row.setdefault(int(y), []).append(int(x))
+    assert max(len(row) for row in by_row.values()) > 1
+    for row in by_row.values():
+        assert all(b - a >= int(boxes[0][2]) for a, b in itertools.pairwise(sorted(row)))
