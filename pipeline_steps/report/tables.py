@@ -88,10 +88,11 @@ def published_table(name: str) -> PublishedTable:
 
 
 def _models(recipe: Recipe, names: Sequence[str]) -> list[Model]:
-    """The models of evaluations; of the ensemble its members that are trained on LVIS."""
+    """The models of evaluations; of the ensemble and of variants their members that are trained on LVIS."""
     lvis = {model.name: model for model in recipe.models}
-    members = [member.name for member in recipe.ensemble.members]
-    wanted = [one for name in names for one in (members if name == ENSEMBLE else [name])]
+    merged = {ENSEMBLE: recipe, **{name: recipe.variant(name) for name in recipe.variants}}
+    members = {name: [member.name for member in own.ensemble.members] for name, own in merged.items()}
+    wanted = [one for name in names for one in members.get(name, [name])]
     return [lvis[name] for name in wanted if name in lvis]
 
 

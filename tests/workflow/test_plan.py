@@ -18,7 +18,7 @@ COMMON = {
     "evaluate_lvis": 5,
     "write_submission": 1,
     "tabulate_summary": 1,
-    "tabulate_table": 2,
+    "tabulate_table": 1,
     "draw_predictions": 1,
     "plot_figures": 1,
     "write_report": 1,

@@ -1,7 +1,8 @@
 # What people look at: tables, figures, pictures, and the page that shows them all.
 
 GALLERY = ["gallery", "page", "picture", "scenes", "selection"]
-COMPARED = [name for name in TABLES if table_evaluations(name)]
+# Tables of what a run evaluates anyway; rows that are variants are made for their table only.
+COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
 
 

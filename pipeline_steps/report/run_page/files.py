@@ -47,10 +47,14 @@ class RunFiles:
         """Folder of a training."""
         return self.root / self.stages[name] / name
 
+    def metrics_of(self, name: str) -> Path:
+        """metrics.json of an evaluation."""
+        return self.root / "evaluation" / name / "metrics.json"
+
     @property
     def metrics(self) -> dict[str, Path]:
-        """metrics.json by evaluation."""
-        return {name: self.root / "evaluation" / name / "metrics.json" for name in self.evaluated}
+        """metrics.json of each of :attr:`evaluated`."""
+        return {name: self.metrics_of(name) for name in self.evaluated}
 
     @property
     def detections(self) -> Path:

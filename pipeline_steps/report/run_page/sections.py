@@ -44,6 +44,12 @@ class Run:
         return read_all(self.files.metrics.items(), self.files.recipe.name)
 
     @cached_property
+    def variants(self) -> list[Measured]:
+        """Evaluations of the recipe's variants, which only stand in tables of the report."""
+        recipe = self.files.recipe
+        return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe.name)
+
+    @cached_property
     def states(self) -> list[TrainingState]:
         """All trainings of the recipe."""
         return training_states(self.files, training_curves(self.files))
@@ -89,7 +95,7 @@ def _comparisons(run: Run) -> str:
     parts, said = [], set(summary_grid(run.measured, recipe).notes)
     for name, mapping in sorted(recipe.report.tables.items()):
         if any(mapping.values()):
-            grid = comparison_grid(name, run.measured, recipe)
+            grid = comparison_grid(name, [*run.measured, *run.variants], recipe)
             grid = replace(grid, notes=[note for note in grid.notes if note not in said])
             parts.append(f"<h3>{escape(grid.title)}</h3>{grid_table(grid)}")
     if not parts:
