@@ -22,9 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("--metrics", "NAME=JSON", "metrics.json of each evaluation"),
         ("--categories", "NAME=CSV", "categories.csv of each evaluation"),
         ("--training", "NAME=JSONL", "metrics.jsonl of each training"),
+        ("--boxes", "NAME=PARQUET", "boxes of each member of the ensemble on val"),
     ):
         parser.add_argument(option, type=named_path, nargs="*", default=[], metavar=files, help=text)
     parser.add_argument("--detections", type=Path, metavar="PARQUET", help="the ensemble's detections on val")
+    parser.add_argument("--samples", type=Path, metavar="JSON", help="counts of the count_samples step")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
     return parser
 
@@ -41,6 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
         categories=named_files("--categories", arguments.categories),
         trainings=named_files("--training", arguments.training),
         detections=arguments.detections,
+        boxes=_files("--boxes", arguments.boxes),
+        samples=arguments.samples,
     )
     with atomic_directory(arguments.output) as folder:
         drawn = draw_figures(inputs, folder).drawn

@@ -16,14 +16,11 @@ from pathlib import Path
 from pipeline_steps.common.cli import named_path, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.categories import load_mapping
-from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.data.lvis import read_categories
-from pipeline_steps.data.paths import DatasetPaths
-from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
+from pipeline_steps.detections.ensemble import EnsembleMerger, check_members
 from pipeline_steps.detections.rescoring import alpha_by_category
-from pipeline_steps.detections.table import TableReader, TableWriter, table_metadata
-from pipeline_steps.inference.sharding import SHARD_KEY
+from pipeline_steps.detections.table import TableWriter, table_metadata
+from pipeline_steps.inference.members import open_members
 from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import Recipe, load_recipe
 
@@ -64,36 +61,6 @@ def member_files(recipe: Recipe, given: Sequence[tuple[str, str]]) -> dict[str, 
         raise UserError(f"--detections: given twice: {listing(repeated)}")
     files = dict(given)
     return {name: Path(files[name]) for name in expected}
-
-
-def open_members(
-    recipe: Recipe, files: dict[str, Path], categories: CategoryList, stack: ExitStack
-) -> tuple[list[Member], dict[str, Path]]:
-    """The members with the LVIS category of each of their own categories, and the category tables that were used."""
-    tables_used: dict[str, Path] = {}
-    kinds = {expert.name: expert.category_table for expert in recipe.experts}
-    paths = DatasetPaths(recipe)
-    members = []
-    for entry in recipe.ensemble.members:
-        kind = kinds.get(entry.name)
-        if kind is None:
-            lvis_ids = {category_id: category_id for category_id in categories.ids.tolist()}
-        elif kind == "coco":
-            lvis_ids = load_mapping(recipe, "coco", categories).by_number()
-            tables_used["coco_to_lvis"] = paths.coco_table
-        else:
-            known = load_mapping(recipe, "openimages", categories).known_lvis_ids
-            lvis_ids = {category_id: category_id for category_id in known}
-            tables_used["openimages_to_lvis"] = paths.openimages_table
-        reader = stack.enter_context(TableReader(files[entry.name], masks=False))
-        shard = reader.metadata.get(SHARD_KEY, {"count": 1})
-        if shard["count"] != 1:
-            raise UserError(
-                f"member {entry.name}: {reader.path} is shard {shard['index']} of {shard['count']}: "
-                "gather all of them first"
-            )
-        members.append(Member(entry.name, reader, lvis_ids, kind is not None, entry.weight))
-    return members, tables_used
 
 
 def main(arguments: argparse.Namespace) -> None:

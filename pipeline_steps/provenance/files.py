@@ -11,7 +11,7 @@ from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.detectors import detector_files
 
-OUTPUT_OPTIONS = ("output", "summary", "per_category", "csv", "zip", "picture")
+OUTPUT_OPTIONS = ("output", "summary", "per_category", "csv", "zip", "picture", "page")
 """Options that name files which a step writes; the first gives the manifest its name."""
 
 
@@ -70,6 +70,8 @@ def _recipe_files(step: str, arguments: argparse.Namespace, recipe: Recipe) -> l
                 data.openimages_rotation,
                 data.openimages_table,
             ]
+        case "count_samples":
+            return _training_files(recipe, arguments.model, data)
         case "convert_weights":
             return [Path(recipe.path(recipe.weights_entry(arguments.name).file))]
         case "draw_predictions":

@@ -121,6 +121,8 @@ class Report(Section):
     """Images drawn in the gallery."""
     gallery_score: float = Field(0.3, ge=0, le=1)
     """Score from which detections are drawn."""
+    sample_images: int = Field(2000, ge=1)
+    """Training images from which the samples of the box head are counted, with and without the equalization loss."""
     tables: dict[str, dict[str, list[str]]] = {}
     """Rows of the report's tables that this recipe reproduces: table (``table1`` .. ``table5``) -> row -> names of
     evaluations, i.e. of models, ``variants`` or ``ensemble``; several names are runs of a row with different seeds."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pipeline_steps.data.category_list import GROUPS
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.run_page.files import RunFiles
+from pipeline_steps.report.samples.missing import missing_page
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 
@@ -15,9 +17,23 @@ CAP = 6
 """Detections per image that count: low enough to bind."""
 
 
+def made_up_samples(categories: list[dict]) -> dict[str, object]:
+    """What the count_samples step writes."""
+    counts = {"negatives_from_objects": 90, "negatives_from_background": 200}
+    rows = []
+    for category in categories:
+        tail = category["frequency"] != "f"
+        row = {"category_id": category["id"], "name": category["name"], "group": GROUPS[category["frequency"]]}
+        row |= {"train_images": category["image_count"], "positives": category["id"] % 3, **counts}
+        rows.append(row | {"negatives_from_objects_equalized": 30 if tail else 90})
+    numbers = {"images": 4, "proposals": 300, "background_in_lvis": 200, "background_on_coco": 20}
+    return {"recipe": "tiny", "model": "basic", **numbers, "categories": rows}
+
+
 def write_finished_run(folder: Path) -> RunFiles:
     """Write ``datasets/``, ``recipe.yaml`` and ``results/`` below ``folder``."""
-    path = write_tiny_world(folder, evaluation={"max_detections": CAP})
+    members = [{"name": "basic"}, {"name": "bottleneck"}]
+    path = write_tiny_world(folder, evaluation={"max_detections": CAP}, ensemble={"members": members})
     truth = folder / "datasets/lvis/lvis_v0.5_val.json"
     (folder / "datasets/lvis/lvis_v0.5_train.json").write_bytes(truth.read_bytes())
     (folder / "datasets/derived").mkdir()
@@ -28,11 +44,16 @@ def write_finished_run(folder: Path) -> RunFiles:
     files.detections.parent.mkdir(parents=True)
     fabricate(truth, files.detections, recipe="tiny")
     metrics, categories = lvis_metrics(truth, files.detections, "segm", CAP, 10000, "hotcoco")
-    for name, file in files.metrics.items():
+    for file in files.metrics.values():
         file.parent.mkdir(parents=True)
-        own = {"iou_type": "bbox"} if name in ("coco_expert", "openimages_expert") else {}
-        file.write_text(json.dumps(metrics | own))
+        file.write_text(json.dumps(metrics))
         categories.to_csv(file.with_name("categories.csv"), index=False)
+    for seed, boxes in enumerate(files.inputs().boxes.values()):
+        boxes.parent.mkdir(parents=True)
+        fabricate(truth, boxes, recipe="tiny", seed=seed, masks=False)
+    files.samples.parent.mkdir()
+    files.samples.write_text(json.dumps(made_up_samples(json.loads(truth.read_text())["categories"])))
+    files.missing_annotations.write_text(missing_page("Missing annotations", ["1 of 2 proposals."], []))
     curve = [{"iteration": k, "images": 8 * k, "loss_cls": 3 / k, "loss_mask": 1 / k} for k in range(1, 6)]
     for model in files.trained:
         files.training(model.name).mkdir(parents=True)

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pipeline_steps import rescore_ensemble
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
+from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.evaluation.results import read_results
 from pipeline_steps.plot import build_parser, main
 from pipeline_steps.recipe import load_recipe
@@ -18,10 +21,15 @@ from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import FIGURES
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.rescoring import rescored, rescoring
+from pipeline_steps.report.figures.samples import group_frame, sample_frame
 from pipeline_steps.report.figures.style import MissingInputError
-from tests.report.finished_run import write_finished_run
+from pipeline_steps.report.run_page.files import RunFiles
+from tests.report.fabricated import fabricate
+from tests.report.finished_run import CAP, write_finished_run
 
 NAMES = set(CAPTIONS)
+MEMBERS = ("basic", "bottleneck")
+TABLES = {"ensemble_gain.csv", "samples.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,9 @@ def every_input(folder: Path) -> list[str]:
         "--training": folder / "results/finetune/basic/metrics.jsonl",
     }
     options = [text for option, path in files.items() for text in (option, f"ensemble={path}")]
-    return [*options, "--detections", str(folder / "results/ensemble/val/detections.parquet")]
+    options += ["--detections", str(folder / "results/ensemble/val/detections.parquet")]
+    options += ["--boxes", *(f"{name}={folder}/results/predictions/val/{name}/boxes.parquet" for name in MEMBERS)]
+    return [*options, "--samples", str(folder / "results/report/samples.json")]
 
 
 def reasons(folder: Path) -> dict[str, str]:
@@ -55,7 +65,7 @@ def reasons(folder: Path) -> dict[str, str]:
 def test_every_figure_is_drawn(run_folder: Path, tmp_path: Path) -> None:
     assert plot(run_folder, tmp_path / "figures", *every_input(run_folder)) == 0
     files = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert files == {"figures.json"} | {f"{name}.{suffix}" for name in NAMES for suffix in ("svg", "png")}
+    assert files == {"figures.json"} | TABLES | {f"{name}.{suffix}" for name in NAMES for suffix in ("svg", "png")}
     assert reasons(tmp_path / "figures") == dict.fromkeys(CAPTIONS, "")
 
 
@@ -76,6 +86,8 @@ MISSING = {
     "categories": {"ap_by_category"},
     "trainings": {"training"},
     "detections": {"rescoring", "scores"},
+    "boxes": {"ensemble_gain"},
+    "samples": {"samples"},
 }
 
 
@@ -86,7 +98,8 @@ def test_a_figure_tells_of_its_missing_input(run_folder: Path, tmp_path: Path, f
     gone = tmp_path / "gone"
     if needs is None:
         recipe = recipe.model_copy(update={"datasets_root": str(gone)})
-    for files in ({}, {"detections": gone, **{name: {"a": gone} for name in ("metrics", "categories", "trainings")}}):
+    named = {name: {"a": gone} for name in ("metrics", "categories", "trainings", "boxes")}
+    for files in ({}, {"detections": gone, "samples": gone, **named}):
         with pytest.raises(MissingInputError) as raised:
             FIGURES[figure](Inputs(recipe=recipe, **files))
         assert str(raised.value)
@@ -96,7 +109,7 @@ def test_missing_inputs_cost_only_their_figures_and_are_named(run_folder: Path, 
     options = every_input(run_folder)[:4]  # metrics and categories
     assert plot(run_folder, tmp_path / "figures", *options) == 0
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert drawn == NAMES - MISSING["trainings"] - MISSING["detections"]
+    assert drawn == NAMES.difference(*(MISSING[name] for name in ("trainings", "detections", "boxes", "samples")))
     assert {name for name, reason in reasons(tmp_path / "figures").items() if reason} == NAMES - drawn
 
 
@@ -143,3 +156,55 @@ def test_rescoring_figure_shows_the_evaluated_figures(run_folder: Path) -> None:
     assert curves["AP, all"][at] == pytest.approx(metrics["AP"], abs=1e-9)
     assert curves["AP, rare"][at] == pytest.approx(metrics["APr"], abs=1e-9)
     assert len(set(curves["AP_fixed"])) == 1
+
+
+def test_ensemble_gain_is_what_merging_and_evaluating_gives(run_folder: Path, tmp_path: Path) -> None:
+    plot(run_folder, tmp_path / "figures", *every_input(run_folder))
+    frame = pd.read_csv(tmp_path / "figures/ensemble_gain.csv").set_index("members")
+    boxes = {name: run_folder / f"results/predictions/val/{name}/boxes.parquet" for name in MEMBERS}
+    truth = run_folder / "datasets/lvis/lvis_v0.5_val.json"
+    settings = json.loads((run_folder / "recipe.yaml").read_text())
+    for label, names in (("basic", ["basic"]), ("+ bottleneck", MEMBERS), ("without basic", ["bottleneck"])):
+        members = {"ensemble": {"members": [{"name": name} for name in names]}}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(settings | members))
+        options = ["--recipe", str(tmp_path / "recipe.yaml"), "--categories", str(truth), "--split", "val"]
+        options += ["--output", str(tmp_path / "merged.parquet"), "--detections"]
+        arguments = rescore_ensemble.build_parser().parse_args([*options, *(f"{n}={boxes[n]}" for n in names)])
+        rescore_ensemble.main(arguments)
+        metrics, _ = lvis_metrics(truth, tmp_path / "merged.parquet", "bbox", CAP, 10000, "hotcoco")
+        for key in ("AP", "APr", "AP_fixed"):
+            assert frame.loc[label, key] == pytest.approx(metrics[key], abs=1e-9), (label, key)
+    assert frame.loc["without bottleneck", "AP"] == frame.loc["basic", "AP"]
+
+
+def test_boxes_of_another_split_cost_only_their_figure(run_folder: Path, tmp_path: Path) -> None:
+    truth = json.loads((run_folder / "datasets/lvis/lvis_v0.5_val.json").read_text())
+    for record, key in [(i, "id") for i in truth["images"]] + [(a, "image_id") for a in truth["annotations"]]:
+        record[key] += 100_000
+    (tmp_path / "other.json").write_text(json.dumps(truth))
+    fabricate(tmp_path / "other.json", tmp_path / "boxes.parquet", masks=False)
+    options = every_input(run_folder)
+    options[options.index("--boxes") + 2] = f"bottleneck={tmp_path / 'boxes.parquet'}"
+    assert plot(run_folder, tmp_path / "figures", *options) == 0
+    told = {name for name, reason in reasons(tmp_path / "figures").items() if reason}
+    assert told == {"ensemble_gain"}
+    assert "no image in common" in reasons(tmp_path / "figures")["ensemble_gain"]
+
+
+@pytest.mark.parametrize("content", ['{"recipe": "tiny"', '{"recipe": "tiny"}', '{"recipe": "other"}', "[]"])
+def test_damaged_and_foreign_counts_are_not_drawn(run_folder: Path, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "samples.json"
+    path.write_text(content)
+    with pytest.raises(MissingInputError, match=r"samples\.json"):
+        FIGURES["samples"](Inputs(recipe=load_recipe(run_folder / "recipe.yaml"), samples=path))
+
+
+def test_group_table_sums_the_categories_of_a_group(run_folder: Path) -> None:
+    inputs = RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+    frame = sample_frame(inputs)
+    assert (frame["train_images"].diff().dropna() <= 0).all()
+    table = group_frame(frame).set_index("categories")
+    counts = frame["group"].value_counts()
+    for group, count in counts.items():
+        assert table.loc[group, "negatives from other objects"] == 90 * count
+        assert table.loc[group, "left, %"] == pytest.approx(100 if group == "frequent" else 100 / 3)

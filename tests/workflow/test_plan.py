@@ -20,6 +20,7 @@ COMMON = {
     "tabulate_summary": 1,
     "tabulate_table": 1,
     "draw_predictions": 1,
+    "count_samples": 1,
     "plot_figures": 1,
     "write_report": 1,
 }

@@ -26,6 +26,7 @@ ALL_MASKS = {**ENSEMBLE_MASKS, "predict_masks": 8, "gather_masks": 4, "evaluate_
 INFERENCE = {"predict_boxes": 16, "gather_boxes": 8, **ENSEMBLE, **ALL_MASKS, "evaluate_lvis": 5}
 ONE_EXPERT = {"train_expert": 1, "predict_boxes": 4, "gather_boxes": 2, **ENSEMBLE, "evaluate_lvis": 2}
 EVERYTHING = {
+    "count_samples": 1,
     "make_mini": 1,
     "index_coco_boxes": 1,
     "select_openimages": 1,
@@ -46,12 +47,19 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("data={mini: {seed: 1}}", EVERYTHING),
         (
             "data={openimages: {max_images: 12}}",
-            {"select_openimages": 1, "finetune_lvis": 2, "train_expert": 1}
+            {"select_openimages": 1, "finetune_lvis": 2, "train_expert": 1, "count_samples": 1}
             | {**INFERENCE, "predict_boxes": 12, "gather_boxes": 6, "evaluate_lvis": 4},
         ),
         (
             "training={repeat_factor_threshold: 0.01}",
-            {"finetune_lvis": 2, "train_expert": 1, **INFERENCE, "predict_boxes": 12, "gather_boxes": 6}
+            {
+                "finetune_lvis": 2,
+                "train_expert": 1,
+                "count_samples": 1,
+                **INFERENCE,
+                "predict_boxes": 12,
+                "gather_boxes": 6,
+            }
             | {"evaluate_lvis": 4},
         ),
         ("testing={proposals: 50}", INFERENCE),
@@ -65,6 +73,7 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("ensemble={fusion: soft_nms}", ENSEMBLE),
         ("evaluation={max_detections: 20}", {**EVALUATION, "write_submission": 1}),
         ("report={gallery_images: 2}", {"draw_predictions": 1, "write_report": 1}),
+        ("report={sample_images: 8}", {"count_samples": 1, "plot_figures": 1, "write_report": 1}),
         ("compute={threads: 2, memory_gb: 3, training_hours: 1, inference_hours: 1, longest_hours: 2}", {}),
         ("compute={training_gpus: 4, training_nodes: 2, inference_gpus: 1}", {}),
         ("training={log_images: 4, checkpoint_images: 8, loader_workers: 1}", {}),
@@ -95,6 +104,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
         ("pipeline_steps/evaluation/metrics.py", EVALUATION),
         ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
         ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "tabulate_table": 1, "write_report": 1}),
+        ("pipeline_steps/report/figures/samples.py", {"plot_figures": 1, "write_report": 1}),
         ("pipeline_steps/report/gallery.py", {"draw_predictions": 1, "write_report": 1}),
         ("config/smoke.yaml", {}),
         ("config/mini.yaml", {}),
@@ -158,7 +168,14 @@ def test_added_member_trains_and_tests_only_the_new_one(smoke):
         # one job of a stage again, and everything below it
         (
             ("-R", "results/smoke/finetune/basic/model.pth", "--", "all"),
-            {"finetune_lvis": 1, **ENSEMBLE, "predict_boxes": 4, "gather_boxes": 2, "predict_masks": 6}
+            {
+                "finetune_lvis": 1,
+                "count_samples": 1,
+                **ENSEMBLE,
+                "predict_boxes": 4,
+                "gather_boxes": 2,
+                "predict_masks": 6,
+            }
             | {"gather_masks": 3, "evaluate_lvis": 2},
         ),
         # only up to here

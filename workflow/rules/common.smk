@@ -157,13 +157,17 @@ def init_argument(wildcards, input):
     return f"--init {input.init}" if input.init else ""
 
 
-def training_data(wildcards):
+def data_of_training(name):
     """Annotation files, and manifests of images, that a training reads."""
-    model = recipe.model(wildcards.model)
+    model = recipe.model(name)
     files = [file for dataset in model.datasets for file in DATASET_FILES[dataset]]
     if recipe.training_of(model).coco_ignore.enabled and "lvis_train" in model.datasets:
         files.append(DATA.coco_boxes_train)
     return list(dict.fromkeys(files))
+
+
+def training_data(wildcards):
+    return data_of_training(wildcards.model)
 
 
 def recipe_file(wildcards):

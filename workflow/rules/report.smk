@@ -6,6 +6,10 @@ COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALU
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
 
 
+# The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
+SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
+
+
 rule tabulate_summary:
     input:
         metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
@@ -57,12 +61,47 @@ rule draw_predictions:
         " --output {output.page} --picture {output.picture} 2>&1 | tee -i {log}"
 
 
+rule count_samples:
+    input:
+        weights=model_file(SAMPLED),
+        data=data_of_training(SAMPLED),
+    output:
+        counts=f"{RESULTS}/report/samples.json",
+        page=report(
+            f"{RESULTS}/report/missing_annotations.html",
+            category="Pictures",
+            caption="../report/missing_annotations.rst",
+        ),
+    log:
+        f"{LOGS}/count_samples.log",
+    benchmark:
+        f"{BENCHMARKS}/count_samples.tsv"
+    conda:
+        ENVIRONMENT
+    threads: recipe.compute.threads
+    resources:
+        gpu=recipe.compute.inference_gpus,
+        mem_mb=1000 * recipe.compute.memory_gb,
+        runtime=growing_hours(recipe.compute.inference_hours),
+    params:
+        recipe=RECIPE,
+        model=SAMPLED,
+        images=recipe.report.sample_images,
+        settings=slices.training_slice(recipe, SAMPLED),
+    shell:
+        "python -m pipeline_steps.count_samples --recipe {params.recipe} --model {params.model} --weights {input.weights}"
+        " --images {params.images} --output {output.counts} --page {output.page} 2>&1 | tee -i {log}"
+
+
 rule plot_figures:
     input:
         metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
         categories=[f"{RESULTS}/evaluation/{name}/categories.csv" for name in EVALUATED],
         models=[model_file(name) for name in TRAINED],
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
+        boxes=[f"{RESULTS}/predictions/val/{member}/boxes.parquet" for member in MEMBERS],
+        samples=rules.count_samples.output.counts,
+        tables=CATEGORY_TABLES,
         annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
         code=code("plot.py", "report/figures/*.py", "report/measured.py", "report/scenes.py"),
     output:
@@ -84,13 +123,14 @@ rule plot_figures:
         captions={name: caption.text for name, caption in CAPTIONS.items()},
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
         categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
+        boxes=lambda wildcards, input: named_files(MEMBERS, input.boxes),
         training=lambda wildcards, input: named_files(
             TRAINED, [Path(file).with_name("metrics.jsonl") for file in input.models]
         ),
     shell:
         "python -m pipeline_steps.plot --recipe {params.recipe} --metrics {params.metrics}"
         " --categories {params.categories} --training {params.training} --detections {input.detections}"
-        " --output {output} 2>&1 | tee -i {log}"
+        " --boxes {params.boxes} --samples {input.samples} --output {output} 2>&1 | tee -i {log}"
 
 
 rule tabulate_table:
@@ -133,6 +173,7 @@ rule write_report:
         models=rules.plot_figures.input.models,
         figures=rules.plot_figures.output,
         gallery=rules.draw_predictions.output.page,
+        missing=rules.count_samples.output.page,
         code=code("write_report.py", "report/run_page/*.py", "report/figures/captions.py")
         + code(*(f"report/{name}.py" for name in ("markdown", "measured", "page", "published", "tables"))),
     output:

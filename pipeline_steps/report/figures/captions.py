@@ -45,6 +45,24 @@ CAPTIONS = {
         "the grey line is the recipe's cap. Where the cap does not bind, re-scoring does nothing. The table holds only "
         "what was kept per image under the recipe's alpha.",
     ),
+    "ensemble_gain": Caption(
+        "What each member brings",
+        "Box AP of the merged boxes on val, with the recipe's way of merging, re-scoring and caps. Left: the members "
+        "in the recipe's order, each added to those before it. Right: what is lost when one member is left out of all "
+        "(a bar to the left: the ensemble is better without it). An expert can only help in the categories that its "
+        "data set shares with LVIS.",
+    ),
+    "samples": Caption(
+        "Valid samples with and without the equalization loss",
+        "As figure 1 of the report: a sample is a proposal and a category, and valid if it has a weight in the "
+        "classification loss. Proposals are those that training would draw from the trained network. Left: number of "
+        "valid samples of each category, most frequent categories first; right: negatives divided by positives. Where "
+        "the grey points rise above the red ones, the equalization loss spares a category the negatives from objects "
+        "of other categories: in rare and common categories, except in images in which they are known to be present "
+        "or absent. Background proposals stay negatives for all. Grey has two levels because "
+        "box-only images say nothing of categories outside the vocabulary of OpenImages. The table below gives sums "
+        "over each group.",
+    ),
     "long_tail": Caption(
         "The long tail of the training data",
         "Train images of each category, sorted by their number in LVIS, which decides what is rare, common or "

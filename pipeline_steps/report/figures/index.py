@@ -11,27 +11,30 @@ from typing import TYPE_CHECKING
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
-from pipeline_steps.report.figures import rescoring, results, training
+from pipeline_steps.report.figures import ensemble_gain, rescoring, results, samples, training
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import MissingInputError, save
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 LIST = "figures.json"
 """File beside the figures: for each figure why it is missing, or an empty text."""
 
-FIGURES: dict[str, Callable[[Inputs], Figure]] = {
+FIGURES: dict[str, Callable[[Inputs], Figure | tuple[Figure, pd.DataFrame]]] = {
     "ap_by_group": results.ap_by_group,
     "ap_by_category": results.ap_by_category,
     "scores": rescoring.score_distributions,
     "precision_recall": results.precision_recall,
     "rescoring": rescoring.rescoring,
+    "ensemble_gain": ensemble_gain.ensemble_gain,
+    "samples": samples.samples,
     "long_tail": training.long_tail,
     "training": training.training_curves,
 }
-"""Draws each figure of :data:`CAPTIONS`, or raises MissingInputError."""
+"""Draws each figure of :data:`CAPTIONS`, some with a table of its numbers, or raises MissingInputError."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,15 @@ class DrawnFigures:
 
 
 def draw_figures(inputs: Inputs, folder: Path) -> DrawnFigures:
-    """Draw every figure that the inputs allow into ``folder``, as SVG and PNG."""
+    """Draw every figure that the inputs allow into ``folder``, as SVG and PNG, and its table, if any, as CSV."""
     missing = {}
     for name in CAPTIONS:
         try:
-            save(FIGURES[name](inputs), folder, name)
+            drawn = FIGURES[name](inputs)
+            figure, table = drawn if isinstance(drawn, tuple) else (drawn, None)
+            save(figure, folder, name)
+            if table is not None:
+                table.to_csv(folder / f"{name}.csv", index=False)
             missing[name] = ""
         except MissingInputError as error:
             logging.info("%s is not drawn: %s", name, error)

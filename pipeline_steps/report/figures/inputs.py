@@ -31,6 +31,10 @@ class Inputs:
     """metrics.jsonl by model."""
     detections: Path | None = None
     """Detections table of the ensemble on val."""
+    boxes: dict[str, Path] = field(default_factory=dict)
+    """Boxes table of each member on val."""
+    samples: Path | None = None
+    """Counts of the count_samples step."""
 
     @cached_property
     def paths(self) -> DatasetPaths:

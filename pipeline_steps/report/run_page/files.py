@@ -72,6 +72,16 @@ class RunFiles:
         return self.root / "report/gallery.html"
 
     @property
+    def samples(self) -> Path:
+        """Counted samples of the box head."""
+        return self.root / "report/samples.json"
+
+    @property
+    def missing_annotations(self) -> Path:
+        """Page of missing annotations."""
+        return self.root / "report/missing_annotations.html"
+
+    @property
     def rule_graph(self) -> Path:
         """Rules of the workflow and what they need of each other."""
         return self.root / "rule_graph.json"
@@ -84,4 +94,8 @@ class RunFiles:
             categories={name: path.with_name("categories.csv") for name, path in self.metrics.items()},
             trainings={model.name: self.training(model.name) / "metrics.jsonl" for model in self.trained},
             detections=self.detections,
+            boxes={
+                m.name: self.root / "predictions/val" / m.name / "boxes.parquet" for m in self.recipe.ensemble.members
+            },
+            samples=self.samples,
         )

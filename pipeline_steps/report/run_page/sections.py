@@ -17,6 +17,8 @@ from pipeline_steps.data.category_list import GROUPS
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError
+from pipeline_steps.report.markdown import Grid, figure
+from pipeline_steps.report.measured import GROUPS as GROUP_COLUMNS
 from pipeline_steps.report.measured import Measured, read_all
 from pipeline_steps.report.page import file_uri, page_parts
 from pipeline_steps.report.run_page.files import RunFiles
@@ -83,6 +85,45 @@ def figure_html(run: Run, name: str) -> str:
         f'src="{file_uri(path)}"></div><figcaption><b>{escape(caption.title)}.</b> {escape(caption.text)}</figcaption>'
         "</figure>"
     )
+
+
+def figure_table(run: Run, name: str, columns: dict[str, str] | None = None) -> str:
+    """The table that was written with a figure; empty if there is none.
+
+    Args:
+        run: the run.
+        name: of the figure.
+        columns: columns to show and what to call them; all of them under their names if not given.
+    """
+    path = run.figures.folder / f"{name}.csv"
+    if run.figures.missing[name] or not path.is_file():
+        return ""
+    frame = pd.read_csv(path)
+    frame = frame if columns is None else frame[list(columns)].rename(columns=columns)
+    texts = sum(frame.dtypes.map(lambda kind: not pd.api.types.is_numeric_dtype(kind)))
+    rows = [
+        [
+            figure(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+            for value in row
+        ]
+        for row in frame.astype(object).itertuples(index=False)
+    ]
+    return grid_table(Grid("", list(frame.columns), rows, texts, []))
+
+
+def _ensemble(run: Run) -> str:
+    columns = {"members": "members", **GROUP_COLUMNS, "AP_fixed": "AP_fixed"}
+    return (
+        figure_html(run, "ensemble_gain") + figure_table(run, "ensemble_gain", columns) + figure_html(run, "rescoring")
+    )
+
+
+def _samples(run: Run) -> str:
+    return figure_html(run, "samples") + figure_table(run, "samples")
+
+
+def _missing_annotations(run: Run) -> str:
+    return embedded_page(run, run.files.missing_annotations, "python -m pipeline_steps.count_samples makes it.")
 
 
 def _summary(run: Run) -> str:
@@ -214,7 +255,9 @@ SECTIONS = (
     Section("report", "Beside the report", _comparisons),
     Section("categories", "By category", _categories),
     Section("scores", "Scores, precision and recall", _figures("scores", "precision_recall")),
-    Section("ensemble", "Ensemble and re-scoring", _figures("rescoring")),
+    Section("ensemble", "Ensemble and re-scoring", _ensemble),
+    Section("equalization", "What the equalization loss changes", _samples),
+    Section("missing-annotations", "Missing annotations", _missing_annotations),
     Section("data", "Long tail", _long_tail),
     Section("training", "Training", _training),
     Section("workflow", "Workflow", _workflow),
