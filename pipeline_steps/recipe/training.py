@@ -110,6 +110,8 @@ class Training(Section):
     """Images between two checkpoints."""
     log_images: int = Field(320, ge=1)
     """Images between two progress lines."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Also report to Weights & Biases or MLflow, if the package is installed; TensorBoard events are always written."""
     loader_workers: int = Field(4, ge=0)
     """Data loading processes per GPU; 0 loads in the training process."""
     record_gradients: int = Field(0, ge=0)

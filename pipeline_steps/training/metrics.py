@@ -14,6 +14,7 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.progress import format_duration
+from pipeline_steps.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +51,20 @@ def peak_memory_mb(device: torch.device) -> int:
 class Report:
     """Writes metrics. One JSON object per line and report; ``iteration`` counts iterations done."""
 
-    def __init__(self, folder: Path, title: str, iterations: int, start: int) -> None:
+    def __init__(self, folder: Path, title: str, iterations: int, start: int, tracker: Tracker | None = None) -> None:
         """
         Args:
             folder: where ``metrics.jsonl`` and the TensorBoard events go.
             title: name in the progress line.
             iterations: iterations of the whole training.
             start: iterations done so far; later entries of an interrupted run are removed.
+            tracker: gets the same numbers.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS_FILE
-        self.title, self.iterations = title, iterations
+        self.title, self.iterations, self._tracker = title, iterations, tracker
         _cut_off(self.path, start)
         self._events = SummaryWriter(str(folder), purge_step=start + 1, flush_secs=30)
         self._last = (time.monotonic(), start)
@@ -80,6 +82,8 @@ class Report:
         for name, value in line.items():
             if name not in ("iteration", "images"):
                 self._events.add_scalar(f"training/{name}", value, iteration)
+        if self._tracker is not None:
+            self._tracker.write(iteration, {name: value for name, value in line.items() if name != "iteration"})
         losses = {name: value for name, value in values.items() if name.startswith("loss_")}
         parts = ", ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
         left = format_duration((self.iterations - iteration) / rate) if rate else "?"
@@ -92,6 +96,8 @@ class Report:
     def close(self) -> None:
         """Flush the events."""
         self._events.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
 
 def _cut_off(path: Path, iteration: int) -> None:

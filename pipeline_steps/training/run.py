@@ -40,6 +40,7 @@ from pipeline_steps.training.randomness import seed_all
 from pipeline_steps.training.schedule import split_batch
 from pipeline_steps.training.settings import Settings, differences, digest, training_settings
 from pipeline_steps.training.stopping import StopRequest
+from pipeline_steps.training.tracker import Tracker, require_tracker
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ def _check_job(job: Job) -> None:
         ) from None
     if model.init and job.init is None:
         raise UserError(f"{job.model_name} starts from {model.init!r}: name its file with --init")
+    require_tracker(job.recipe.training_of(model).tracker)
 
 
 def _train(job: Job, group: Processes) -> None:
@@ -151,7 +153,7 @@ def _train(job: Job, group: Processes) -> None:
         trainer.iterations,
         share,
     )
-    report = Report(folder, name, trainer.iterations, trainer.iteration) if group.is_main else None
+    report = _report(job, training.tracker, trainer) if group.is_main else None
     with stop.listening():
         try:
             done = trainer.run(batches, report, save, stop.wanted, note)
@@ -170,6 +172,13 @@ def _train(job: Job, group: Processes) -> None:
         _write_model(job, trainer, training_set, settings)
         # The final model is what counts; a checkpoint is twice its size and of no more use.
         remove_training_files(folder, keep_metrics=True)
+
+
+def _report(job: Job, kind: str, trainer: Trainer) -> Report:
+    folder, name = job.output.parent, job.model_name
+    folder.mkdir(parents=True, exist_ok=True)
+    tracker = None if kind == "none" else Tracker(kind, folder, job.recipe.name, name, trainer.iteration)
+    return Report(folder, name, trainer.iterations, trainer.iteration, tracker)
 
 
 def _training_set(job: Job, group: Processes) -> TrainingSet:
