@@ -116,6 +116,12 @@ def test_ablations_of_a_recipe_without_comparisons_name_one_that_has_them(checko
     assert "recipe mini names no report.ablations.comparisons; config/mini_ablations.yaml does" in result.stdout
 
 
+def test_inspection_is_a_target_of_its_own_and_no_part_of_a_run(checkout):
+    planned = checkout.planned("--configfile", "config/mini.yaml", "--", "inspect")
+    assert (planned["inspect"], planned["write_submission"], planned["plot_figures"]) == (1, 0, 0)
+    assert checkout.planned("--configfile", "config/mini.yaml", "--", "all")["inspect"] == 0
+
+
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     (checkout.folder / "more.yaml").write_text(
         "models:\n"

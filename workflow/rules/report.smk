@@ -6,6 +6,15 @@ COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALU
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
 
 
+class Captions(dict):
+    """Captions by figure, for figure.rst; short where Snakemake's report lists the parameters of a job."""
+
+    def __repr__(self):
+        return "see the figures"
+
+
+FIGURE_CAPTIONS = Captions({name: caption.text for name, caption in CAPTIONS.items()})
+INSPECTED = [*MODELS, "ensemble"]
 # The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
 SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
 
@@ -120,7 +129,7 @@ rule plot_figures:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        captions={name: caption.text for name, caption in CAPTIONS.items()},
+        captions=FIGURE_CAPTIONS,
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
         categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
         boxes=lambda wildcards, input: named_files(MEMBERS, input.boxes),
@@ -196,6 +205,27 @@ rule write_report:
     shell:
         "python -m pipeline_steps.write_report --recipe {params.recipe} --results {params.results} --figures {input.figures}"
         " --output {output} 2>&1 | tee -i {log}"
+
+
+# Not part of `all`: puts the run on val into a FiftyOne database, which its app shows. It starts a database of its own
+# unless FIFTYONE_DATABASE_URI names one, so it runs where the command was given, not on the cluster.
+localrules:
+    inspect,
+
+
+rule inspect:
+    input:
+        annotations=DATA.lvis_val,
+        detections=[EVALUATED[name] for name in INSPECTED],
+    log:
+        f"{LOGS}/inspect.log",
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+        detections=lambda wildcards, input: named_files(INSPECTED, input.detections),
+    shell:
+        "python -m pipeline_steps.inspect_dataset --recipe {params.recipe} --detections {params.detections} 2>&1 | tee -i {log}"
 
 
 rule report:

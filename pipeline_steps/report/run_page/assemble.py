@@ -11,6 +11,8 @@ from pipeline_steps.report.run_page.sections import SECTIONS, Run
 _STYLE = """
 .plot { overflow-x: auto; background: #fff; border-radius: 4px; padding: 0.4rem; }
 .plot img { display: block; min-width: min(34rem, 130vw); max-width: 100%; height: auto; margin: 0 auto; }
+@media (max-width: 36rem) { .plot::before, .graph::before, .wide::before { content: "scrolls sideways \\2192";
+  position: sticky; left: 0.4rem; display: block; width: max-content; font-size: 0.78rem; color: #59636e; } }
 .absent { color: var(--soft); border-left: 3px solid var(--bad); padding-left: 0.7rem; max-width: 80ch; }
 section > h2 { border-top: 1px solid var(--line); padding-top: 1.2rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 0.3rem; }
