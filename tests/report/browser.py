@@ -18,6 +18,24 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
+UNDRAWN = """
+[...document.images].filter(i => !(i.complete && i.naturalWidth > 0 && i.clientWidth > 0)).map(i => i.alt)
+  .concat([...document.querySelectorAll("section svg[viewBox]")]
+    .filter(s => !(s.getBoundingClientRect().width > 0 && s.getBBox().width > 0)).map(s => s.outerHTML.slice(0, 80)))
+"""
+BROKEN_LINKS = """
+[...document.querySelectorAll("a[href]")].map(a => a.getAttribute("href"))
+  .filter(h => !(h.startsWith("data:") || (h.startsWith("#") && document.getElementById(h.slice(1)))))
+"""
+TOO_WIDE = """
+[...document.querySelectorAll("body *")].filter(e => {
+  const scrolls = ".wide, .plot, .graph";  // these scroll by themselves
+  if (e.closest(scrolls) && !e.matches(scrolls)) return false;
+  const box = e.getBoundingClientRect();
+  return box.width > 0 && box.right > document.documentElement.clientWidth + 1 && !e.closest("svg");
+}).map(e => e.tagName + "." + e.className)
+"""
+
 
 def find_browser() -> str | None:
     """The program, or None if none is installed."""

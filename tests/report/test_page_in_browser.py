@@ -11,7 +11,7 @@ import pytest
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.write_report import build_parser, main
-from tests.report.browser import NAMES, Browser, find_browser
+from tests.report.browser import BROKEN_LINKS, NAMES, TOO_WIDE, UNDRAWN, Browser, find_browser
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason=f"no browser to check pages with (looked for {', '.join(NAMES)} on the PATH)"
@@ -19,23 +19,6 @@ pytestmark = pytest.mark.skipif(
 
 PHONE, DESK = 390, 1280
 
-UNDRAWN = """
-[...document.images].filter(i => !(i.complete && i.naturalWidth > 0 && i.clientWidth > 0)).map(i => i.alt)
-  .concat([...document.querySelectorAll("section svg[viewBox]")]
-    .filter(s => !(s.getBoundingClientRect().width > 0 && s.getBBox().width > 0)).map(s => s.outerHTML.slice(0, 80)))
-"""
-BROKEN_LINKS = """
-[...document.querySelectorAll("a[href]")].map(a => a.getAttribute("href"))
-  .filter(h => !(h.startsWith("data:") || (h.startsWith("#") && document.getElementById(h.slice(1)))))
-"""
-TOO_WIDE = """
-[...document.querySelectorAll("body *")].filter(e => {
-  const scrolls = ".wide, .plot, .graph";  // these scroll by themselves
-  if (e.closest(scrolls) && !e.matches(scrolls)) return false;
-  const box = e.getBoundingClientRect();
-  return box.width > 0 && box.right > document.documentElement.clientWidth + 1 && !e.closest("svg");
-}).map(e => e.tagName + "." + e.className)
-"""
 SIZES = """
 [...document.querySelectorAll("p, li, td, figcaption, a")].map(e => parseFloat(getComputedStyle(e).fontSize))
 """

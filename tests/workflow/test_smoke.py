@@ -7,10 +7,14 @@ import re
 
 import pytest
 
+from pipeline_steps.report.figures.captions import CAPTIONS
+from tests.report.browser import BROKEN_LINKS, TOO_WIDE, UNDRAWN, browser_page, find_browser
+
 pytestmark = pytest.mark.slow
 
 AFTER_BOXES = {"rescore_ensemble", "predict_masks", "gather_masks", "evaluate_lvis", "write_submission"}
 REPORT = {"tabulate_summary", "tabulate_table", "draw_predictions", "plot_figures", "write_report"}
+CHECKS = {"undrawn": UNDRAWN, "broken links": BROKEN_LINKS, "too wide": TOO_WIDE}
 TRAINING = {"make_mini", "pretrain_coco", "finetune_lvis", "train_expert"}
 
 
@@ -58,6 +62,31 @@ def test_end_banner_shows_the_table_and_the_submission(smoke):
     assert "| ensemble" in end
     assert "results/smoke/submission/submission.json" in end
     assert "results/smoke/report/index.html" in end
+
+
+def test_snakemakes_own_report_has_every_table_figure_and_page_with_its_caption(smoke):
+    report = smoke.folder / "report.html"
+    result = smoke.run("--configfile", "config/smoke.yaml", "--report", str(report))
+    assert result.returncode == 0, result.stdout[-3000:]
+    text = report.read_text(encoding="utf-8", errors="replace")
+    drawn = json.loads((smoke.folder / "results/smoke/report/figures/figures.json").read_text())
+    titles = [CAPTIONS[name].title for name, missing in drawn.items() if not missing]
+    assert len(titles) >= len(CAPTIONS) - 1
+    assert [title for title in titles if title not in text] == []
+    for name in ("summary.md", "table5.md", "gallery.html", "missing_annotations.html", "index.html"):
+        assert f"results/smoke/report/{name}" in text, name
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no browser (chromium) to look at the page with")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_of_the_run_is_whole_in_a_browser(smoke, tmp_path, width):
+    page = smoke.folder / "results/smoke/report/index.html"
+    with browser_page(find_browser(), tmp_path, page, width) as browser:
+        found = {name: browser.run(check) for name, check in CHECKS.items()}
+        assert browser.problems == []
+        assert not any(found.values()), found
+        assert browser.run("document.documentElement.scrollWidth") == width
+        assert browser.run("document.querySelectorAll('.absent').length") == 0
 
 
 def test_second_run_has_nothing_to_do(smoke):

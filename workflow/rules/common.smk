@@ -21,7 +21,7 @@ from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_ru
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
-from pipeline_steps.report.figures.captions import CAPTIONS
+from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
 
 put_interpreter_first()
 hand_over(sys.argv)

@@ -4,16 +4,6 @@ GALLERY = ["gallery", "page", "picture", "scenes", "selection"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
 COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
-
-
-class Captions(dict):
-    """Captions by figure, for figure.rst; short where Snakemake's report lists the parameters of a job."""
-
-    def __repr__(self):
-        return "see the figures"
-
-
-FIGURE_CAPTIONS = Captions({name: caption.text for name, caption in CAPTIONS.items()})
 INSPECTED = [*MODELS, "ensemble"]
 # The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
 SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
@@ -64,7 +54,7 @@ rule draw_predictions:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        settings=recipe.report.model_dump_json(),
+        settings=recipe.report.model_dump_json(include={"gallery_images", "gallery_score"}),
     shell:
         "python -m pipeline_steps.draw_predictions --recipe {params.recipe} --detections {input.detections} --split val"
         " --output {output.page} --picture {output.picture} 2>&1 | tee -i {log}"
@@ -129,7 +119,7 @@ rule plot_figures:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        captions=FIGURE_CAPTIONS,
+        captions=CaptionTexts(),
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
         categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
         boxes=lambda wildcards, input: named_files(MEMBERS, input.boxes),

@@ -75,3 +75,13 @@ CAPTIONS = {
     ),
 }
 """By file name without suffix, in the order in which they are drawn."""
+
+
+class CaptionTexts(dict[str, str]):
+    """The captions by figure, for Snakemake's report, which also lists them as a parameter of the job: in short."""
+
+    def __init__(self) -> None:
+        super().__init__({name: caption.text for name, caption in CAPTIONS.items()})
+
+    def __repr__(self) -> str:
+        return "see the figures"
