@@ -117,6 +117,9 @@ rule plot_figures:
         f"{BENCHMARKS}/plot_figures.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        mem_mb=growing(16000),
+        runtime=growing(240),
     params:
         recipe=RECIPE,
         captions=CaptionTexts(),
