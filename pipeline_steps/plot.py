@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
         categories=named_files("--categories", arguments.categories),
         trainings=named_files("--training", arguments.training),
         detections=arguments.detections,
-        boxes=_files("--boxes", arguments.boxes),
+        boxes=named_files("--boxes", arguments.boxes),
         samples=arguments.samples,
     )
     with atomic_directory(arguments.output) as folder:
