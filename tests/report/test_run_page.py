@@ -14,10 +14,14 @@ import pytest
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.figures.captions import CAPTIONS
+from pipeline_steps.report.page import html_page
 from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.rule_graph import RuleGraph, draw_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
 from pipeline_steps.write_report import build_parser, main
+
+ANCHORS = {section.anchor for section in SECTIONS} - {"ablations"}
+"""Sections that every page has."""
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_page_of_a_finished_run_has_every_section_and_figure_and_needs_no_other_
 ) -> None:
     page = write(finished, run)
     links = Links(page)
-    assert {s.anchor for s in SECTIONS} <= set(links.ids)
+    assert set(links.ids) >= ANCHORS
     assert {f"figure-{name}" for name in CAPTIONS} <= set(links.ids)
     assert len(links.ids) == len(set(links.ids))
     assert all(link.startswith(("#", "data:")) for link in links.links)
@@ -107,6 +111,18 @@ def test_figures_drawn_before_are_used_as_they_are(finished: Path, run: RunFiles
     assert 'width="120"' in page
     assert "Training curves: not drawn. no curves" in page
     assert "The long tail of the training data: not drawn." in page
+
+
+def test_comparison_over_seeds_is_part_of_the_page_if_there_is_one(finished: Path, run: RunFiles) -> None:
+    assert '<section id="ablations">' not in write(finished, run)
+    run.ablations.parent.mkdir(parents=True)
+    body = '<h1>Own title</h1><h2>EQL</h2><figure id="scores">0.3</figure>'
+    run.ablations.write_text(html_page("t", body, "td { color: red; }"))
+    page = write(finished, run)
+    assert "<h3>EQL</h3>" in page
+    assert "Own title" not in page
+    assert "#ablations {td { color: red; }}" in page
+    assert sorted(set(Links(page).ids)) == sorted(Links(page).ids)
 
 
 def damage(run: RunFiles, what: str) -> None:
@@ -158,7 +174,7 @@ def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Pat
         assert told in page[page.index('<section id="missing">') :].partition("</section>")[0]
     else:
         assert told in section(page, anchor)
-    assert {s.anchor for s in SECTIONS} <= set(Links(page).ids)
+    assert set(Links(page).ids) >= ANCHORS
 
 
 def test_page_of_a_run_that_has_not_begun_names_everything_that_is_missing(finished: Path, tmp_path: Path) -> None:

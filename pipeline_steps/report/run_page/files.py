@@ -82,6 +82,11 @@ class RunFiles:
         return self.root / "report/missing_annotations.html"
 
     @property
+    def ablations(self) -> Path:
+        """Page of settings compared over seeds; most recipes compare none."""
+        return self.root / "report/ablations/index.html"
+
+    @property
     def rule_graph(self) -> Path:
         """Rules of the workflow and what they need of each other."""
         return self.root / "rule_graph.json"

@@ -178,19 +178,33 @@ def _categories(run: Run) -> str:
     return hint + sortable_table(frame, 2, "categories") + figure_html(run, "ap_by_category")
 
 
-def embedded_page(run: Run, path: Path, remedy: str) -> str:
-    """The content of one of our pages, its headings one level lower."""
+def embedded_page(run: Run, path: Path, remedy: str, within: str = "") -> str:
+    """The content of one of our pages, its headings one level lower.
+
+    Args:
+        run: the run; the page's style is added to its styles.
+        path: the page.
+        remedy: what makes it, for the sentence that stands in its place if it is missing.
+        within: anchor of the section that its style is confined to; empty: its classes are its own.
+    """
     try:
         style, body = page_parts(path)
     except UserError as error:
         return absent(f"Not shown: {error}. {remedy}")
-    run.styles.append(style)
+    run.styles.append(f"#{within} {{{style}}}\n" if within else style)
     body = re.sub(r"<h1>.*?</h1>", "", body)
+    if within:
+        body = re.sub(r' id="([^"]*)"', rf' id="{within}-\1"', body)
     return re.sub(r"<(/?)h([23])>", lambda m: f"<{m[1]}h{int(m[2]) + 1}>", body)
 
 
 def _gallery(run: Run) -> str:
     return embedded_page(run, run.files.gallery, "python -m pipeline_steps.draw_predictions makes it.")
+
+
+def _ablations(run: Run) -> str:
+    path = run.files.ablations
+    return embedded_page(run, path, "", within="ablations") if path.is_file() else ""
 
 
 def _figures(*names: str) -> Callable[[Run], str]:
@@ -253,6 +267,7 @@ def _origin(run: Run) -> str:
 SECTIONS = (
     Section("results", "Results", _summary),
     Section("report", "Beside the report", _comparisons),
+    Section("ablations", "Settings compared over seeds", _ablations),
     Section("categories", "By category", _categories),
     Section("scores", "Scores, precision and recall", _figures("scores", "precision_recall")),
     Section("ensemble", "Ensemble and re-scoring", _ensemble),
