@@ -263,7 +263,7 @@ def test_gradients_and_scores_are_compared_as_quotients_of_pairs(run_folder: Pat
     assert (row["n"], row["quotient"]) == (3, pytest.approx(5 / 21))
     text = (tmp_path / "out/ablations.md").read_text()
     assert "eql against sigmoid, discouraging / encouraging gradient, frequent: falls, times 0.24" in text
-    assert "median score of matched rare objects: does not clearly move, times 1.00" in text
+    assert "median score of matched rare objects: hardly moves, times 1.00" in text
     assert "takes away 0% of the valid negative samples" in text
     runs = pd.read_csv(tmp_path / "out/mechanism.csv")
     assert len(runs) == 9
@@ -289,6 +289,18 @@ def test_a_reason_is_given_where_eqls_sign_does_not_show_and_nowhere_else(low_hi
     assert "this world has 3,100 of frequent categories; LVIS v0.5 has about 48,000" in reason
     assert explanation(runs, pd.DataFrame([{**row, "finding": "as reported"}]), 3100.0) == []
     assert explanation(runs, absent, None) == []
+
+
+def test_a_metric_near_zero_is_called_so(run_folder: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(run_folder / "recipe.yaml")
+    metrics = {}
+    for seed in SEEDS:
+        metrics[f"sigmoid_s{seed}"] = write_metrics(tmp_path / f"{seed}.json", 11.0)  # AP_r is 1
+    row = {"setting": "eql", "reference": "sigmoid", "report": 3.0, "finding": "open"}
+    frame = pd.DataFrame([{**row, "metric": "AP_r"}, {**row, "metric": "AP"}])
+    lines = explanation(Runs(recipe, metrics=metrics), frame, 470.0)
+    assert len(lines) == 2
+    assert lines[0].startswith("AP_r is 1.0 with sigmoid: so close to 0")
 
 
 def test_missing_runs_are_shown_and_their_seeds_make_no_pair(run_folder: Path, tmp_path: Path) -> None:

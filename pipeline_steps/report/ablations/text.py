@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline_steps.report.ablations.runs import Runs
-from pipeline_steps.report.ablations.statistics import CONFIDENCE
+from pipeline_steps.report.ablations.runs import METRICS, Runs
+from pipeline_steps.report.ablations.statistics import CONFIDENCE, describe
 from pipeline_steps.report.markdown import MISSING, figure
 
 LVIS_FREQUENT_PER_RARE = 48_000
 """Annotated objects of all frequent categories for each object that a rare category has in the mean: LVIS v0.5 train,
 629,862 over 13.06 (from the instance counts of its category list)."""
 
-FINDINGS = {
-    "as reported": "the report's sign shows",
-    "opposite": "the opposite of the report's sign shows",
-    "higher": "higher",
-    "lower": "lower",
-    "open": "open: the interval holds 0",
-    "missing": "missing: fewer than two pairs",
-}
-"""Words for :func:`pipeline_steps.report.ablations.tables.finding`."""
+FLOOR = 2.0
+"""Points of AP below which a mean is called close to 0."""
 
 
 def design(runs: Runs, settings: pd.DataFrame) -> list[str]:
@@ -122,13 +115,21 @@ def explanation(runs: Runs, differences: pd.DataFrame, frequent_per_rare: float 
     absent = [row.metric for row in of_loss if row.report > 0]
     if not absent:
         return []
+    floor = [
+        f"{column} is {mean:.1f} with {setting}: so close to 0 that a difference could hardly show at this length of "
+        "training."
+        for setting in dict.fromkeys(row.reference for row in of_loss if row.report > 0)
+        for key, column in METRICS.items()
+        if column in absent and (mean := describe(list(runs.values(setting, key).values())).mean) < FLOOR
+    ]
     return [
+        *floor,
         f"Why EQL's gain need not show here ({', '.join(absent)}): the loss takes away what objects of other "
         "categories do to rare ones, and a small world has far fewer of these negative samples for each positive one "
         f"than LVIS. For each annotated object of a rare category this world has {frequent_per_rare:,.0f} of frequent "
         f"categories; LVIS v0.5 has about {LVIS_FREQUENT_PER_RARE:,}. What the loss does to gradients and scores is "
         "shown below; whether that moves AP is another question. The objects whose discouragement the loss drops are "
-        "also those from which a category has to be told apart, here mostly objects of the same shape in another hue."
+        "also those from which a category has to be told apart, here mostly objects of the same shape in another hue.",
     ]
 
 
@@ -148,6 +149,7 @@ def mechanism_findings(contrast: Sequence[str], quotients: pd.DataFrame, negativ
         if row.n < 2:
             continue
         moved = "rises" if row.low > 1 else "falls" if row.high < 1 else "does not clearly move"
+        moved = "hardly moves" if round(row.low, 2) == round(row.high, 2) == 1 else moved
         lines.append(
             f"{setting} against {reference}, {row.quantity}: {moved}, times {row.quotient:.2f} "
             f"[{row.low:.2f}, {row.high:.2f}] over {row.n} pairs."
