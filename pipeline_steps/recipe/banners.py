@@ -71,6 +71,7 @@ def end_banner(recipe: Recipe, results: str) -> str:
     for what, name in (
         ("submission", "submission/submission.json"),
         ("report", "report/index.html"),
+        ("comparison", "report/ablations/index.html"),
         ("metrics", "evaluation"),
     ):
         path = Path(results) / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe, resolve_recipe
-from pipeline_steps.recipe.banners import plan_banner
+from pipeline_steps.recipe.banners import end_banner, plan_banner
 from pipeline_steps.recipe.load import recipe_text
 
 DETECTOR = "config/detectors/mini_basic_fpn.yaml"
@@ -88,6 +89,14 @@ def test_the_plan_names_replicates_once_with_their_number():
     text = plan_banner(make(), "results/x")
     assert "LVIS models:       plain, scratch (2 seeds), tuned (2 seeds)\n" in text
     assert "COCO pre-training: coco (2 seeds)\n" in text
+
+
+def test_the_end_of_a_run_names_the_page_of_the_comparison(tmp_path: Path):
+    assert "comparison" not in end_banner(make(), str(tmp_path))
+    page = tmp_path / "report/ablations/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("")
+    assert f"comparison: {page}" in " ".join(end_banner(make(), str(tmp_path)).split())
 
 
 def test_a_resolved_recipe_reads_back_as_it_was():
