@@ -153,7 +153,7 @@ def test_time_and_memory_of_cpu_stages_grow_with_the_attempt(rule):
 
 def test_settings_of_the_site_reach_every_job():
     everywhere = ("slurm_account=vision", "slurm_partition=cpu", "mem_mb=4000", "runtime=60")
-    rules = [*sorted(TRAININGS), "predict_boxes", "predict_masks"]
+    rules = [*sorted(TRAININGS), "predict_boxes", "predict_masks", "count_samples"]
     gpu = [f"{rule}:{name}" for rule in rules for name in ("slurm_partition=gpu", "constraint=a100")]
     jobs = submissions("--default-resources", *everywhere, "--set-resources", *gpu, "--", "all")
     for job in jobs:
