@@ -160,12 +160,11 @@ class Cluster:
         }
 
     def set_node(self, node: str, state: str) -> None:
-        """``down`` ends the jobs of the node, ``drain`` lets them end, ``resume`` undoes both."""
-        reason = [] if state == "resume" else ["Reason=test"]
-        self.command("scontrol", "update", f"NodeName={node}", f"State={state}", *reason)
+        """``down`` ends the jobs of the node, ``drain`` lets them end."""
+        self.command("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=test")
 
     def resume(self, node: str) -> None:
-        """Make a node usable again, whatever its state."""
+        """Make a node usable again, whatever its state: one that was down may be back by itself, which is an error."""
         self._try("scontrol", "update", f"NodeName={node}", "State=resume")
 
     def states(self) -> dict[str, int]:

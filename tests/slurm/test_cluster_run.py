@@ -42,7 +42,7 @@ def lose_node(run: ClusterRun, cluster: Cluster, spared: str) -> str:
     cluster.set_node(node, "down")
     kill_job(job)
     run.wait("Slurm to put the job back into the queue", lambda: cluster.jobs()[job][0] == "PENDING")
-    cluster.set_node(node, "resume")
+    cluster.resume(node)
     return job
 
 
@@ -51,7 +51,7 @@ def drain_node(run: ClusterRun, cluster: Cluster) -> None:
     node = next(iter(run.wait("a job", lambda: cluster.running("rule_")).values()))
     cluster.set_node(node, "drain")
     run.wait("the node to be empty", lambda: node not in cluster.running("rule_").values())
-    cluster.set_node(node, "resume")
+    cluster.resume(node)
 
 
 @pytest.fixture(scope="module")
