@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from pipeline_steps.data.download import openimages_images
 from tests.download.sites import contents, download, publish, write_recipe, write_sources
+from tests.small_disks import enlarge, small_disk_at
 
 KB = 1024
 
@@ -33,19 +33,8 @@ def site(server, tmp_path: Path) -> Iterator[Path]:
         ",".join("" if position == 4 else cell for position, cell in enumerate(row.split(","))) for row in table[1:]
     ]
     (tmp_path / "sources.csv").write_text("\n".join([table[0], *rows]) + "\n")
-    data = tmp_path / "data"
-    data.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", data], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
-    yield tmp_path
-    subprocess.run(["umount", data], check=True)
-
-
-def enlarge(site: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=16m", site / "data"], check=True)
+    with small_disk_at(tmp_path / "data", "400k"):
+        yield tmp_path
 
 
 def error_line(capsys) -> str:
@@ -62,7 +51,7 @@ def test_disk_that_fills_up_during_a_download(site, server, capsys):
     assert not (site / "data/openimages/boxes.csv").exists()
     came = (site / "data/openimages/.boxes.csv.part").stat().st_size
     assert came > 0
-    enlarge(site)
+    enlarge(site / "data")
     assert download(site, "--only", "openimages_tables") == 0
     assert contents(site / "data") == {"openimages/boxes.csv": (server.root / "boxes.csv").read_bytes()}
     assert server.requests[-1] == ("boxes.csv", f"bytes={came}-")
@@ -73,7 +62,7 @@ def test_disk_that_fills_up_while_unpacking(site, server, capsys):
     line = error_line(capsys)
     assert f"in {site}/data/coco while unpacking ann.zip: free some, then start again; the archive is kept" in line
     assert list(contents(site / "data")) == ["archives/ann.zip"]
-    enlarge(site)
+    enlarge(site / "data")
     assert download(site, "--only", "coco_annotations") == 0
     assert sorted(contents(site / "data")) == [f"coco/annotations/instances_{s}2017.json" for s in ("train", "val")]
     assert len(server.requests) == 1
@@ -90,7 +79,7 @@ def test_disk_that_fills_up_while_images_come(site, server, capsys, monkeypatch)
     came = contents(site / "data")
     assert 0 < len(came) < 6
     assert {len(content) for content in came.values()} == {100 * KB + 4}
-    enlarge(site)
+    enlarge(site / "data")
     assert download(site, *options) == 0
     assert len(contents(site / "data")) == 6
     assert not list((site / "data").rglob("*.part"))

@@ -19,6 +19,7 @@ import pytest
 
 from tests.faults.harness import broken_files
 from tests.processes import kill_all, steps_in
+from tests.small_disks import enlarge, small_disk_at
 from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow
@@ -94,14 +95,8 @@ def test_step_killed_at_any_moment_leaves_all_or_nothing(finished, tmp_path, com
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 KB."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk_at(folder, "24k"):
+        yield folder
 
 
 @pytest.mark.parametrize("command", [gather, submit])
@@ -113,7 +108,7 @@ def test_full_disk_is_told_in_one_line_and_leaves_nothing(finished, small_disk, 
     assert "no space left on the disk" in text
     assert "Traceback" not in text
     assert list(output.parent.iterdir()) == []
-    subprocess.run(["mount", "-o", "remount,size=16m", small_disk], check=True)
+    enlarge(small_disk)
     assert run_step(finished, *command(finished, output))[0] == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pipeline_steps.modeling.weights import FORMAT
 from pipeline_steps.report.samples.count import Batch, SampleCounts, add_batch, sample_proposals
 from pipeline_steps.report.samples.missing import Examples
 from pipeline_steps.training.checkpoint import save_tensors
+from tests.one_thread import one_thread  # noqa: F401
 from tests.training.world import LVIS_IDS, make_recipe, write_recipe, write_world
 
 CATEGORIES = len(LVIS_IDS)
@@ -40,14 +40,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lvis["annotations"] = [annotation for annotation in lvis["annotations"] if not missing(annotation)]
     path.write_text(json.dumps(lvis))
     return root
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_model(root: Path, **training: Any) -> Any:
