@@ -135,7 +135,7 @@ def build_detector(
         model.roi_heads.box_predictor.set_tail(tail)
     training = recipe.training_of(recipe.model(model_name))
     if training.activation_checkpointing:
-        from pipeline_steps.modeling.recompute import checkpoint_activations
+        from pipeline_steps.modeling.activation_checkpointing import checkpoint_activations
 
         checkpoint_activations(model.backbone.bottom_up)
     if training.channels_last:

@@ -103,7 +103,7 @@ class Training(Section):
     compile_backbone: bool = False
     """torch.compile the backbone."""
     activation_checkpointing: bool = False
-    """Recompute backbone activations in the backward pass: less memory, more time."""
+    """Recompute backbone activations in the backward pass: less memory, more time. For GPUs below 32 GB."""
     aspect_grouping: bool = True
     """Batches hold images of one orientation: less padding."""
     checkpoint_images: int = Field(80000, ge=1)

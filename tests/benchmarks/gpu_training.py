@@ -93,8 +93,8 @@ def samples_of(count: int, edge: int) -> list[dict[str, Any]]:
 
 def our_rounds(recipe: Recipe, batches: list[list[dict[str, Any]]], device: torch.device, recompute: bool) -> Callable:
     """A function that trains one iteration with our trainer."""
+    from pipeline_steps.modeling.activation_checkpointing import checkpoint_activations
     from pipeline_steps.modeling.build import build_detector
-    from pipeline_steps.modeling.recompute import checkpoint_activations
     from pipeline_steps.training.distributed import Processes
     from pipeline_steps.training.loop import Trainer
     from pipeline_steps.training.schedule import split_batch

@@ -27,6 +27,13 @@ def test_every_recipe_in_config_is_valid_and_its_detectors_exist(name, monkeypat
         assert detector_files(recipe, model.name)[0] == model.detector
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_trades_time_for_memory_that_it_does_not_need(name):
+    recipe = resolve_recipe({"extends": name})
+    models = (*recipe.pretraining, *recipe.models, *recipe.experts)
+    assert not [model.name for model in models if recipe.training_of(model).activation_checkpointing]
+
+
 def test_schema_file_is_what_the_declaration_generates():
     assert (ROOT / "workflow/schemas/config.schema.yaml").read_text() == schema_text(), (
         "run: python -m pipeline_steps.document_config"

@@ -1,6 +1,6 @@
 """Activation checkpointing of a backbone: its blocks keep only their inputs and compute the rest again backwards.
 
-For ResNeXt-101 at 1,400 pixels, where the activations of one image would fill a GPU.
+For GPUs whose memory the activations of large images would fill. Off by default: the challenge models do not need it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from torch.utils.checkpoint import checkpoint
 
 @contextmanager
 def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
-    """Without this the second forward pass would count every batch twice in the running statistics."""
-    layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
+    """Without this the second forward pass would count every batch twice in the running statistics.
+
+    The counter is a copy meanwhile, not None: ``nn.SyncBatchNorm`` insists on having one.
+    """
+    layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
-    for layer in layers:
-        layer.momentum, layer.num_batches_tracked = 0.0, None
+    for layer, (_, counter) in zip(layers, before):
+        layer.momentum, layer.num_batches_tracked = 0.0, counter.clone()
     try:
         yield
     finally:
@@ -34,7 +37,7 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractCo
     return nullcontext(), _running_statistics_untouched(block)
 
 
-class _Recomputed:
+class _Checkpointed:
     """Forward function of a block that is checkpointed in training."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -60,5 +63,5 @@ def checkpoint_activations(backbone: nn.Module) -> int:
         if isinstance(block, CNNBlockBase) and any(parameter.requires_grad for parameter in block.parameters())
     ]
     for block in blocks:
-        block.forward = _Recomputed(block)  # type: ignore[method-assign]
+        block.forward = _Checkpointed(block)  # type: ignore[method-assign]
     return len(blocks)
