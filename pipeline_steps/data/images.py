@@ -57,10 +57,15 @@ def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
 def fit_size(height: int, width: int, shorter_edge: int, longer_edge: int) -> tuple[int, int]:
     """Size (height, width) with the given shorter edge, or less where the longer edge would exceed its limit.
 
-    Rounded half up as detectron2's ResizeShortestEdge rounds, so that features fall on the same pixels.
+    Computed step by step as detectron2's ``ResizeShortestEdge.get_output_shape`` does, so that rounding agrees for all
+    sizes; a size of 0, which it can return, becomes 1.
     """
-    scale = min(shorter_edge / min(height, width), longer_edge / max(height, width))
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    scale = shorter_edge / min(height, width)
+    new_height, new_width = (shorter_edge, scale * width) if height < width else (scale * height, shorter_edge)
+    if max(new_height, new_width) > longer_edge:
+        scale = longer_edge / max(new_height, new_width)
+        new_height, new_width = new_height * scale, new_width * scale
+    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

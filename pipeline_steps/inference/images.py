@@ -2,7 +2,7 @@
 
 Sizes, resampling and box arithmetic are those of detectron2's test-time augmentation (ResizeShortestEdge, Pillow's
 bilinear filter, float32), so that its results are reproduced. Unlike there, each view is resized from the original
-pixels, and scales that the longest edge makes equal give one view, which counts as often as it was asked for.
+pixels, and scales that the limit of the longer edge makes equal are one view, which is computed and counted once.
 
 Symbols: H, W size of the original image; h, w size of a view; N images of one batch.
 """
@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.images import UnreadableImageError, read_image
+from pipeline_steps.data.images import UnreadableImageError, fit_size, read_image
 
 
 @dataclass(frozen=True)
@@ -58,49 +58,16 @@ class View:
         return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
-@dataclass(frozen=True)
-class ViewPlan:
-    """The views of images of one size.
-
-    Attributes:
-        views: distinct views.
-        order: for each scale (and flip) asked for, the position of its view in ``views``; equal ones repeat.
-    """
-
-    views: tuple[View, ...]
-    order: tuple[int, ...]
-
-    @property
-    def pixels(self) -> int:
-        """Pixels that the network sees."""
-        return sum(view.height * view.width for view in self.views)
-
-
-def plan_views(height: int, width: int, scales: Sequence[int], longer_edge: int, flip: bool) -> ViewPlan:
-    """Views of an image of the given size.
+def plan_views(height: int, width: int, scales: Sequence[int], longer_edge: int, flip: bool) -> tuple[View, ...]:
+    """Distinct views of an image of the given size, in the order of the scales.
 
     Args:
         scales: shorter edges.
         longer_edge: limit of the longer edge.
         flip: whether each size is also looked at mirrored.
     """
-    views: dict[View, int] = {}
-    order = []
-    for scale in scales:
-        size = fit_size(height, width, scale, longer_edge)
-        for mirrored in (False, True)[: 1 + flip]:
-            order.append(views.setdefault(View(*size, mirrored), len(views)))
-    return ViewPlan(tuple(views), tuple(order))
-
-
-def fit_size(height: int, width: int, shorter_edge: int, longer_edge: int) -> tuple[int, int]:
-    """Size after resizing, rounded as detectron2's ``ResizeShortestEdge.get_output_shape`` does, step by step."""
-    scale = shorter_edge / min(height, width)
-    new_height, new_width = (shorter_edge, scale * width) if height < width else (scale * height, shorter_edge)
-    if max(new_height, new_width) > longer_edge:
-        scale = longer_edge / max(new_height, new_width)
-        new_height, new_width = new_height * scale, new_width * scale
-    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+    sizes = dict.fromkeys(fit_size(height, width, scale, longer_edge) for scale in scales)
+    return tuple(View(*size, mirrored) for size in sizes for mirrored in (False, True)[: 1 + flip])
 
 
 @dataclass(frozen=True)
@@ -109,12 +76,12 @@ class RenderedImages:
 
     Attributes:
         image_size: (H, W) of the original images.
-        plan: their views.
-        pixels: for each distinct view, N tensors uint8[3, h, w] in BGR order.
+        views: distinct views of them.
+        pixels: for each view, N tensors uint8[3, h, w] in BGR order.
     """
 
     image_size: tuple[int, int]
-    plan: ViewPlan
+    views: tuple[View, ...]
     pixels: tuple[tuple[Tensor, ...], ...]
 
     def __len__(self) -> int:
@@ -124,10 +91,9 @@ class RenderedImages:
 def render_images(images: Sequence[np.ndarray], scales: Sequence[int], longer_edge: int, flip: bool) -> RenderedImages:
     """Resize N images uint8[H, W, 3] of one size to all views."""
     height, width = images[0].shape[:2]
-    plan = plan_views(height, width, scales, longer_edge, flip)
-    return RenderedImages(
-        (height, width), plan, tuple(tuple(view.render(image) for image in images) for view in plan.views)
-    )
+    views = plan_views(height, width, scales, longer_edge, flip)
+    pixels = tuple(tuple(view.render(image) for image in images) for view in views)
+    return RenderedImages((height, width), views, pixels)
 
 
 def load_image(path: Path, height: int, width: int, image_id: int) -> np.ndarray:

@@ -2,10 +2,9 @@
 
 One pass of the backbone for each distinct view. The detections of a view are those of detectron2 at that size
 (:mod:`pipeline_steps.inference.postprocess`). The merge is that of detectron2's test-time augmentation: per-category
-NMS of all views' detections with a score above 1e-8, a view that was asked for several times counted as often, then the
-best ``keep``. Weighted-box fusion can be chosen instead.
+NMS of all views' detections with a score above 1e-8, then the best ``keep``. Weighted-box fusion can be chosen instead.
 
-Symbols: N images of a batch, R proposals, C categories, k detections of one image, V views (with repetitions).
+Symbols: N images of a batch, R proposals, C categories, k detections of one image.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def extract_features(
     model: LvisRCNN, images: RenderedImages, precision: Precision
 ) -> Iterator[tuple[View, ImageList, dict[str, Tensor]]]:
     """Each distinct view with its normalised images and feature maps, one view at a time."""
-    for view, pixels in zip(images.plan.views, images.pixels):
+    for view, pixels in zip(images.views, images.pixels):
         with autocast(model.device, precision):
             prepared = model.preprocess_image([{"image": image} for image in pixels])
             yield view, prepared, model.extract_features(prepared)
@@ -99,16 +98,13 @@ def merge_views(
     merged = []
     for position in range(len(images)):
         of_image = [of_view[position] for of_view in detections]
-        boxes = [
-            view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.plan.views, of_image)
-        ]
-        order = images.plan.order
+        boxes = [view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.views, of_image)]
         merge = _fuse if settings.fusion == "wbf" else _suppress
         merged.append(
             merge(
-                torch.cat([boxes[i] for i in order]),
-                torch.cat([of_image[i].scores for i in order]),
-                torch.cat([of_image[i].categories for i in order]),
+                torch.cat(boxes),
+                torch.cat([found.scores for found in of_image]),
+                torch.cat([found.categories for found in of_image]),
                 category_count,
                 images,
                 settings,
@@ -129,7 +125,7 @@ def _fuse(
     """Weighted-box fusion with the views as members; boxes without area are left out, as in the ensemble."""
     boxes = clip_boxes(boxes, images.image_size)
     sized = torch.nonzero((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[:, 0]
-    views = np.full(count, len(images.plan.order))
+    views = np.full(count, len(images.views))
     fused = weighted_fusion(
         boxes[sized].cpu().numpy(),
         scores[sized].cpu().numpy(),

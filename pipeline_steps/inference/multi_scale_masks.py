@@ -1,9 +1,9 @@
 """Multi-scale mask testing (report, section 5): soft masks of given boxes, averaged before the threshold.
 
-The average runs over all scales (a scale that repeats another one counts again), mirrored views and mask models. Masks
-are class-agnostic, so boxes that several detections share get one mask.
+The average runs over all views (scales that give the same size are one view) and mask models. Masks are
+class-agnostic, so boxes that several detections share get one mask.
 
-Symbols: N images of a batch, k boxes of one image, m edge of a soft mask (28), V views (with repetitions), M models.
+Symbols: N images of a batch, k boxes of one image, m edge of a soft mask (28), M models.
 """
 
 from __future__ import annotations
@@ -74,22 +74,21 @@ def average_soft_masks(
     Returns:
         For each image float32[k, m, m].
     """
-    of_views: list[list[Tensor]] = []
-    for model in models:
-        distinct = [
+    return _average(
+        [
             masks_in_view(model, view, features, boxes, images.image_size, precision)
+            for model in models
             for view, _, features in extract_features(model, images, precision)
         ]
-        of_views += [distinct[position] for position in images.plan.order]
-    return _average(of_views)
+    )
 
 
 @torch.inference_mode()
 def detect_boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[Instances]:
     """Boxes and masks of one model over the same views: the features of a view serve both.
 
-    The results are those of detectron2's ``GeneralizedRCNNWithTTA``, which runs the network twice for each view.
-    Like there, boxes without area are left out at the end.
+    The results are those of detectron2's ``GeneralizedRCNNWithTTA`` when no views are equal (it counts those as often
+    as they are asked for); it runs the network twice for each. Like there, boxes without area are left out at the end.
     """
     found, kept = [], []
     for view, prepared, features in extract_features(model, images, settings.precision):
@@ -97,10 +96,9 @@ def detect_boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: Bo
         kept.append((view, {name: features[name] for name in model.roi_heads.mask_in_features}))
     merged = merge_views(images, found, model.roi_heads.num_classes, settings)
     boxes = [of_image.boxes for of_image in merged]
-    distinct = [
-        masks_in_view(model, view, features, boxes, images.image_size, settings.precision) for view, features in kept
-    ]
-    averaged = _average([distinct[position] for position in images.plan.order])
+    averaged = _average(
+        [masks_in_view(model, view, features, boxes, images.image_size, settings.precision) for view, features in kept]
+    )
     result = []
     for detections, masks in zip(merged, averaged):
         sized = ((detections.boxes[:, 2:] - detections.boxes[:, :2]) > 0).all(dim=1)

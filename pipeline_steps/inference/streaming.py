@@ -53,8 +53,8 @@ class Work:
         """The share of job ``shard`` of ``images``."""
 
         def pixels(image: ImageRecord) -> float:
-            plan = plan_views(image.height, image.width, scales, testing.longer_edge, testing.horizontal_flip)
-            return float(plan.pixels)
+            views = plan_views(image.height, image.width, scales, testing.longer_edge, testing.horizontal_flip)
+            return float(sum(view.height * view.width for view in views))
 
         batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, shard, shards)
         return cls(paths, scales, testing, batches, shard, shards)

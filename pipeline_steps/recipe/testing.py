@@ -25,8 +25,10 @@ class Testing(Section):
     """Shorter edges for box testing, in pixels."""
     mask_scales: list[int] = [600, 800, 1000, 1200, 1400]
     """Shorter edges for mask testing, in pixels."""
-    longer_edge: int = Field(1400, ge=32)
-    """The longer edge is at most this at every scale; scales that become equal are computed once."""
+    longer_edge: int = Field(4000, ge=32)
+    """The longer edge is at most this at every scale (ours: the report limits it in training only). It bounds the
+    memory for panoramas: an image up to 2.85 times as long as high is seen at 1400 in full. Scales that become equal
+    are computed and counted once."""
     horizontal_flip: bool = False
     """Add the mirrored image at every scale."""
     score_threshold: float = Field(0.0, ge=0, lt=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_steps.inference.images import View, fit_size, plan_views, render_images
+from pipeline_steps.data.images import fit_size
+from pipeline_steps.inference.images import View, plan_views, render_images
 from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
 from pipeline_steps.inference.multi_scale_masks import (
     average_soft_masks,
@@ -21,8 +24,11 @@ from pipeline_steps.inference.multi_scale_masks import (
 )
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.modeling.build import detector_config
+from pipeline_steps.recipe import load_recipe
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
 
+CONFIG = Path(__file__).parents[2] / "config"
+RECIPES = sorted(path.name for path in CONFIG.glob("*.yaml"))
 KEEP = 60
 SETTINGS = BoxSettings(score_threshold=0.0, nms_iou=0.5, keep=KEEP)
 
@@ -46,12 +52,19 @@ def augmented(model, image, scales, longer_edge, flip):
         return GeneralizedRCNNWithTTA(cfg, model, batch_size=1)(inputs)[0]["instances"]
 
 
+def without_repetitions(size, scales, longer_edge):
+    """The scales, without those that detectron2 resizes to a size that an earlier one has: it would count it again."""
+    sizes = [ResizeShortestEdge.get_output_shape(*size, scale, longer_edge) for scale in scales]
+    return [scale for i, scale in enumerate(scales) if sizes[i] not in sizes[:i]]
+
+
 @pytest.mark.parametrize("flip", [False, True], ids=["no_flip", "flip"])
 @pytest.mark.parametrize("scales", [(64, 96, 128), (96,), (64, 128, 256, 512)], ids=["distinct", "one", "collapsing"])
 @pytest.mark.parametrize("size", [(100, 140), (90, 61)], ids=["landscape", "portrait"])
 def test_boxes_scores_and_masks_are_those_of_detectron2_test_time_augmentation(model, size, scales, flip):
     image = make_image(1, *size)
-    theirs = augmented(model, image, scales, 150, flip)
+    assert len(without_repetitions(size, scales, 150)) == min(len(scales), 3 - (512 in scales))
+    theirs = augmented(model, image, without_repetitions(size, scales, 150), 150, flip)
     ours = detect_boxes_and_masks(model, render_images([image], scales, 150, flip), SETTINGS)[0]
     assert len(theirs) > 30
     assert theirs.scores.unique().numel() == len(theirs), "ties would leave detectron2's order to chance"
@@ -80,7 +93,6 @@ def test_the_backbone_runs_once_for_each_distinct_view(model, monkeypatch):
     images = render_images([make_image(1, 100, 140)], (64, 96, 512, 1024), 150, False)
     detect_boxes_and_masks(model, images, SETTINGS)
     assert seen == [[(64, 90)], [(96, 134)], [(107, 150)]]
-    assert images.plan.order == (0, 1, 2, 2)
 
 
 def test_images_of_a_batch_are_detected_as_each_alone(model):
@@ -94,7 +106,7 @@ def test_images_of_a_batch_are_detected_as_each_alone(model):
         assert torch.equal(found.categories[:10], alone.categories[:10])
 
 
-def test_soft_masks_are_the_mean_over_models_and_repeated_scales(model):
+def test_soft_masks_are_the_mean_over_models_and_distinct_scales(model):
     other = make_model(small_recipe(), seed=5)
     picture = make_image(1, 100, 140)
     boxes = [torch.tensor([[10.0, 20.0, 60.0, 70.0], [30.0, 5.0, 90.0, 99.0]])]
@@ -103,7 +115,7 @@ def test_soft_masks_are_the_mean_over_models_and_repeated_scales(model):
         return average_soft_masks(models, render_images([picture], scales, 150, False), boxes)[0]
 
     one, two = masks([model], (64,)), masks([model], (512,))
-    assert torch.allclose(masks([model], (64, 512, 1024)), (one + 2 * two) / 3, atol=1e-6)
+    assert torch.equal(masks([model], (64, 512, 1024)), (one + two) / 2)
     assert torch.allclose(masks([model, other], (64,)), (one + masks([other], (64,))) / 2, atol=1e-6)
     assert not torch.allclose(one, masks([other], (64,)), atol=0.05)
 
@@ -130,17 +142,20 @@ def test_images_without_boxes_and_batches_without_any_are_no_trouble(model):
     assert predict_rles([model], images, [nothing, nothing]) == [[], []]
 
 
-def test_weighted_fusion_averages_the_views_of_an_object(model):
+@pytest.mark.parametrize("fusion", ["nms", "wbf"])
+def test_a_cap_that_makes_scales_equal_leaves_what_the_distinct_ones_find(model, fusion):
+    """Against the same scales written out once: nothing of a view that was asked for again is counted again."""
     picture = make_image(1, 100, 140)
-    settings = BoxSettings(0.0, 0.5, KEEP, fusion="wbf")
-    once = detect_boxes(model, render_images([picture], (64,), 150, False), settings)[0]
-    repeated = detect_boxes(model, render_images([picture], (512, 1024, 2048), 150, False), settings)[0]
-    single = detect_boxes(model, render_images([picture], (512,), 150, False), settings)[0]
-    assert len(once.scores) == KEEP
-    assert (once.scores[1:] <= once.scores[:-1]).all()
-    # Three equal views agree with one another in everything, so nothing is lowered.
-    assert torch.allclose(repeated.scores[:10], single.scores[:10], rtol=1e-5)
-    assert torch.allclose(repeated.boxes[:10], single.boxes[:10], atol=1e-3)
+    settings = BoxSettings(0.0, 0.5, KEEP, fusion=fusion)
+
+    def found(scales):
+        return detect_boxes(model, render_images([picture], scales, 150, False), settings)[0]
+
+    repeated, written_out = found((64, 512, 64, 1024, 2048)), found((64, 512))
+    assert len(repeated.scores) == KEEP
+    assert (repeated.scores[1:] <= repeated.scores[:-1]).all()
+    assert all(torch.equal(mine, expected) for mine, expected in zip(repeated, written_out))
+    assert not torch.equal(repeated.scores, found((64,)).scores)
 
 
 def test_mixed_precision_finds_the_same_objects(model):
@@ -157,9 +172,18 @@ def test_mixed_precision_finds_the_same_objects(model):
     shorter=st.integers(1, 2000),
     longer=st.integers(32, 2000),
 )
-def test_view_sizes_are_those_of_detectron2(height, width, shorter, longer):
+def test_sizes_are_those_of_detectron2(height, width, shorter, longer):
     expected = ResizeShortestEdge.get_output_shape(height, width, shorter, longer)
     assert fit_size(height, width, shorter, longer) == tuple(max(1, edge) for edge in expected)
+
+
+def test_sizes_are_those_of_detectron2_over_a_grid():
+    """Among them sizes whose product is a half, which float arithmetic in another order rounds the other way."""
+    assert fit_size(136, 640, 600, 1400) == (297, 1400)
+    for height in range(100, 641):
+        for size in ((height, 640), (640, height), (height, 427)):
+            for limit in ((600, 1400), (800, 1333), (1100, 1400), (1400, 1400), (1400, 4000)):
+                assert fit_size(*size, *limit) == ResizeShortestEdge.get_output_shape(*size, *limit), (size, limit)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -180,9 +204,30 @@ def test_pixels_and_boxes_of_a_view_are_those_of_detectron2(size, flip):
 
 
 def test_scales_that_the_longest_edge_makes_equal_are_one_view():
-    plan = plan_views(427, 640, (600, 800, 1000, 1200, 1400), 1000, False)
-    assert [(view.height, view.width) for view in plan.views] == [(600, 899), (667, 1000)]
-    assert plan.order == (0, 1, 1, 1, 1)
+    views = plan_views(427, 640, (600, 800, 1000, 1200, 1400), 1000, True)
+    assert views == tuple(View(*size, flip) for size in ((600, 899), (667, 1000)) for flip in (False, True))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("size", [(480, 640), (640, 427), (500, 500), (360, 640), (640, 256), (216, 640)])
+def test_every_scale_of_a_shipped_recipe_gives_a_view_of_its_own(name, size):
+    """Proportions up to 2.96 to 1, and the images of the mini world."""
+    recipe = load_recipe(CONFIG / name)
+    if recipe.data.source == "mini":
+        size = (recipe.data.mini.image_size,) * 2
+    for scales in (recipe.testing.box_scales, recipe.testing.mask_scales):
+        views = plan_views(*size, scales, recipe.testing.longer_edge, False)
+        assert len(views) == len(scales)
+        if len(scales) == 5:
+            assert [min(view.height, view.width) for view in views[:4]] == [600, 800, 1000, 1200]
+
+
+def test_the_longest_view_of_a_panorama_is_limited():
+    """The memory of a test job is that of 4000 x 1400 pixels at most."""
+    testing = load_recipe(CONFIG / "challenge.yaml").testing
+    for height in range(30, 641, 10):
+        views = plan_views(height, 640, testing.box_scales, testing.longer_edge, False)
+        assert max(view.height * view.width for view in views) <= 4000 * 1400
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])

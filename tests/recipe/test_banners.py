@@ -53,8 +53,8 @@ def test_variants_count_the_boxes_that_they_share_with_the_recipe_or_each_other_
 
 
 def test_test_hours_count_scales_that_become_equal_once():
-    one = challenge(testing={"box_scales": [800], "mask_scales": [800]})
-    same = challenge(testing={"box_scales": [800, 1050, 1200, 1400], "mask_scales": [800]})
+    one = challenge(testing={"box_scales": [800], "mask_scales": [800], "longer_edge": 1400})
+    same = challenge(testing={**one.testing.model_dump(), "box_scales": [800, 1050, 1200, 1400]})
     area = pixels(1050, 1400) / pixels(800, 1400)
     assert hours(same)["box testing"] == pytest.approx(hours(one)["box testing"] * (1 + area))
     flipped = challenge(testing={"box_scales": [800], "mask_scales": [800], "horizontal_flip": True})
