@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -45,8 +46,34 @@ def find_image(root: str | Path, image: ImageRecord | Mapping[str, Any]) -> Path
     )
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in ``folder``, which may have to be made itself."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _made_root(recipe: Recipe, root: Path) -> Path:
+    """Folder of what is made from the data: as the recipe says, else below ``datasets_root`` unless that is read-only.
+
+    A choice once made stays: what is there already is used, so that a change of permissions makes nothing run again.
+    """
+    if recipe.data.derived_root:
+        return Path(recipe.path(recipe.data.derived_root))
+    own = Path("results", recipe.name, "data")
+    if own.is_dir():
+        return own
+    made = any((root / name).is_dir() for name in ("manifests", "derived", "derived_v1"))
+    return root if made or is_writable(root) else own
+
+
 class DatasetPaths:
-    """Names of all files of the data stage for one recipe."""
+    """Names of all files of the data stage for one recipe.
+
+    Attributes:
+        root: ``datasets_root``: what is downloaded or put there; may be read-only.
+        made_root: where ``derived`` files and ``manifests`` of checks are, see ``data.derived_root``.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.root = Path(recipe.datasets_root)
@@ -57,8 +84,10 @@ class DatasetPaths:
         self.coco_root = self.root / "coco"
         self.coco_train = self.coco_root / "annotations" / "instances_train2017.json"
         self.coco_val = self.coco_root / "annotations" / "instances_val2017.json"
+        self.made_root = _made_root(recipe, self.root)
+        self.manifests = self.made_root / "manifests"
         # Both LVIS releases can share a root: what is made from one is not overwritten by the other.
-        derived = self.root / ("derived" if recipe.lvis_version == "v0.5" else f"derived_{recipe.lvis_version}")
+        derived = self.made_root / ("derived" if recipe.lvis_version == "v0.5" else f"derived_{recipe.lvis_version}")
         self.coco_boxes_train = derived / "coco_boxes_train.json"
         self.openimages_root = self.root / "openimages"
         self.openimages_images = self.openimages_root / "train"
@@ -79,6 +108,11 @@ class DatasetPaths:
         path = Path(recipe.path(text))
         beside_config = CONFIG_FOLDER.parent / path
         return beside_config if not path.exists() and beside_config.exists() else path
+
+    def manifest(self, file: Path) -> Path:
+        """Manifest of the check of a data file (or list of images) that is below ``root`` or ``made_root``."""
+        root = self.root if file.is_relative_to(self.root) else self.made_root
+        return self.manifests / f"{file.relative_to(root)}.json"
 
     def annotations(self, split: Literal["train", "val", "test"]) -> Path:
         """LVIS annotations (train, val) or image information (test) of a split."""

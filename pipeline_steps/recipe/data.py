@@ -101,7 +101,7 @@ class MiniWorld(Section):
 class OpenImagesSelection(Section):
     """How OpenImages images are chosen and turned into LVIS-format annotations (report, section 3.3).
 
-    What is made is below ``datasets_root``: recipes that differ here need roots of their own (images can be links).
+    What is made is below ``data.derived_root``: recipes that differ here need derived roots of their own.
     """
 
     enabled: bool = True
@@ -154,6 +154,9 @@ class Data(Section):
 
     source: Literal["download", "mini"] = "download"
     """``download`` fetches the real data; ``mini`` renders the embedded mini world."""
+    derived_root: str = ""
+    """Folder of what is made from the data (manifests of checks, COCO boxes, OpenImages selection); recipes can share
+    it. Empty: ``datasets_root``, or ``results/<name>/data`` where that is read-only. ``{datasets_root}`` is replaced."""
     mini: MiniWorld = MiniWorld()
     """The mini world."""
     download: Download = Download()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,33 @@ def test_tables_of_config_are_found_from_any_folder(tmp_path: Path, monkeypatch:
     assert paths(tmp_path).coco_table.is_file()
     own = paths(tmp_path, data={"coco_to_lvis": "{datasets_root}/categories/coco_to_lvis.csv"})
     assert own.coco_table == tmp_path / "categories/coco_to_lvis.csv"
+
+
+def made(tmp_path: Path, **values: object) -> DatasetPaths:
+    return paths(tmp_path, name="mine", **values)
+
+
+def test_what_is_made_from_the_data_is_beside_them_unless_they_are_read_only(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    writable = made(tmp_path / "data")
+    assert writable.coco_boxes_train == tmp_path / "data/derived/coco_boxes_train.json"
+    assert writable.manifest(writable.lvis_val) == tmp_path / "data/manifests/lvis/lvis_v0.5_val.json.json"
+
+    monkeypatch.setattr(os, "access", lambda folder, mode: not str(folder).startswith(str(tmp_path / "data")))
+    (tmp_path / "data").mkdir()
+    read_only = made(tmp_path / "data")
+    assert read_only.lvis_train == tmp_path / "data/lvis/lvis_v0.5_train.json"
+    assert read_only.openimages_train == Path("results/mine/data/derived/openimages_lvis.json")
+    assert read_only.manifest(read_only.lvis_val) == Path("results/mine/data/manifests/lvis/lvis_v0.5_val.json.json")
+    assert read_only.manifest(read_only.openimages_ids).is_relative_to("results/mine/data/manifests")
+
+    (tmp_path / "data/derived").mkdir()  # made while the folder could be written: used, not made again elsewhere
+    assert made(tmp_path / "data").openimages_train == tmp_path / "data/derived/openimages_lvis.json"
+
+
+def test_a_place_that_was_chosen_stays_when_permissions_change(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/mine/data").mkdir(parents=True)
+    assert made(tmp_path / "data").coco_boxes_train == Path("results/mine/data/derived/coco_boxes_train.json")
+    own = made(tmp_path / "data", data={"derived_root": "{datasets_root}/shared"})
+    assert own.coco_boxes_train == tmp_path / "data/shared/derived/coco_boxes_train.json"

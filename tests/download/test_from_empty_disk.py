@@ -190,3 +190,23 @@ def test_a_server_that_refuses_stops_with_its_address_and_the_next_run_completes
     assert not (site.folder / "datasets/fetched/coco/train2017").exists()
     result = run(site)
     assert result.returncode == 0, result.stdout[-4000:]
+
+
+def test_read_only_data_are_used_and_what_is_made_of_them_is_put_below_results(site, server, tmp_path):
+    data = site.folder / "datasets/fetched"
+    data.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", data], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system here: {mounted.stderr.decode().strip()}")
+    try:
+        mine = put(tmp_path / "world", site, f"lvis/{LVIS[0]}", "coco/annotations/instances_train2017.json")
+        subprocess.run(["mount", "-o", "remount,ro", data], check=True)
+        result = run(site, "--", "results/fetched/data/derived/coco_boxes_train.json")
+        assert result.returncode == 0, result.stdout[-4000:]
+        assert_untouched(site, mine)
+    finally:
+        subprocess.run(["umount", data], check=True)
+    made = site.folder / "results/fetched/data"
+    assert json.loads((made / "derived/coco_boxes_train.json").read_text())["boxes"]
+    assert (made / f"manifests/lvis/{LVIS[0]}.json").is_file()
+    assert server.requests == []

@@ -55,12 +55,11 @@ if NODES > 1:
 # checked, and never replaced. Manifests say what was found; the mini world needs none.
 DATA = DatasetPaths(recipe)
 DOWNLOADS = recipe.data.source == "download"
-MANIFESTS = DATA.root / "manifests"
 
 
 def checked(*files):
     """Data files, and the manifests of their checks."""
-    return [*files, *(MANIFESTS / f"{file.relative_to(DATA.root)}.json" for file in files if DOWNLOADS)]
+    return [*files, *(DATA.manifest(file) for file in files if DOWNLOADS)]
 
 
 OPENIMAGES_TABLES = [
@@ -71,8 +70,8 @@ OPENIMAGES_TABLES = [
     *([DATA.openimages_rotation] if recipe.data.openimages.skip_rotated else []),
 ]
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
-COCO_IMAGES = [MANIFESTS / "coco_images.json"] if DOWNLOADS else []
-OPENIMAGES_IMAGES = [MANIFESTS / DATA.openimages_ids.relative_to(DATA.root).with_suffix(".json")] if DOWNLOADS else []
+COCO_IMAGES = [DATA.manifests / "coco_images.json"] if DOWNLOADS else []
+OPENIMAGES_IMAGES = [DATA.manifest(DATA.openimages_ids.with_suffix(""))] if DOWNLOADS else []
 USES_OPENIMAGES = recipe.data.openimages.enabled
 DATASET_FILES = {
     "lvis_train": [*checked(DATA.lvis_train), *COCO_IMAGES],

@@ -105,7 +105,7 @@ else:
         input:
             DATA.root / "{folder}/{file}",
         output:
-            MANIFESTS / "{folder}/{file}.json",
+            DATA.manifests / "{folder}/{file}.json",
         log:
             f"{LOGS}/check_data/{{folder}}/{{file}}.log",
         benchmark:
