@@ -156,7 +156,8 @@ class Data(Section):
     """``download`` fetches the real data; ``mini`` renders the embedded mini world."""
     derived_root: str = ""
     """Folder of what is made from the data (manifests of checks, COCO boxes, OpenImages selection); recipes can share
-    it. Empty: ``datasets_root``, or ``results/<name>/data`` where that is read-only. ``{datasets_root}`` is replaced."""
+    it. Empty: ``datasets_root``, or ``results/<name>/data`` where that is read-only; ``{datasets_root}`` is replaced
+    in a value."""
     mini: MiniWorld = MiniWorld()
     """The mini world."""
     download: Download = Download()
