@@ -19,7 +19,7 @@ def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
 
     Args:
         path: an instances_*.json file.
-        keep_crowds: keep annotations with ``iscrowd``; training and evaluation of single objects leave them out.
+        keep_crowds: keep annotations with ``iscrowd``; without, their boxes become the images' ``group_boxes``.
 
     Raises:
         UserError: missing or truncated file, ids that occur twice or do not exist.
@@ -32,6 +32,8 @@ def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
         repeated = [key for key, count in Counter(image.id for image in content.images).items() if count > 1]
         raise UserError(f"{path}: image ids occur twice: {listing(sorted(repeated))}")
     if not keep_crowds:
+        for image in content.images:
+            image.group_boxes = tuple(a.bbox for a in groups[image.id] if a.iscrowd)
         groups = {image_id: [a for a in group if not a.iscrowd] for image_id, group in groups.items()}
     images_of: Counter[int] = Counter()
     instances_of: Counter[int] = Counter()

@@ -67,9 +67,9 @@ def _read(name: str, paths: DatasetPaths) -> LvisDataset:
 def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     """Read and pack the training sets of a model.
 
-    LVIS images get their COCO boxes as regions of weight beta if ``coco_ignore`` is on. OpenImages images bring their
-    group-of boxes as regions of weight 0 and the categories that they say nothing about, unless ``ignore_group_boxes``
-    or ``ignore_unknown_categories`` is off.
+    LVIS images get their COCO boxes as regions of weight beta if ``coco_ignore`` is on. Group-of boxes of OpenImages
+    and crowds of COCO are regions of weight 0 unless ``ignore_group_boxes`` is off. OpenImages images bring the
+    categories that they say nothing about, unless ``ignore_unknown_categories`` is off.
 
     Raises:
         UserError: missing or wrong files, data sets with different categories.

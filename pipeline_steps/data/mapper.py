@@ -16,6 +16,7 @@ judged             bool Tensor[C]: S_P united with S_N (report, equation 4)
 known              bool Tensor[C]: False where the image says nothing about a category: no loss at all
 region_boxes       float Tensor[n, 4], x1 y1 x2 y2 in the augmented image
 region_weights     float Tensor[n], weight of background proposals that hit the region
+region_groups      bool Tensor[n]: the region holds many objects (group-of box, crowd), not one
 unreadable         [(file name, reason), ...]: images that this one stands in for
 =================  ==================================================================================================
 """
@@ -132,6 +133,7 @@ class TrainingMapper:
             "known": torch.from_numpy(images.known_sets[images.known_set[index]].copy()),
             "region_boxes": torch.from_numpy(geometry.boxes(images.regions[regions])),
             "region_weights": torch.from_numpy(images.region_weights[regions].copy()),
+            "region_groups": torch.from_numpy(images.region_groups[regions].copy()),
         }
 
     def _masks(self, objects: range, geometry: _Geometry) -> PolygonMasks | BitMasks:

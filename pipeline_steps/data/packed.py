@@ -34,6 +34,7 @@ class PackedImages:
         negatives: int32, verified absent categories (S_N); ragged over images.
         regions: float32[n, 4], x1 y1 x2 y2 of down-weighted regions; ragged over images.
         region_weights: float32[n].
+        region_groups: bool[n], regions around many objects (group-of boxes, crowds).
         objects: A indices, implied; ``objects_offsets`` is ragged over images.
         boxes: float32[A, 4], x1 y1 x2 y2, clipped to the image.
         classes: int32[A].
@@ -56,6 +57,7 @@ class PackedImages:
     negatives_offsets: np.ndarray
     regions: np.ndarray
     region_weights: np.ndarray
+    region_groups: np.ndarray
     regions_offsets: np.ndarray
     objects_offsets: np.ndarray
     boxes: np.ndarray
@@ -106,7 +108,8 @@ class PackedImages:
     def digest(self) -> str:
         """Digest of everything but masks and file names: tells whether two runs would see the same data."""
         value = hashlib.sha256()
-        for name in ("image_ids", "sizes", "objects_offsets", "boxes", "classes", "negatives", "regions", "known_set"):
+        names = ("image_ids", "sizes", "objects_offsets", "boxes", "classes", "negatives", "regions", "region_groups")
+        for name in (*names, "known_set"):
             value.update(np.ascontiguousarray(getattr(self, name)).view(np.uint8).data)
         return value.hexdigest()[:16]
 

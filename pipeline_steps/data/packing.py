@@ -87,6 +87,7 @@ class _Packer:
             "rles": _Ragged(np.uint8),
         }
         self.region_weights: list[float] = []
+        self.region_groups: list[bool] = []
         self.objects: list[int] = []
         self.boxes: list[tuple[float, float, float, float]] = []
         self.classes: list[int] = []
@@ -154,14 +155,16 @@ class _Packer:
             self.ragged["positives"].add(sorted({position_of[a.category_id] for a in annotations}))
             negatives = () if dataset.exhaustive else image.neg_category_ids
             self.ragged["negatives"].add([position_of[category_id] for category_id in negatives])
-            boxes = [(x, y, x + w, y + h) for x, y, w, h in image.ignore_boxes] if self.ignore_boxes else []
+            single, groups = (image.ignore_boxes, image.group_boxes) if self.ignore_boxes else ((), ())
+            boxes = [(x, y, x + w, y + h) for x, y, w, h in (*single, *groups)]
             weights = [0.0] * len(boxes)
+            listed = () if regions is None else regions.boxes.get(image.id, ())
             if regions is not None:
-                listed = regions.boxes.get(image.id, ())
                 boxes.extend(listed)
                 weights.extend([regions.weight] * len(listed))
             self.ragged["regions"].add(np.asarray(boxes, dtype=np.float32).reshape(-1, 4))
             self.region_weights.extend(weights)
+            self.region_groups.extend([False] * len(single) + [True] * len(groups) + [False] * len(listed))
 
     def finish(self) -> PackedImages:
         arrays: dict[str, np.ndarray] = {}
@@ -180,6 +183,7 @@ class _Packer:
             known_set=np.asarray(self.columns["known"], dtype=np.int32),
             known_sets=np.stack(rows),
             region_weights=np.asarray(self.region_weights, dtype=np.float32),
+            region_groups=np.asarray(self.region_groups, dtype=bool),
             boxes=np.asarray(self.boxes, dtype=np.float32).reshape(-1, 4),
             classes=np.asarray(self.classes, dtype=np.int32),
             **arrays,
@@ -203,7 +207,8 @@ def pack(
         datasets: data sets with the same categories.
         image_path: finds the file of an image record.
         regions: for each data set its regions, or None.
-        ignore_boxes: make the images' ``ignore_boxes`` regions of weight 0; if not, they are background.
+        ignore_boxes: make the images' ``ignore_boxes`` and ``group_boxes`` regions of weight 0; if not, they are
+            background.
         unknown_categories: heed the images' ``known_category_ids``; if not, every category counts as known.
 
     Raises:

@@ -44,7 +44,9 @@ class ImageRecord(msgspec.Struct):
     known_category_ids: tuple[int, ...] | None = None
     """Categories that the annotators of this image had a name for; None: all."""
     ignore_boxes: tuple[tuple[float, float, float, float], ...] = ()
-    """Regions x, y, w, h in which background must not be learned (group-of boxes)."""
+    """Objects x, y, w, h that must not be learned as background, though they are no annotation."""
+    group_boxes: tuple[tuple[float, float, float, float], ...] = ()
+    """Regions x, y, w, h with many objects, in which background must not be learned (group-of boxes, crowds)."""
 
 
 class Annotation(msgspec.Struct, gc=False):

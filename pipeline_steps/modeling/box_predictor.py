@@ -136,9 +136,17 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         return torch.cat(
             [
                 region_row_weights(
-                    image.proposal_boxes.tensor, image.gt_classes, boxes, weights, self.region_iou, self.num_classes
+                    image.proposal_boxes.tensor,
+                    image.gt_classes,
+                    boxes,
+                    weights,
+                    self.region_iou,
+                    self.num_classes,
+                    groups,
                 )
-                for image, boxes, weights in zip(proposals, facts.region_boxes, facts.region_weights)
+                for image, boxes, weights, groups in zip(
+                    proposals, facts.region_boxes, facts.region_weights, facts.region_groups
+                )
             ]
         )
 

@@ -26,6 +26,8 @@ class BatchFacts:
     """N tensors [n, 4], x1 y1 x2 y2 in the augmented image."""
     region_weights: tuple[Tensor, ...]
     """N tensors [n]: weights of background proposals that hit a region."""
+    region_groups: tuple[Tensor, ...]
+    """N BoolTensors [n]: regions around many objects, which other overlaps hit than those around one."""
     has_masks: tuple[bool, ...]
     """Whether the image's objects have masks; if not, it takes no part in the mask loss."""
     generators: tuple[torch.Generator | None, ...]
@@ -36,9 +38,9 @@ class BatchFacts:
         """Collect the facts of training samples.
 
         A sample may leave out: ``judged`` (then the categories of its instances), ``known`` (all), ``region_boxes``
-        and ``region_weights`` (none), ``has_masks`` (whether its instances have ``gt_masks``), and ``sampling_seed``
-        (int; with it the anchors and proposals drawn for an image do not depend on the rest of the batch or on what
-        the process has done before).
+        and ``region_weights`` (none), ``region_groups`` (no region is one), ``has_masks`` (whether its instances have
+        ``gt_masks``), and ``sampling_seed`` (int; with it the anchors and proposals drawn for an image do not depend on
+        the rest of the batch or on what the process has done before).
         """
         judged, known = [], []
         for sample in samples:
@@ -59,9 +61,16 @@ class BatchFacts:
             else torch.stack([everything if row is None else row for row in known]).to(device, non_blocking=True),
             region_boxes=tuple(sample.get("region_boxes", no_boxes).to(device) for sample in samples),
             region_weights=tuple(sample.get("region_weights", no_weights).to(device) for sample in samples),
+            region_groups=tuple(_region_groups(sample).to(device) for sample in samples),
             has_masks=tuple(sample.get("has_masks", sample["instances"].has("gt_masks")) for sample in samples),
             generators=tuple(_generator(sample.get("sampling_seed"), device) for sample in samples),
         )
+
+
+def _region_groups(sample: dict[str, Any]) -> Tensor:
+    if "region_groups" in sample:
+        return sample["region_groups"]
+    return torch.zeros(len(sample.get("region_boxes", ())), dtype=torch.bool)
 
 
 def _generator(seed: int | None, device: torch.device) -> torch.Generator | None:

@@ -18,10 +18,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou
 
 _ROWS_PER_BLOCK = 128
 """Rows handled together on a CPU: a block of 128 x 1230 floats stays in the second-level cache (measured)."""
+
+GROUP_OVERLAP = 0.5
+"""A proposal of which more than this part lies in a group of objects is ignored, as in the evaluation of COCO and
+OpenImages."""
 
 _SOFTPLUS_LINEAR_FROM = 60.0
 """softplus(x) is x above this; exp(60) still fits into float32."""
@@ -60,20 +63,29 @@ def own_category_judged(labels: Tensor, category_count: int) -> tuple[Tensor, Te
 
 
 def region_row_weights(
-    boxes: Tensor, labels: Tensor, region_boxes: Tensor, region_weights: Tensor, iou: float, category_count: int
+    boxes: Tensor,
+    labels: Tensor,
+    region_boxes: Tensor,
+    region_weights: Tensor,
+    iou: float,
+    category_count: int,
+    region_groups: Tensor | None = None,
 ) -> Tensor:
-    """Row weights of the proposals of one image (COCO Ignore: the report, section 3.1; group-of boxes: weight 0).
+    """Row weights of the proposals of one image (COCO Ignore: the report, section 3.1; groups of objects: weight 0).
 
-    A background proposal whose IoU with a region is above ``iou`` gets the region's weight, the smallest if it hits
-    several. All other proposals get 1.
+    A background proposal that hits a region gets the region's weight, the smallest if it hits several. All other
+    proposals get 1. A region around one object is hit by an IoU above ``iou``. A region around many objects (group-of
+    boxes of OpenImages, crowds of COCO) is larger than any of them: it is hit if more than ``GROUP_OVERLAP`` of the
+    proposal's own area lies in it.
 
     Args:
         boxes: Tensor[R, 4], proposals of one image, x1 y1 x2 y2.
         labels: LongTensor[R], ``category_count`` is background.
         region_boxes: Tensor[n, 4], in the same coordinates.
         region_weights: Tensor[n], e.g. beta = 0.5 for boxes that COCO annotates.
-        iou: threshold.
+        iou: threshold for regions around one object.
         category_count: C.
+        region_groups: BoolTensor[n], regions around many objects; None: there are none.
 
     Returns:
         float32 Tensor[R].
@@ -81,7 +93,14 @@ def region_row_weights(
     weights = torch.ones(len(boxes), device=boxes.device)
     if len(region_boxes) == 0 or len(boxes) == 0:
         return weights
-    hit = box_iou(boxes.float(), region_boxes.float()) > iou  # (R, n)
+    own, regions = boxes.float()[:, None], region_boxes.float()[None]
+    extents = torch.minimum(own[..., 2:], regions[..., 2:]) - torch.maximum(own[..., :2], regions[..., :2])
+    shared = extents.clamp(min=0).prod(dim=2)  # (R, n)
+    own_area = (own[..., 2:] - own[..., :2]).prod(dim=2)  # (R, 1)
+    whole = own_area + (regions[..., 2:] - regions[..., :2]).prod(dim=2) - shared
+    hit = shared / whole > iou
+    if region_groups is not None:
+        hit = torch.where(region_groups[None], shared / own_area > GROUP_OVERLAP, hit)
     hit &= (labels == category_count)[:, None]
     return torch.where(hit, region_weights.float()[None], weights[:, None]).amin(dim=1)
 

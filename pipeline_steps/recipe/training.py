@@ -77,8 +77,8 @@ class Training(Section):
     coco_ignore: CocoIgnore = CocoIgnore()
     """COCO Ignore."""
     ignore_group_boxes: bool = True
-    """OpenImages: background proposals that hit a group-of box (IoU above ``coco_ignore.iou``) get no classification
-    loss (ours)."""
+    """Background proposals that lie for more than half of their area in a group-of box of OpenImages or a crowd of COCO
+    get no classification loss (ours; detectron2 learns crowds as background)."""
     ignore_unknown_categories: bool = True
     """OpenImages: no loss on LVIS categories that OpenImages has no name for, background proposals included (ours)."""
     box_head_loss_scale: float = Field(1.0, gt=0)

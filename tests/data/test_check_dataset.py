@@ -101,6 +101,7 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
         (("images", 0, "not_exhaustive_category_ids"), [7], "not exhaustive, but not annotated at all", "warning"),
         (("images", 0, "known_category_ids"), [1], "annotated category is not in known_category_ids", "error"),
         (("images", 0, "ignore_boxes"), [[0, 0, 99, 9]], "ignore_boxes: box outside its image", "error"),
+        (("images", 0, "group_boxes"), [[0, 0, 99, 9]], "group_boxes: box outside its image", "error"),
         (("images", 0, "coco_url"), "", "image whose file cannot be found from coco_url and file_name", "error"),
         (("images", 0, "coco_url"), "http://x/train2017/000000000012.jpg", "coco_url names another image", "error"),
         (

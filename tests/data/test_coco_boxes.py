@@ -12,6 +12,7 @@ from pipeline_steps import index_coco_boxes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.coco import boxes_by_image, read_coco, read_coco_boxes
+from pipeline_steps.data.packing import pack
 from tests.data.lvis_files import changed, coco_content, lvis_content, write
 
 
@@ -31,6 +32,20 @@ def test_crowds_are_left_out_unless_asked_for(tmp_path: Path):
     path = write(tmp_path / "coco.json", coco_content())
     assert [a.id for a in read_coco(path).annotations[11]] == [1, 2]
     assert [a.id for a in read_coco(path, keep_crowds=True).annotations[11]] == [1, 2, 3]
+
+
+def test_crowds_that_are_left_out_are_regions_of_many_objects(tmp_path: Path):
+    content = coco_content()
+    crowd = next(annotation for annotation in content["annotations"] if annotation["iscrowd"])
+    dataset = read_coco(write(tmp_path / "coco.json", content))
+    assert {image.id: image.group_boxes for image in dataset.images if image.group_boxes} == {
+        crowd["image_id"]: (tuple(crowd["bbox"]),)
+    }
+    images = pack([dataset], lambda image: tmp_path / str(image.id))
+    x, y, width, height = crowd["bbox"]
+    assert images.regions.tolist() == [[x, y, x + width, y + height]]
+    assert images.region_groups.tolist() == [True]
+    assert images.region_weights.tolist() == [0.0]
 
 
 def test_counts_and_letters_come_from_the_annotations(tmp_path: Path):

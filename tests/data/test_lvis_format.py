@@ -96,7 +96,7 @@ def test_image_information_needs_no_annotations(tmp_path: Path):
 def test_box_only_images_tell_what_they_know(tmp_path: Path):
     content = lvis_content()
     for image in content["images"]:
-        image.update(box_only=True, known_category_ids=[2, 7], ignore_boxes=[[1, 2, 3, 4]])
+        image.update(box_only=True, known_category_ids=[2, 7], ignore_boxes=[[1, 2, 3, 4]], group_boxes=[[0, 0, 9, 9]])
     for annotation in content["annotations"]:
         del annotation["segmentation"]
     dataset = read_lvis(write(tmp_path / "openimages.json", content), "openimages")
@@ -104,6 +104,7 @@ def test_box_only_images_tell_what_they_know(tmp_path: Path):
     assert dataset.known(image).tolist() == [False, True, False, True]
     assert image.box_only
     assert image.ignore_boxes == ((1, 2, 3, 4),)
+    assert image.group_boxes == ((0, 0, 9, 9),)
     assert dataset.annotations[11][0].mask() is None
     assert (
         dataset.images[0].known_category_ids is dataset.images[1].known_category_ids

@@ -64,14 +64,24 @@ def test_a_plain_box_is_an_annotation_in_pixels():
         "box_only": True,
         "known_category_ids": [BEAR, POLAR, CAR],
         "ignore_boxes": [],
+        "group_boxes": [],
     }
 
 
-def test_a_group_is_an_ignore_region_and_makes_its_category_not_exhaustive():
-    image, annotated, _ = record([("/m/car", GROUP_FLAG), ("/m/car", 0)])
+@pytest.mark.parametrize("flags", [GROUP_FLAG, GROUP_FLAG | INSIDE_FLAG])
+def test_a_group_is_a_region_of_many_objects_and_makes_its_category_not_exhaustive(flags: int):
+    image, annotated, _ = record([("/m/car", flags), ("/m/car", 0)])
     assert annotated == [(CAR, [17.0, 8.0, 32.0, 8.0])]
-    assert image["ignore_boxes"] == [[16.0, 8.0, 32.0, 8.0]]
+    assert image["group_boxes"] == [[16.0, 8.0, 32.0, 8.0]]
+    assert image["ignore_boxes"] == []
     assert image["not_exhaustive_category_ids"] == [CAR]
+
+
+def test_a_group_of_a_kind_without_category_of_its_own_is_a_region_of_many_objects():
+    image, annotated, _ = record([("/m/van", GROUP_FLAG)])
+    assert not annotated
+    assert len(image["group_boxes"]) == 1
+    assert image["ignore_boxes"] == []
 
 
 def test_a_view_from_inside_is_an_ignore_region():
@@ -189,4 +199,4 @@ def test_facts_about_an_image_never_contradict_each_other():
         negative, partly = set(image["neg_category_ids"]), set(image["not_exhaustive_category_ids"])
         assert not negative & (positive | partly)
         assert negative | partly | positive <= set(image["known_category_ids"])
-        assert len(annotated) + len(image["ignore_boxes"]) <= len(boxes)
+        assert len(annotated) + len(image["ignore_boxes"]) + len(image["group_boxes"]) <= len(boxes)

@@ -88,8 +88,13 @@ def test_the_whole_way(world: Path):
         (3, 2, 2, [26.5, 12.5, 26.5, 25.0]),
         (4, 3, 2, [26.75, 12.5, 26.75, 25.0]),
     ]
-    facts = [(i["neg_category_ids"], i["not_exhaustive_category_ids"], i["ignore_boxes"]) for i in content["images"]]
-    assert facts == [([], [2], [[0, 0, 101, 50]]), ([], [1], [[25.5, 12.5, 25.5, 25.0]]), ([1], [], []), ([], [], [])]
+    keys = ("neg_category_ids", "not_exhaustive_category_ids", "group_boxes", "ignore_boxes")
+    assert [[image[key] for key in keys] for image in content["images"]] == [
+        [[], [2], [[0, 0, 101, 50]], []],
+        [[], [1], [], [[25.5, 12.5, 25.5, 25.0]]],
+        [[1], [], [], []],
+        [[], [], [], []],
+    ]
     assert content["categories"] == lvis_content()["categories"]
     dataset = read_lvis(world / "derived/out.json", "openimages")
     assert dataset.known(dataset.images[0]).tolist() == [True, True, False, False]

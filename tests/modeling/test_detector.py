@@ -198,6 +198,16 @@ class TestLosses:
         item["region_weights"] = torch.zeros(len(regions))
         assert losses_of(model, [item])["loss_cls"] == 0
 
+    def test_group_over_the_whole_image_leaves_no_background_loss(self):
+        """No proposal has a large IoU with it; all lie in it."""
+        model = seeded(tiny_recipe(coco_ignore={"enabled": False, "iou": 0.5}))
+        item = sample(0, objects=0)
+        item["region_boxes"], item["region_weights"] = torch.tensor([[0.0, 0, 96, 96]]), torch.zeros(1)
+        item["region_groups"] = torch.tensor([False])
+        assert losses_of(model, [item])["loss_cls"] > 0
+        item["region_groups"] = torch.tensor([True])
+        assert losses_of(model, [item])["loss_cls"] == 0
+
     def test_class_specific_regression_trains_the_columns_of_the_objects_categories_only(self):
         recipe = tiny_recipe(detector_options=["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG False"])
         model = seeded(recipe)

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as mask_tools
 from torch import Tensor
 
 from pipeline_steps.modeling.losses import (
+    GROUP_OVERLAP,
     classification_weights,
     equalization_weights,
     own_category_judged,
@@ -121,6 +123,37 @@ class TestRegionRowWeights:
         region_weights = torch.rand(regions, generator=generator)
         ours = region_row_weights(boxes, labels, region_boxes, region_weights, 0.3, 2)
         assert torch.equal(ours, region_weights_loop(boxes, labels, region_boxes, region_weights, 0.3, 2))
+
+    @given(seed=st.integers(0, 2**31), rows=st.integers(1, 30), regions=st.integers(1, 6))
+    def test_overlaps_with_one_and_with_many_objects_are_those_of_the_coco_evaluation(self, seed, rows, regions):
+        """pycocotools divides by the proposal's area where the other box is a crowd."""
+        generator = torch.Generator().manual_seed(seed)
+        corners = torch.randint(0, 20, (rows + regions, 2), generator=generator)
+        # Regions are up to the whole image, proposals are small: IoU and intersection over area differ.
+        extents = torch.randint(1, 8, (rows + regions, 2), generator=generator)
+        extents[rows:] *= torch.randint(1, 6, (regions, 1), generator=generator)
+        boxes = torch.cat([corners, corners + extents], 1).float()
+        groups = torch.rand(regions, generator=generator) < 0.5
+        xywh = torch.cat([corners, extents], 1).double().numpy()
+        overlaps = torch.from_numpy(mask_tools.iou(xywh[:rows], xywh[rows:], groups.byte().tolist()))
+        hit = torch.where(groups, overlaps > GROUP_OVERLAP, overlaps > 0.3)
+        weights = torch.rand(regions, generator=generator)
+        expected = torch.where(hit, weights, torch.ones(())).amin(dim=1)
+        labels = torch.full((rows,), 2)
+        assert torch.equal(region_row_weights(boxes[:rows], labels, boxes[rows:], weights, 0.3, 2, groups), expected)
+
+    def test_a_small_proposal_inside_a_large_group_is_ignored_and_inside_a_large_object_is_not(self):
+        box, region = torch.tensor([[40.0, 40, 60, 60]]), torch.tensor([[0.0, 0, 100, 100]])
+        arguments = (box, torch.tensor([5]), region, torch.tensor([0.0]), 0.5, 5)
+        assert region_row_weights(*arguments, torch.tensor([True])).tolist() == [0.0]
+        assert region_row_weights(*arguments, torch.tensor([False])).tolist() == [1.0]
+
+    def test_half_a_proposal_in_a_group_is_not_above_the_threshold(self):
+        box, region = torch.tensor([[0.0, 0, 10, 10], [1.0, 0, 11, 10]]), torch.tensor([[5.0, -50, 90, 50]])
+        weights = region_row_weights(
+            box, torch.tensor([5, 5]), region, torch.tensor([0.0]), 0.5, 5, torch.tensor([True])
+        )
+        assert weights.tolist() == [1.0, 0.0]
 
     def test_iou_equal_to_the_threshold_is_not_above_it(self):
         box, region = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 20]])

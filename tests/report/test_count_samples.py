@@ -56,13 +56,23 @@ def batches(root: Path, model: Any, recipe: Any) -> tuple[list[Batch], torch.Ten
     return [sample_proposals(model, samples) for samples in loaded], torch.from_numpy(training_set.tail.copy())
 
 
+def inside(box: torch.Tensor, group: torch.Tensor) -> float:
+    """Part of a box that lies in a group."""
+    x1, y1, x2, y2 = box.tolist()
+    a1, b1, a2, b2 = group.tolist()
+    return max(0, min(x2, a2) - max(x1, a1)) * max(0, min(y2, b2) - max(y1, b1)) / ((x2 - x1) * (y2 - y1))
+
+
 def slow_counts(drawn: list[Batch], tail: torch.Tensor, judged_categories: bool) -> dict[str, list[int]]:
     """One pair of proposal and category after the other, in the words of the report."""
     names = ("positives", "from_objects", "from_objects_equalized", "from_background")
     counts = {name: [0] * CATEGORIES for name in names}
     for batch in drawn:
         for sample, image in zip(batch.samples, batch.sampled):
-            overlaps = box_iou(image.proposal_boxes.tensor, sample["region_boxes"])
+            proposals = image.proposal_boxes.tensor
+            overlaps = box_iou(proposals, sample["region_boxes"])
+            if sample["region_groups"].any():  # images of OpenImages: all regions are groups
+                overlaps = torch.tensor([[inside(box, group) for group in sample["region_boxes"]] for box in proposals])
             for label, row in zip(image.gt_classes.tolist(), overlaps):
                 background = label == CATEGORIES
                 hit = sample["region_weights"][row > 0.5].tolist()

@@ -196,8 +196,16 @@ class TestFacts:
         assert sample["region_boxes"].tolist() == [[0, 0, 10, 20]]
         assert sample["region_weights"].tolist() == [0.0]
 
+    def test_regions_of_one_object_and_of_many_are_told_apart(self, tmp_path):
+        image = {"box_only": True, "ignore_boxes": [[0, 0, 10, 20]], "group_boxes": [[5, 5, 20, 20], [0, 0, 40, 30]]}
+        images = packed(tmp_path, [], RegionSource({1: [[4, 6, 24, 18]]}, 0.5), image=image)
+        sample = mapper(images)(0, 0)
+        assert sample["region_boxes"].tolist() == [[0, 0, 10, 20], [5, 5, 25, 25], [0, 0, 40, 30], [4, 6, 24, 18]]
+        assert sample["region_groups"].tolist() == [False, True, True, False]
+        assert sample["region_weights"].tolist() == [0.0, 0.0, 0.0, 0.5]
+
     def test_group_boxes_and_unknown_categories_are_switches_of_their_own(self, tmp_path):
-        image = {"box_only": True, "known_category_ids": [5, 2], "ignore_boxes": [[0, 0, 10, 20]]}
+        image = {"box_only": True, "known_category_ids": [5, 2], "group_boxes": [[0, 0, 10, 20]]}
         data, find = dataset(tmp_path, [{"category_id": 5, "bbox": [4, 6, 20, 12]}], image)
         without_groups = mapper(pack([data], find, ignore_boxes=False))(0, 0)
         assert without_groups["region_boxes"].shape == (0, 4)

@@ -110,7 +110,7 @@ def write_world(root: Path, images: int = 12, openimages: int = 6, size: int = 6
                 "not_exhaustive_category_ids": [],
                 "box_only": True,
                 "known_category_ids": [1, 3, 6],
-                "ignore_boxes": [boxes[2]],
+                "group_boxes": [boxes[2]],
             }
         )
         for box in boxes[:2]:

@@ -128,10 +128,10 @@ def _check_image(checked: Checked, image: dict[str, Any], root: Path | None) -> 
                     findings.warning(f"{key} repeats a category", name)
                 for category in set(ids) - checked.categories.keys():
                     findings.error(f"{key} names an unknown category", f"{name}: {category}")
-    for box in image.get("ignore_boxes") or ():
-        problem = box_problem(box, image["width"], image["height"])
-        if problem:
-            findings.error(f"ignore_boxes: {problem}", f"{name}: {box}")
+    for key in ("ignore_boxes", "group_boxes"):
+        for box in image.get(key) or ():
+            if problem := box_problem(box, image["width"], image["height"]):
+                findings.error(f"{key}: {problem}", f"{name}: {box}")
     try:
         path = find_image(root or Path(), image)
     except UserError:

@@ -9,9 +9,9 @@ What OpenImages says about a class is said about an LVIS category only as far as
   equal or narrower: S_N (``neg_category_ids``);
 - the annotators had no name for all other categories: they are not in ``known_category_ids``.
 
-Boxes that must not be learned as background, though they are no single object of a category, become ``ignore_boxes``:
-groups (``IsGroupOf``), views from inside (``IsInside``), and boxes of classes that are not mapped themselves but are a
-kind of one that is. Depictions (``IsDepiction``) are dropped.
+Boxes that must not be learned as background, though they are no single object of a category, become ``group_boxes``
+(``IsGroupOf``) or ``ignore_boxes``: views from inside (``IsInside``), and boxes of classes that are not mapped
+themselves but are a kind of one that is. Depictions (``IsDepiction``) are dropped.
 
 Glossary: *MID* OpenImages class id; S_P, S_N as in the report, equation 4.
 """
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_steps.data.categories import CategoryMapping
-from pipeline_steps.data.openimages.box_kernels import DEPICTION_FLAG
+from pipeline_steps.data.openimages.box_kernels import DEPICTION_FLAG, GROUP_FLAG
 from pipeline_steps.data.openimages.labels import VerifiedLabels
 from pipeline_steps.data.openimages.vocabulary import Vocabulary
 
@@ -66,13 +66,15 @@ class Objects:
 
     Attributes:
         annotated: (LVIS id, [x, y, width, height]) of single objects, in file order.
-        ignored: [x, y, width, height] of regions.
+        ignored: [x, y, width, height] of objects without a category of their own.
+        groups: [x, y, width, height] of groups of objects.
         incomplete: LVIS ids that are present with objects that have no box of their own.
         present: all LVIS ids that the boxes show.
     """
 
     annotated: list[tuple[int, list[float]]] = field(default_factory=list)
     ignored: list[list[float]] = field(default_factory=list)
+    groups: list[list[float]] = field(default_factory=list)
     incomplete: set[int] = field(default_factory=set)
     present: set[int] = field(default_factory=set)
 
@@ -123,7 +125,7 @@ def collect_objects(
             continue
         objects.present |= shown
         if category is None or flag:
-            objects.ignored.append(box)
+            (objects.groups if flag & GROUP_FLAG else objects.ignored).append(box)
             objects.incomplete |= shown
         else:
             objects.annotated.append((category, box))
@@ -155,4 +157,5 @@ def lvis_image(
         "box_only": True,
         "known_category_ids": inference.known_ids,
         "ignore_boxes": objects.ignored,
+        "group_boxes": objects.groups,
     }

@@ -87,10 +87,10 @@ def sample_proposals(model: LvisRCNN, samples: list[dict[str, Any]]) -> Batch:
         network.training = False
     threshold, background = heads.box_predictor.region_iou, heads.num_classes
     row_weights, on_region = [], []
-    for image, boxes, weights in zip(sampled, facts.region_boxes, facts.region_weights):
+    for image, boxes, weights, groups in zip(sampled, facts.region_boxes, facts.region_weights, facts.region_groups):
         own, labels = image.proposal_boxes.tensor, image.gt_classes
-        row_weights.append(region_row_weights(own, labels, boxes, weights, threshold, background))
-        on_region.append(region_row_weights(own, labels, boxes, weights * 0, threshold, background) == 0)
+        row_weights.append(region_row_weights(own, labels, boxes, weights, threshold, background, groups))
+        on_region.append(region_row_weights(own, labels, boxes, weights * 0, threshold, background, groups) == 0)
     return Batch(samples, sampled, facts, row_weights, on_region)
 
 
