@@ -17,6 +17,8 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.defaults import lvis_config
 from pipeline_steps.recipe.load import CONFIG_FOLDER
 from pipeline_steps.recipe.schema import Recipe
+from pipeline_steps.recipe.testing import Compute
+from pipeline_steps.recipe.training import Training
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -93,19 +95,16 @@ def detector_config(recipe: Recipe, model_name: str, category_count: int) -> Cfg
 
 
 def build_from_config(cfg: CfgNode, device: str | torch.device = "cpu") -> LvisRCNN:
-    """The detector of a configuration, on ``device``, in training mode."""
+    """The detector of a configuration, on ``device``, in training mode: the same standard modules on every device."""
     from detectron2.modeling import META_ARCH_REGISTRY
 
     import pipeline_steps.modeling.backbones
-    import pipeline_steps.modeling.mask_head
     import pipeline_steps.modeling.rcnn  # noqa: F401  registers the parts by name
-    from pipeline_steps.modeling.normalization import synchronise_on_cpu
 
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = str(device)
-    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
-    return synchronise_on_cpu(model) if torch.device(device).type == "cpu" else model
+    return META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg).to(device)
 
 
 def build_detector(
@@ -133,7 +132,16 @@ def build_detector(
     model = build_from_config(cfg, device)
     if tail is not None:
         model.roi_heads.box_predictor.set_tail(tail)
-    training = recipe.training_of(recipe.model(model_name))
+    apply_switches(model, recipe.training_of(recipe.model(model_name)), recipe.compute)
+    return model
+
+
+def apply_switches(model: LvisRCNN, training: Training, compute: Compute) -> None:
+    """What changes the speed or memory of a detector but not what it computes (beyond rounding), in place."""
+    if compute.fast_cpu_modules and model.device.type == "cpu":
+        from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
+
+        use_fast_cpu_modules(model)
     if training.activation_checkpointing:
         from pipeline_steps.modeling.activation_checkpointing import checkpoint_activations
 
@@ -144,4 +152,3 @@ def build_detector(
     if training.compile_backbone:
         # In place: the names of the parameters stay as they are. Shapes vary with the images.
         model.backbone.compile(dynamic=True)
-    return model

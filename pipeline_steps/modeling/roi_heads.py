@@ -15,34 +15,38 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import StandardROIHeads
 from detectron2.structures import BitMasks, Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.box_predictor import LvisBoxPredictor
+from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
-from pipeline_steps.modeling.pooler import PyramidPooler
 
 Features = dict[str, Tensor]
 
+_SYNCHRONISED = (nn.SyncBatchNorm, ProcessBatchNorm2d)
 
-def process_shares(counts: list[int], device: torch.device) -> list[Tensor] | list[float]:
-    """This process's counts divided by their means over all processes.
+
+def process_shares(counts: list[int], device: torch.device) -> tuple[list[Any], list[Any]]:
+    """This process's counts divided by their means over all processes, and these means; scalars on ``device``.
 
     A loss that is a mean over local items, times its share, averages over processes to the mean over all items: the
     gradient of a batch does not depend on how it is spread over GPUs. Parts of a batch that are accumulated one after
     the other cannot know the counts of those to come: see :class:`pipeline_steps.training.schedule.BatchSplit`.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return [1.0] * len(counts)
+        return [1.0] * len(counts), counts
     mine = torch.tensor(counts, dtype=torch.float32, device=device)
     means = mine.clone()
     dist.all_reduce(means)
-    means = (means / dist.get_world_size()).clamp(min=torch.finfo(torch.float32).tiny)
-    return list((mine / means).unbind())
+    means /= dist.get_world_size()
+    shares = mine / means.clamp(min=torch.finfo(torch.float32).tiny)
+    return list(shares.unbind()), list(means.unbind())
 
 
 def mask_targets(masks: Any, object_index: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -121,12 +125,15 @@ class LvisROIHeads(StandardROIHeads):
             raise ValueError("training needs targets and facts")
         sampled = self.label_and_sample_proposals(proposals, targets, facts)
         mask_rows = [self._foreground(image, has) for image, has in zip(sampled, facts.has_masks)]
-        box_share, mask_share = process_shares(
-            [sum(len(image) for image in sampled), sum(len(rows) for rows in mask_rows)], self._device
+        mask_count = sum(len(rows) for rows in mask_rows)
+        (box_share, mask_share), (_, mean_mask_count) = process_shares(
+            [sum(len(image) for image in sampled), mask_count], self._device
         )
         losses = self._box_losses(features, sampled, facts, box_share)
-        if self.mask_on:
+        if self.mask_on and mask_count:
             losses["loss_mask"] = self._mask_loss(features, sampled, targets, mask_rows) * mask_share
+        elif self.mask_on:
+            losses["loss_mask"] = self._no_mask_loss(features, others_have=bool(mean_mask_count > 0))
         return sampled, losses
 
     @property
@@ -184,20 +191,9 @@ class LvisROIHeads(StandardROIHeads):
     def _mask_loss(
         self, features: Features, sampled: list[Instances], targets: list[Instances], rows: list[Tensor]
     ) -> Tensor:
-        """Mean binary cross-entropy of the masks of foreground proposals; 0 if there are none.
-
-        The 0 is connected to all parameters of the mask head: in distributed training every process must have a
-        gradient for every parameter. It is computed from the first proposal of each image, not from an empty batch,
-        because batch normalisation has no statistics of nothing.
-        """
-        nothing = not any(len(image_rows) for image_rows in rows)
-        boxes = [
-            image.proposal_boxes[:1] if nothing else image.proposal_boxes[image_rows]
-            for image, image_rows in zip(sampled, rows)
-        ]
+        """Mean binary cross-entropy of the masks of foreground proposals, of which there is at least one."""
+        boxes = [image.proposal_boxes[image_rows] for image, image_rows in zip(sampled, rows)]
         logits = self._mask_logits(features, boxes)
-        if nothing:
-            return logits.sum() * 0.0
         wanted = torch.cat(
             [
                 mask_targets(target.gt_masks, image.gt_index[image_rows], image_boxes.tensor, logits.shape[-1])
@@ -207,6 +203,22 @@ class LvisROIHeads(StandardROIHeads):
         )
         self._log_mask_statistics(logits, wanted)
         return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
+
+    def _no_mask_loss(self, features: Features, others_have: bool) -> Tensor:
+        """0, connected to all parameters of the mask head: every process must have a gradient for every parameter.
+
+        Synchronised normalisation waits for all processes: if others have masks, this one goes through the layers with
+        an empty batch, which adds nothing to the joined statistics. If nobody has any, nobody does, and running
+        statistics stay. The empty batch is float32 whatever the precision: torch's SyncBatchNorm sends statistics of
+        values in float32, but those of no values in the type of its input, and the two would not fit together.
+        """
+        zero = sum(parameter.sum() for parameter in self.mask_head.parameters()) * 0.0
+        if not (others_have and any(isinstance(layer, _SYNCHRONISED) for layer in self.mask_head.modules())):
+            return zero
+        level, edge = features[self.mask_in_features[0]], self.mask_pooler.output_size
+        with torch.autocast(level.device.type, enabled=False):
+            empty = level.new_zeros((0, level.shape[1], *edge), dtype=torch.float32)
+            return zero + self.mask_head.layers(empty).sum()
 
     @torch.no_grad()
     def _log_mask_statistics(self, logits: Tensor, wanted: Tensor) -> None:
@@ -222,14 +234,13 @@ class LvisROIHeads(StandardROIHeads):
         Returns:
             logits Tensor[R, C] (``softmax``: [R, C + 1]) and deltas Tensor[R, 4] or [R, 4 C].
         """
-        pooled = self.box_pooler(
-            [features[name] for name in self.box_in_features], [image.proposal_boxes for image in proposals]
-        )
+        levels = [features[name] for name in self.box_in_features]
+        pooled = _pool(self.box_pooler, levels, [image.proposal_boxes for image in proposals])
         return self.box_predictor(self.box_head(pooled))
 
     def _mask_logits(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """Mask head on given boxes of N images: float32 Tensor[sum of k, m, m]."""
-        pooled = self.mask_pooler([features[name] for name in self.mask_in_features], boxes)
+        pooled = _pool(self.mask_pooler, [features[name] for name in self.mask_in_features], boxes)
         return self.mask_head.layers(pooled)[:, 0].float()
 
     def soft_masks(self, features: Features, boxes: list[Tensor]) -> list[Tensor]:
@@ -238,9 +249,18 @@ class LvisROIHeads(StandardROIHeads):
         return list(logits.sigmoid().split([len(image) for image in boxes]))
 
 
-def _pooler(cfg: Any, head: Any, input_shape: dict[str, ShapeSpec]) -> PyramidPooler:
+def _pool(pooler: ROIPooler, levels: list[Tensor], boxes: list[Boxes]) -> Tensor:
+    """RoIAlign in float32, to Tensor[R, channels, m, m] of the levels' type.
+
+    detectron2 rounds the boxes to the type of the features, and bfloat16 has steps of 4 pixels beyond 512 and of 8
+    beyond 1024. The sampling itself is in float32 under autocast anyway.
+    """
+    return pooler([level.float() for level in levels], boxes).to(levels[0].dtype)
+
+
+def _pooler(cfg: Any, head: Any, input_shape: dict[str, ShapeSpec]) -> ROIPooler:
     """RoIAlign over the pyramid, with our box size for level p4 (detectron2's configuration has no key for it)."""
-    return PyramidPooler(
+    return ROIPooler(
         output_size=head.POOLER_RESOLUTION,
         scales=tuple(1.0 / input_shape[name].stride for name in cfg.MODEL.ROI_HEADS.IN_FEATURES),
         sampling_ratio=head.POOLER_SAMPLING_RATIO,

@@ -133,10 +133,13 @@ class Report(Section):
 
 
 class Compute(Section):
-    """Resources of the workflow's jobs. Nothing here changes a result."""
+    """Resources of the workflow's jobs. Nothing here changes a result (beyond rounding)."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of training and inference."""
+    fast_cpu_modules: bool = False
+    """On a CPU: our own code for RoIAlign and the mask head instead of torchvision's and detectron2's. On a GPU it
+    does nothing."""
     threads: int = Field(8, ge=1)
     """CPU threads of an inference job, and of a training job for each of its GPUs (or in all, without GPUs)."""
     training_gpus: int = Field(8, ge=0)

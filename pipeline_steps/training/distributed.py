@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_steps.common.errors import EXIT_USER_ERROR, UserError
+from pipeline_steps.modeling.cpu.normalization import synchronise_on_cpu
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +93,14 @@ class Processes:
         return numbers
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """``model`` with gradients averaged over all processes; as it is for a single process."""
+        """``model`` with gradients averaged over all processes; as it is for a single process.
+
+        On CPUs its synchronised normalisation is replaced in place: torch's runs on GPUs only.
+        """
         if self.world_size == 1:
             return model
+        if self.device.type == "cpu":
+            synchronise_on_cpu(model)
         # Batch statistics are synchronised by SyncBN or frozen; there is nothing to broadcast before every step.
         return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
 

@@ -73,6 +73,7 @@ def spread(model: Any, picture: np.ndarray) -> None:
 def build(detector: str, picture: np.ndarray, device: torch.device) -> tuple[Any, Any]:
     """The model of a detector file, and the configuration for detectron2's test-time augmentation."""
     from pipeline_steps.modeling.build import build_from_config, read_detector_file
+    from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
 
     torch.manual_seed(0)
     cfg = read_detector_file(detector)
@@ -86,7 +87,7 @@ def build(detector: str, picture: np.ndarray, device: torch.device) -> tuple[Any
     model = build_from_config(cfg)
     model.train(False)
     spread(model, picture)
-    return model.to(device), cfg
+    return use_fast_cpu_modules(model) if device.type == "cpu" else model.to(device), cfg
 
 
 def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:

@@ -157,7 +157,6 @@ def their_detector(recipe: Recipe, model_name: str, categories: int, device: str
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
-    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
     cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
     model = build_from_config(cfg, device)
     if recipe.training_of(recipe.model(model_name)).channels_last:

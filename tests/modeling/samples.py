@@ -12,10 +12,11 @@ from pipeline_steps.recipe.schema import Recipe
 CATEGORIES = 20
 
 
-def tiny_recipe(**training: Any) -> Recipe:
-    """The mini recipe with other training settings."""
+def tiny_recipe(*, fast_cpu_modules: bool = True, **training: Any) -> Recipe:
+    """The mini recipe with other training settings, and the modules for a CPU or the standard ones."""
     training = {"loss": "sigmoid", "precision": "fp32", "channels_last": False, "box_head_loss_scale": 1.0, **training}
-    return resolve_recipe({"extends": "mini.yaml", "training": training}, CONFIG_FOLDER)
+    compute = {"fast_cpu_modules": fast_cpu_modules}
+    return resolve_recipe({"extends": "mini.yaml", "training": training, "compute": compute}, CONFIG_FOLDER)
 
 
 def sample(seed: int, *, objects: int = 5, has_masks: bool = True, size: int = 96, **facts: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes
 
-from pipeline_steps.modeling.mask_head import LvisMaskHead
-from pipeline_steps.modeling.pooler import PyramidPooler
+from pipeline_steps.modeling.cpu.mask_head import MatrixProductMaskHead
+from pipeline_steps.modeling.cpu.pooler import PyramidPooler
 
 
 def _boxes(count: int) -> Boxes:
@@ -56,7 +56,7 @@ def test_mask_head_as_matrix_products_equals_transposed_convolution(classes: int
     torch.manual_seed(classes)
     shape = ShapeSpec(channels=6, width=5, height=5)
     plain = MaskRCNNConvUpsampleHead(shape, num_classes=classes, conv_dims=[8, 8, 4], conv_norm="")
-    fast = LvisMaskHead(shape, num_classes=classes, conv_dims=[8, 8, 4], conv_norm="")
+    fast = MatrixProductMaskHead(shape, num_classes=classes, conv_dims=[8, 8, 4], conv_norm="")
     for parameter in plain.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     fast.load_state_dict(plain.state_dict())

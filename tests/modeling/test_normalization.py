@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from pipeline_steps.modeling.normalization import ProcessBatchNorm2d, synchronise_on_cpu
+from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d, synchronise_on_cpu
 from tests.modeling import workers
 
 
@@ -36,15 +38,65 @@ def test_two_processes_equal_batch_normalisation_of_the_joined_batch_forward_and
             torch.testing.assert_close(result["state"][name], value, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_detector_on_two_processes_has_the_gradient_of_one_process_on_the_joined_batch(tmp_path):
-    """The shares differ widely in their numbers of masks, and one has an image without any."""
-    joined = workers.detector_gradients(0, [[0, 1, 2, 3]])
-    for result in workers.run_in_processes(workers.detector_gradients, tmp_path, [[0, 1], [2, 3]]):
+def assert_equal_to_joined_batch(results: list[dict[str, Any]], joined: dict[str, Any]) -> None:
+    for result in results:
         for name, value in joined["losses"].items():
             torch.testing.assert_close(result["losses"][name], value, rtol=1e-3, atol=1e-5, msg=name)
-        for name, gradient in joined["gradients"].items():
-            scale = gradient.abs().max()
-            torch.testing.assert_close(result["gradients"][name] / scale, gradient / scale, rtol=0, atol=5e-3, msg=name)
+        for kind in ("gradients", "moved"):
+            for name, expected in joined[kind].items():
+                scale = expected.abs().max().clamp(min=1e-9)
+                torch.testing.assert_close(result[kind][name] / scale, expected / scale, rtol=0, atol=5e-3, msg=name)
+
+
+CASES = {
+    "fast modules": {"shares": [[0, 1], [2, 3]], "box_only": {1}},
+    "standard modules": {"shares": [[0, 1], [2, 3]], "box_only": {1}, "fast": False},
+    "one without masks": {"shares": [[0], [1]], "box_only": {1}},
+    "one without masks, bf16": {"shares": [[0], [1]], "box_only": {1}, "precision": "bf16"},
+    "none with masks": {"shares": [[0], [1]], "box_only": {0, 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def on_two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Results of all cases in each process: starting processes takes longer than the cases."""
+    return workers.run_in_processes(workers.detector_cases, tmp_path_factory.mktemp("two"), CASES)
+
+
+def on_one_process(case: str) -> dict[str, Any]:
+    joined = [seed for share in CASES[case]["shares"] for seed in share]
+    return workers.detector_gradients(0, **{**CASES[case], "shares": [joined]})
+
+
+@pytest.mark.parametrize("case", ["fast modules", "standard modules", "one without masks"])
+def test_detector_on_two_processes_has_the_gradient_of_one_process_on_the_joined_batch(on_two_processes, case):
+    """The shares differ widely in their numbers of masks; one has an image without any, or nothing but that."""
+    assert_equal_to_joined_batch([results[case] for results in on_two_processes], on_one_process(case))
+
+
+@pytest.mark.parametrize("case", ["one without masks", "one without masks, bf16"])
+def test_a_process_without_masks_waits_for_the_others_with_nothing_in_its_hands(on_two_processes, case):
+    """In float32: torch's SyncBatchNorm sends empty statistics in the type of its input, and others in float32."""
+    first, second = (results[case] for results in on_two_processes)
+    assert first["mask_head_inputs"][0][0][0] > 0
+    ((shape, dtype),) = second["mask_head_inputs"]
+    assert shape[0] == 0
+    assert dtype == torch.float32
+    assert any(gradient.any() for name, gradient in second["gradients"].items() if ".mask_head." in name)
+    for name, gradient in first["gradients"].items():
+        assert gradient.isfinite().all(), name
+        assert torch.equal(gradient, second["gradients"][name]), name
+
+
+def test_where_no_process_has_masks_the_mask_head_rests(on_two_processes):
+    case = "none with masks"
+    for result in (*(results[case] for results in on_two_processes), on_one_process(case)):
+        assert result["losses"]["loss_mask"] == 0
+        assert result["mask_head_inputs"] == []
+        for kind in ("gradients", "moved"):
+            of_head = {name: tensor for name, tensor in result[kind].items() if ".mask_head." in name}
+            assert of_head
+            assert not any(tensor.any() for tensor in of_head.values())
 
 
 @pytest.mark.parametrize("training", [True, False])

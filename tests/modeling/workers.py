@@ -34,7 +34,7 @@ def _enter(rank: int, count: int, port: int, folder: str, worker: Callable[..., 
 
 def normalise(rank: int, parts: list[torch.Tensor], seeds: list[torch.Tensor], channels: int) -> dict[str, Any]:
     """Two training steps of a synchronised layer on this process's part of a batch, with fixed output gradients."""
-    from pipeline_steps.modeling.normalization import ProcessBatchNorm2d
+    from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
 
     layer = ProcessBatchNorm2d(channels)
     with torch.no_grad():
@@ -48,26 +48,55 @@ def normalise(rank: int, parts: list[torch.Tensor], seeds: list[torch.Tensor], c
     return {"out": out.detach(), "x": x.grad, "parameters": gradients, "state": layer.state_dict()}
 
 
-def detector_gradients(rank: int, shares: list[list[int]]) -> dict[str, Any]:
-    """Losses and gradients of a mini detector with synchronised normalisation on this process's samples."""
+def detector_gradients(
+    rank: int, shares: list[list[int]], box_only: set[int], precision: str = "fp32", fast: bool = True
+) -> dict[str, Any]:
+    """Losses and gradients of a mini detector with synchronised normalisation on this process's samples.
+
+    Args:
+        rank: number of this process.
+        shares: samples of each process.
+        box_only: those without masks.
+        precision: as in a recipe.
+        fast: with the modules for CPUs, or with the standard ones, as far as several processes on CPUs can have them.
+    """
+    from contextlib import nullcontext
+
     from detectron2.utils.events import EventStorage
 
     from pipeline_steps.modeling.build import build_detector
+    from pipeline_steps.training.distributed import Processes
+    from pipeline_steps.training.loop import PRECISIONS
     from tests.modeling.samples import CATEGORIES, sample, tiny_recipe
 
     options = [f"MODEL.{part}.NORM SyncBN" for part in ("RESNETS", "FPN", "ROI_MASK_HEAD")]
-    recipe = tiny_recipe(detector_options=options)
+    recipe = tiny_recipe(detector_options=options, fast_cpu_modules=fast)
     torch.manual_seed(0)
     model = build_detector(recipe, "basic", CATEGORIES)
-    samples = [sample(i, objects=2 + 2 * i, has_masks=i != 1, sampling_seed=i) for i in shares[rank]]
-    with EventStorage(0):
-        losses = model(samples)
-    sum(losses.values()).backward()
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
     world = dist.get_world_size() if dist.is_initialized() else 1
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    wrapped = Processes(rank, world, rank, torch.device("cpu")).wrap(model)
+    seen: list[torch.Tensor] = []
+    normalisation = model.roi_heads.mask_head.mask_fcn1.norm
+    normalisation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    samples = [sample(i, objects=2 + 2 * i, has_masks=i not in box_only, sampling_seed=i) for i in shares[rank]]
+    autocast = torch.autocast("cpu", PRECISIONS[precision]) if precision in PRECISIONS else nullcontext()
+    with EventStorage(0), autocast:
+        losses = wrapped(samples)
+    sum(losses.values()).backward()
     scalars = {name: value.detach() for name, value in losses.items()}
-    if world > 1:  # as DistributedDataParallel does
-        for tensor in (*gradients.values(), *scalars.values()):
+    if world > 1:  # the gradients are averaged by DistributedDataParallel
+        for tensor in scalars.values():
             dist.all_reduce(tensor)
             tensor /= world
-    return {"gradients": gradients, "losses": scalars}
+    return {
+        "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
+        "losses": scalars,
+        "moved": {name: tensor - before[name] for name, tensor in model.named_buffers() if "running" in name},
+        "mask_head_inputs": [(tuple(x.shape), x.dtype) for x in seen],
+    }
+
+
+def detector_cases(rank: int, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """:func:`detector_gradients` with each of several sets of arguments."""
+    return {name: detector_gradients(rank, **arguments) for name, arguments in cases.items()}

@@ -33,7 +33,7 @@ class _Sum(torch.autograd.Function):
 class ProcessBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation whose statistics are those of the joined batch of all processes, forward and backward.
 
-    In evaluation mode or with one process it is ``nn.BatchNorm2d``. Every process must hold at least one value.
+    In evaluation mode or with one process it is ``nn.BatchNorm2d``. A process may hold nothing if another one does.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -43,7 +43,10 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
             values = x.float()
-            variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+            if values.numel():
+                variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
+            else:  # zeros, but with a history: the backward pass of the others waits for this process too
+                variance = mean = values.sum(dim=(0, 2, 3))
             count = values.new_tensor([values.numel() / self.num_features])
             # Two reductions, first the mean, then the squared deviations from it: E[x^2] - E[x]^2 in one would
             # lose the variance of channels that are far from zero.
@@ -68,16 +71,11 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_on_cpu(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.SyncBatchNorm`` below ``module`` by :class:`ProcessBatchNorm2d`, in place.
+    """Make every ``nn.SyncBatchNorm`` below ``module`` a :class:`ProcessBatchNorm2d`, in place; returns ``module``.
 
-    Names and values of parameters and buffers stay, so that model files fit on GPU and CPU alike.
+    Several processes on CPUs cannot do without; parameters and buffers stay the same objects.
     """
-    for name, child in module.named_children():
-        if isinstance(child, nn.SyncBatchNorm):
-            replacement = ProcessBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
-            replacement.load_state_dict(child.state_dict())
-            replacement.train(child.training)
-            setattr(module, name, replacement)
-        else:
-            synchronise_on_cpu(child)
+    for layer in module.modules():
+        if isinstance(layer, nn.SyncBatchNorm):
+            layer.__class__ = ProcessBatchNorm2d
     return module

@@ -1,4 +1,4 @@
-"""The mask head, with a fast path on the CPU.
+"""detectron2's mask head with a faster training pass on a CPU.
 
 Symbols:
     K: boxes; D: channels of the last convolution; m: edge of the pooled features; U: channels after enlarging
@@ -7,13 +7,12 @@ Symbols:
 from __future__ import annotations
 
 import torch.nn.functional as F
-from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUpsampleHead
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import Tensor
 
 
-@ROI_MASK_HEAD_REGISTRY.register()
-class LvisMaskHead(MaskRCNNConvUpsampleHead):
-    """detectron2's mask head. In training on a CPU the enlarging and the prediction are two matrix products.
+class MatrixProductMaskHead(MaskRCNNConvUpsampleHead):
+    """detectron2's mask head; in training the enlarging and the prediction are two matrix products.
 
     A 2x2 transposed convolution of stride 2 makes four pixels of every pixel, each by its own matrix; the 1x1
     prediction treats pixels one by one. So neither depends on where the pixels lie, and they are put into place at
@@ -23,7 +22,7 @@ class LvisMaskHead(MaskRCNNConvUpsampleHead):
 
     def layers(self, x: Tensor) -> Tensor:
         """Pooled features Tensor[K, D, m, m] to mask logits Tensor[K, classes, 2 m, 2 m]."""
-        if x.device.type != "cpu" or not self.training:
+        if not self.training:
             return super().layers(x)
         for convolution in self.conv_norm_relus:
             x = convolution(x)
@@ -35,5 +34,6 @@ class LvisMaskHead(MaskRCNNConvUpsampleHead):
         logits = F.linear(
             enlarged.view(-1, self.deconv.out_channels), self.predictor.weight.flatten(1), self.predictor.bias
         )
-        logits = logits.view(boxes, height, width, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
-        return logits.reshape(boxes, -1, 2 * height, 2 * width)
+        classes = self.predictor.out_channels
+        logits = logits.view(boxes, height, width, 2, 2, classes).permute(0, 5, 1, 3, 2, 4)
+        return logits.reshape(boxes, classes, 2 * height, 2 * width)

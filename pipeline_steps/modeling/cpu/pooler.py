@@ -1,4 +1,4 @@
-"""RoIAlign over a feature pyramid; on a CPU all levels at once by compiled loops.
+"""RoIAlign over a feature pyramid on a CPU: all levels at once by compiled loops.
 
 Symbols:
     N: images; D: channels; K: boxes, combined over images; m: edge of the output; L: levels
@@ -14,7 +14,7 @@ from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
 from torch import Tensor
 
-from pipeline_steps.modeling.roi_align_kernels import pool, spread
+from pipeline_steps.modeling.cpu.roi_align_kernels import pool, spread
 
 
 class _PyramidAlign(torch.autograd.Function):
@@ -35,7 +35,7 @@ class _PyramidAlign(torch.autograd.Function):
 
 
 class PyramidPooler(ROIPooler):
-    """detectron2's ROIPooler (type ``ROIAlignV2``) with a fast path on the CPU; the results are the same."""
+    """detectron2's ROIPooler, faster for type ``ROIAlignV2`` on a CPU; the results are the same."""
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """Pool boxes of N images from L levels.
@@ -48,7 +48,7 @@ class PyramidPooler(ROIPooler):
             Tensor[K, D, m, m] with the dtype of ``x``.
         """
         first = self.level_poolers[0]
-        if x[0].device.type != "cpu" or not getattr(first, "aligned", False):
+        if not getattr(first, "aligned", False):
             return super().forward(x, box_lists)
         boxes = torch.cat([boxes.tensor for boxes in box_lists]).detach().float().contiguous()
         image = np.repeat(np.arange(len(box_lists)), [len(boxes) for boxes in box_lists])
@@ -63,7 +63,7 @@ class PyramidPooler(ROIPooler):
         scales = np.array([pooler.spatial_scale for pooler in self.level_poolers], dtype=np.float32)
         starts = level_starts[level] + image * heights[level] * widths[level]
         where = (boxes.numpy(), scales[level], starts, heights[level], widths[level])
-        # With channels-last features this is a view of each level; autocast keeps it in its lower precision.
+        # With channels-last features this is a view of each level.
         rows = [features.permute(0, 2, 3, 1).reshape(-1, features.shape[1]) for features in x]
         table = torch.cat(rows).float()
         pooled = _PyramidAlign.apply(table, where, self.output_size[0], first.sampling_ratio)
