@@ -58,8 +58,9 @@ def main(arguments: argparse.Namespace) -> None:
     expert = experts.get(arguments.model)
     if expert is None or expert.category_table != "coco":
         check_categories(detector, arguments.weights, dataset.category_ids, annotations)
-    keep = getattr(testing.keep_per_image, arguments.split)
-    settings = BoxSettings(testing.score_threshold, testing.nms_iou, keep, testing.scale_fusion, testing.precision)
+    settings = BoxSettings(
+        testing.score_threshold, testing.nms_iou, testing.keep_per_image, testing.scale_fusion, detector.precision
+    )
 
     def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
         found = detect_boxes(detector.module, pixels, settings)
@@ -78,8 +79,10 @@ def main(arguments: argparse.Namespace) -> None:
         {
             "model": arguments.model,
             "split": arguments.split,
-            "keep_per_image": keep,
-            "testing": settings_of(testing, *keys, "precision", "batch_images"),
+            "testing": {
+                **settings_of(testing, *keys, "keep_per_image", "batch_images"),
+                "precision": detector.precision,
+            },
         },
         {"weights": arguments.weights, "annotations": annotations},
     )

@@ -92,16 +92,17 @@ def _predict(
     testing = recipe.testing
     work = Work.plan(paths, images, testing.mask_scales, testing, arguments.shard, arguments.shards)
     device = choose_device(recipe)
-    models = [load_detector(recipe, name, file, device).module for name, file in files.items()]
+    detectors = [load_detector(recipe, name, file, device) for name, file in files.items()]
+    models, precisions = [detector.module for detector in detectors], [detector.precision for detector in detectors]
 
     def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
         given = [reader.image(image.id) for image in batch.images]
         for detections in given:
             _check_boxes(detections, pixels.image_size, reader.path)
-        rles = predict_rles(models, pixels, [detections.boxes for detections in given], testing.precision)
+        rles = predict_rles(models, pixels, [detections.boxes for detections in given], precisions)
         return [replace(detections, rles=of_image) for detections, of_image in zip(given, rles)]
 
-    keys = ("mask_scales", "longer_edge", "horizontal_flip", "precision", "batch_images")
+    keys = ("mask_scales", "longer_edge", "horizontal_flip", "batch_images")
     metadata = table_metadata(
         recipe.name,
         "predict_masks",
@@ -109,7 +110,7 @@ def _predict(
             **{key: value for key, value in (reader.metadata.get("arguments") or {}).items() if key == "model"},
             "mask_models": list(files),
             "split": arguments.split,
-            "testing": settings_of(testing, *keys),
+            "testing": {**settings_of(testing, *keys), "precision": dict(zip(files, precisions))},
         },
         {"boxes": arguments.boxes, "annotations": paths.annotations(arguments.split), **files},
     )

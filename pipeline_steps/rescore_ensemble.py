@@ -2,7 +2,7 @@
 
 Members and their weights, the way of merging and the addends of the re-scoring are in the recipe's ``ensemble``
 section; detections of experts pass through the category tables of the ``data`` section. The output has the images in
-ascending id, at most ``testing.keep_per_image`` detections each, and no masks.
+ascending id, at most ``ensemble.keep_per_image`` detections each, and no masks.
 """
 
 from __future__ import annotations
@@ -69,14 +69,18 @@ def main(arguments: argparse.Namespace) -> None:
     files = member_files(recipe, arguments.detections)
     categories = read_categories(arguments.categories)
     alphas = alpha_by_category(categories.ids, categories.frequencies, recipe.ensemble.alpha)
-    keep = getattr(recipe.testing.keep_per_image, arguments.split)
+    keep = getattr(recipe.ensemble.keep_per_image, arguments.split)
     with ExitStack() as stack:
         members, tables_used = open_members(recipe, files, categories, stack)
         check_members(members, arguments.split)
         metadata = table_metadata(
             recipe.name,
             "rescore_ensemble",
-            {"split": arguments.split, "keep_per_image": keep, "ensemble": recipe.ensemble.model_dump()},
+            {
+                "split": arguments.split,
+                "keep_per_image": keep,
+                "ensemble": recipe.ensemble.model_dump(exclude={"keep_per_image"}),
+            },
             {"categories": arguments.categories, **files, **tables_used},
         )
         merger = EnsembleMerger(members, recipe.ensemble, alphas, keep)

@@ -14,6 +14,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.modeling.build import build_detector
 from pipeline_steps.modeling.weights import load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
@@ -29,11 +30,13 @@ class Detector:
         name: name in the recipe.
         module: in evaluation mode, on its device.
         category_ids: int32[C], the data set's category id of each output.
+        precision: of its inference.
     """
 
     name: str
     module: LvisRCNN
     category_ids: np.ndarray
+    precision: Precision
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -65,7 +68,7 @@ def load_detector(recipe: Recipe, name: str, weights: str | Path, device: torch.
     module = build_detector(recipe, name, len(category_ids), device=device)
     load_model_weights(module, weights)
     module.train(False)
-    return Detector(name, module, np.asarray(category_ids, np.int32))
+    return Detector(name, module, np.asarray(category_ids, np.int32), recipe.test_precision(name))
 
 
 def check_categories(detector: Detector, weights: str | Path, category_ids: list[int], dataset: str | Path) -> None:

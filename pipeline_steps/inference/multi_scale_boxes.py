@@ -26,13 +26,12 @@ from pipeline_steps.inference.postprocess import (
     merge_detections,
     select_detections_from_deltas,
 )
+from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from detectron2.structures import ImageList
 
     from pipeline_steps.modeling.rcnn import LvisRCNN
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from torch import Tensor
 from pipeline_steps.inference.images import RenderedImages, View
 from pipeline_steps.inference.multi_scale_boxes import (
     BoxSettings,
-    Precision,
     autocast,
     detect_in_view,
     extract_features,
@@ -26,6 +25,7 @@ from pipeline_steps.inference.multi_scale_boxes import (
 )
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
@@ -62,7 +62,7 @@ def _average(of_views: Sequence[Sequence[Tensor]]) -> list[Tensor]:
 
 @torch.inference_mode()
 def average_soft_masks(
-    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[Tensor], precision: Precision = "fp32"
+    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[Tensor], precisions: Sequence[Precision] = ()
 ) -> list[Tensor]:
     """Soft masks of given boxes over all views and models.
 
@@ -70,6 +70,7 @@ def average_soft_masks(
         models: M models in evaluation mode.
         images: N images of one size.
         boxes: for each image float32[k, 4] in original pixels.
+        precisions: of each model; none for fp32.
 
     Returns:
         For each image float32[k, m, m].
@@ -77,7 +78,7 @@ def average_soft_masks(
     return _average(
         [
             masks_in_view(model, view, features, boxes, images.image_size, precision)
-            for model in models
+            for model, precision in zip(models, precisions or ["fp32"] * len(models), strict=True)
             for view, _, features in extract_features(model, images, precision)
         ]
     )
@@ -115,18 +116,22 @@ def unique_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predict_rles(
-    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[np.ndarray], precision: Precision = "fp32"
+    models: Sequence[LvisRCNN],
+    images: RenderedImages,
+    boxes: Sequence[np.ndarray],
+    precisions: Sequence[Precision] = (),
 ) -> list[list[bytes]]:
     """Compressed COCO counts of the masks of given boxes, thresholded at 0.5.
 
     Args:
         boxes: for each of N images float32[k, 4] in original pixels; equal boxes get one mask.
+        precisions: of each model; none for fp32.
 
     Returns:
         For each image k counts; the size is the image's. A mask may be empty.
     """
     unique = [unique_boxes(of_image) for of_image in boxes]
-    soft = average_soft_masks(models, images, [torch.from_numpy(distinct) for distinct, _ in unique], precision)
+    soft = average_soft_masks(models, images, [torch.from_numpy(distinct) for distinct, _ in unique], precisions)
     result = []
     for masks, (distinct, index) in zip(soft, unique):
         encoded: list[dict[str, Any]] = encode_box_masks(masks, torch.from_numpy(distinct), *images.image_size)

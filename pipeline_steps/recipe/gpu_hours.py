@@ -134,7 +134,7 @@ def _variants(recipe: Recipe, images: int) -> list[tuple[float, str]]:
     recipes = with_variants(recipe)
     jobs: dict[str, float] = {}
     for folder, variant in list(recipes.items())[1:]:
-        boxes = boxes_folder(recipes, folder, "val")
+        boxes = boxes_folder(recipes, folder)
         if boxes:
             for member in variant.ensemble.members:
                 jobs[f"{boxes}predictions/val/{member.name}/boxes.parquet"] = images * _box_seconds(

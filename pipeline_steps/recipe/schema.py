@@ -12,7 +12,7 @@ from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.replicates import expand_replicates
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
-from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Training, Weights
+from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Precision, Training, Weights
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +172,11 @@ class Recipe(Section):
     def seed_of(self, model: Model) -> int:
         """Seed of the training of ``model``."""
         return self.seed if model.seed is None else model.seed
+
+    def test_precision(self, name: str) -> Precision:
+        """Autocast precision of the inference of the model or expert called ``name``."""
+        chosen = self.testing.precision
+        return self.training_of(self.model(name)).precision if chosen == "as_trained" else chosen
 
     def mask_models(self) -> list[str]:
         """Names of the models whose soft masks are averaged."""

@@ -56,11 +56,10 @@ def _testing(recipe: Recipe, *keys: str) -> dict[str, Any]:
     return recipe.testing.model_dump(include=set(keys))
 
 
-def boxes_slice(recipe: Recipe, split: str) -> str:
-    """Settings of multi-scale box testing of a split."""
+def boxes_slice(recipe: Recipe) -> str:
+    """Settings of multi-scale box testing."""
     keys = ("box_scales", "longer_edge", "horizontal_flip", "score_threshold", "nms_iou", "proposals")
-    common = _testing(recipe, *keys, "scale_fusion", "precision", "batch_images")
-    return _text({**common, "keep": getattr(recipe.testing.keep_per_image, split)})
+    return _text(_testing(recipe, *keys, "scale_fusion", "keep_per_image", "precision", "batch_images"))
 
 
 def masks_slice(recipe: Recipe) -> str:
@@ -73,8 +72,8 @@ def ensemble_slice(recipe: Recipe, split: str) -> str:
     data = recipe.data
     return _text(
         {
-            "ensemble": recipe.ensemble.model_dump(),
-            "keep": getattr(recipe.testing.keep_per_image, split),
+            "ensemble": recipe.ensemble.model_dump(exclude={"keep_per_image"}),
+            "keep": getattr(recipe.ensemble.keep_per_image, split),
             "coco": [data.coco_relations, data.coco_verdicts],
             "openimages": [data.openimages.relations, data.openimages.verdicts],
             "tables": {expert.name: expert.category_table for expert in recipe.experts},

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline_steps.recipe.base import Section
+from pipeline_steps.recipe.training import Precision
 
 
 class KeepPerImage(Section):
-    """Detections kept per image in the tables, before the evaluator's cap."""
+    """Detections kept per image of the merged, re-scored boxes. Masks are predicted for these."""
 
     val: int = Field(1000, ge=1)
-    """For val: more than the cap, because AP_fixed has no cap per image. Printed beside AP_fixed."""
+    """For val: more than the evaluator counts for AP, because AP_fixed has no cap per image. AP is that of the 300 that
+    would be kept for the test server."""
     test: int = Field(300, ge=1)
     """For test: the server reads 300."""
 
@@ -39,17 +42,29 @@ class Testing(Section):
     """Merge of the scales' boxes: NMS (detectron2's test-time augmentation), or weighted-box fusion (ours)."""
     proposals: int = Field(1000, ge=1)
     """RPN proposals per image and scale."""
-    keep_per_image: KeepPerImage = KeepPerImage()
-    """Detections kept per image."""
+    keep_per_image: int = Field(1000, ge=1)
+    """Detections of a model or expert kept per image, on val and test alike: more than count in the end, because
+    re-scoring lifts rare ones over the cap that is applied after merging (``ensemble.keep_per_image``)."""
     mask_models: list[str] = []
     """Models whose soft masks are averaged for the merged boxes; empty: all of ``models``."""
     shards: int = Field(32, ge=1, le=512)
     """Jobs that share the images of one split and model. Results do not depend on it."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast precision of inference."""
+    precision: Literal["as_trained"] | Precision = "as_trained"
+    """Autocast precision of inference; ``as_trained``: of each model, that of its training (ours)."""
     batch_images: int = Field(1, ge=1)
     """Images of equal size that go through the network together. Grouped alike for any number of shards; results of
     other group sizes can differ in rounding."""
+
+    @field_validator("keep_per_image", mode="before")
+    @classmethod
+    def _one_number(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            given = ", ".join(f"{split}: {count}" for split, count in value.items())
+            raise ValueError(
+                "one number for both splits, what each member keeps before merging, e.g. 1000; what is kept of the "
+                f"merged detections is ensemble: {{keep_per_image: {{{given}}}}}"
+            )
+        return value
 
 
 class Member(Section):
@@ -85,6 +100,8 @@ class Ensemble(Section):
     """Gaussian width of soft-NMS."""
     alpha: RescoringAlpha = RescoringAlpha()
     """Re-scoring."""
+    keep_per_image: KeepPerImage = KeepPerImage()
+    """Detections kept per image after re-scoring."""
 
 
 class Variant(Section):

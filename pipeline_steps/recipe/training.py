@@ -8,6 +8,8 @@ from pydantic import Field
 
 from pipeline_steps.recipe.base import Section
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 Name = Field(pattern=NAME)
 
@@ -96,7 +98,7 @@ class Training(Section):
     """Image sizes and flips."""
     mask_format: Literal["polygon", "bitmask"] = "polygon"
     """How masks are held while augmenting; ``bitmask`` also reads RLE."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Autocast precision; fp16 uses a gradient scaler."""
     channels_last: bool = False
     """Memory format of the convolutions."""

@@ -15,7 +15,7 @@ def with_variants(recipe: Recipe) -> dict[str, Recipe]:
     return {"": recipe} | {f"variants/{name}/": recipe.variant(name) for name in recipe.variants}
 
 
-def boxes_folder(recipes: dict[str, Recipe], folder: str, split: str) -> str:
+def boxes_folder(recipes: dict[str, Recipe], folder: str) -> str:
     """The key of ``recipes`` (see :func:`with_variants`) under which the boxes lie that ``folder``'s are made from."""
-    wanted = boxes_slice(recipes[folder], split)
-    return next(other for other, recipe in recipes.items() if boxes_slice(recipe, split) == wanted)
+    wanted = boxes_slice(recipes[folder])
+    return next(other for other, recipe in recipes.items() if boxes_slice(recipe) == wanted)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from pipeline_steps import rescore_ensemble
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.detections.table import iter_images, read_metadata, read_table
+from pipeline_steps.detections.ensemble import EnsembleMerger, Member
+from pipeline_steps.detections.rescoring import alpha_by_category
+from pipeline_steps.detections.table import TableReader, iter_images, read_metadata, read_table
+from pipeline_steps.evaluation.ground_truth import read_ground_truth
+from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
+from pipeline_steps.evaluation.precision import summarize
+from pipeline_steps.evaluation.results import read_results
+from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.testing import Ensemble, RescoringAlpha
 from tests.detections.samples import A, B, image_of, write_table
+from tests.evaluation.worlds import UNKNOWN_CATEGORY, make_world, write_world
+from tests.evaluation.worlds import write_table as write_results
 
 FREQUENCIES = {1: "r", 2: "c", 3: "f", 4: "f", 5: "r"}
 
@@ -23,8 +34,7 @@ def world(tmp_path):
         "extends": "mini.yaml",
         "name": "sample",
         "datasets_root": str(tmp_path / "data"),
-        "testing": {"keep_per_image": {"val": 20, "test": 5}},
-        "ensemble": {"fusion": "nms"},
+        "ensemble": {"fusion": "nms", "keep_per_image": {"val": 20, "test": 5}},
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     categories = [
@@ -93,10 +103,54 @@ def test_running_the_step_again_gives_the_same_bytes(world):
 def test_the_cap_is_that_of_the_split(world):
     folder, argv = world
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-    recipe["testing"] = {"keep_per_image": {"val": 2, "test": 5}}
+    recipe["ensemble"]["keep_per_image"]["val"] = 2
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert run(argv) == 0
     assert read_table(folder / "out.parquet").num_rows == 4
+
+
+def test_rescoring_saves_rare_detections_that_the_final_cap_would_have_cut_from_the_members(world):
+    """With the caps of the mini recipe: a member's 350 boxes, none of which overlap, cut as predict_boxes cuts them."""
+    folder, argv = world
+    recipe = {"extends": "mini.yaml", "datasets_root": str(folder / "data")}
+    recipe["ensemble"] = {"members": [{"name": "basic"}], "fusion": "nms"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    caps = load_recipe(folder / "recipe.yaml")
+    generator = np.random.default_rng(0)
+    categories = generator.integers(1, 6, 350)
+    rows = [(c, s, (9 * i, 0, 9 * i + 8, 8)) for i, (c, s) in enumerate(zip(categories, np.linspace(0.9, 0.1, 350)))]
+    alpha = {"r": 0.1, "c": 0.05, "f": 0.0}
+    best = sorted(rows, key=lambda row: -np.float32(np.float32(row[1]) + alpha[FREQUENCIES[row[0]]]))
+    best = best[: caps.ensemble.keep_per_image.test]
+
+    def merged(member_keeps):
+        path = write_table(folder / "basic.parquet", [image_of(1, *rows[:member_keeps])])
+        assert run([*argv[: argv.index("--detections")], "--detections", f"basic={path}", "--split", "test"]) == 0
+        (image,) = iter_images(folder / "out.parquet")
+        return [box[0] // 9 for box in image.boxes.tolist()]
+
+    assert merged(caps.testing.keep_per_image) == [box[0] // 9 for _, _, box in best]
+    saved = set(merged(caps.testing.keep_per_image)) - set(merged(caps.ensemble.keep_per_image.test))
+    assert len(saved) > 5
+    assert {FREQUENCIES[categories[int(place)]] for place in saved} == {"r"}
+
+
+def test_what_val_keeps_beyond_the_cap_of_the_test_server_changes_ap_fixed_only(tmp_path):
+    world_truth, results = make_world(3, most=80)
+    known = [result for result in results if result["category_id"] != UNKNOWN_CATEGORY]
+    truth_file, _ = write_world(tmp_path, (world_truth, known))
+    truth = read_ground_truth(truth_file, "bbox")
+    alphas = alpha_by_category(truth.category_ids, truth.frequencies, RescoringAlpha())
+    ids = {category_id: category_id for category_id in truth.category_ids.tolist()}
+    evaluations = {}
+    with TableReader(write_results(tmp_path / "member.parquet", known, masks=False)) as member:
+        for keep in (15, 60):
+            merger = EnsembleMerger([Member("basic", member, ids)], Ensemble(members=[]), alphas, keep)
+            merged = write_table(tmp_path / f"{keep}.parquet", merger)
+            evaluations[keep] = evaluate_lvis(truth, read_results(merged, "bbox"), "bbox", 15, 1000)
+    assert np.array_equal(evaluations[15].capped.precision, evaluations[60].capped.precision)
+    assert not np.array_equal(evaluations[15].fixed.precision, evaluations[60].fixed.precision)
+    assert summarize(evaluations[60].capped, truth.frequencies)["AP"] > 0
 
 
 @pytest.mark.parametrize(

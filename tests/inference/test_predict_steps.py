@@ -22,7 +22,7 @@ from tests.inference.detectors import CATEGORIES, make_image, make_model, small_
 SIZES = [(60, 80), (80, 60), (60, 80), (64, 64), (60, 80), (60, 80), (90, 70), (64, 64), (60, 80), (80, 60), (50, 50)]
 IDS = [907, 13, 55, 1001, 14, 20, 300, 301, 302, 5, 777]
 CATEGORY_IDS = list(range(1, 3 * CATEGORIES, 3))
-TESTING = {"batch_images": 3, "keep_per_image": {"val": 20, "test": 12}, "proposals": 40}
+TESTING = {"batch_images": 3, "keep_per_image": 20, "proposals": 40}
 
 
 class World:
@@ -129,6 +129,44 @@ def test_the_boxes_table_holds_what_the_model_detects_in_category_ids_of_the_dat
         assert reader.metadata["arguments"]["model"] == "basic"
         assert reader.metadata["arguments"]["split"] == "val"
         assert "shard" not in reader.metadata
+
+
+def test_val_and_test_give_the_same_boxes_for_the_same_images(shared_world, boxes, tmp_path):
+    """What is measured on val is what is submitted for test."""
+    assert shared_world.predict_boxes(tmp_path / "shard.parquet", "--split", "test") == 0
+    on_val, on_test = images_of(boxes), images_of(tmp_path / "shard.parquet")
+    assert list(on_test) == list(on_val)
+    for image_id, image in on_val.items():
+        assert len(image) == 20
+        for column in ("category_ids", "scores", "boxes"):
+            assert np.array_equal(getattr(on_test[image_id], column), getattr(image, column))
+
+
+def test_inference_runs_in_the_precision_that_the_model_was_trained_in(shared_world, boxes, tmp_path, monkeypatch):
+    """The mini recipe trains in bfloat16; one of the two mask models here was trained in single precision."""
+    recipe = yaml.safe_load(shared_world.recipe.read_text())
+    del recipe["testing"]["precision"]
+    bottleneck = small_recipe().model("bottleneck").model_dump()
+    recipe["models"] = [small_recipe().model("basic").model_dump(), {**bottleneck, "training": {"precision": "fp32"}}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    other = ("--recipe", str(tmp_path / "recipe.yaml"))
+    assert shared_world.predict_boxes(tmp_path / "boxes.parquet", *other) == 0
+    picture = cv2.imread(str(shared_world.image_file(777)))
+    settings = BoxSettings(0.0, 0.5, 20, precision="bf16")
+    (expected,) = detect_boxes(shared_world.models["basic"], render_images([picture], (64, 72), 192, False), settings)
+    assert np.array_equal(images_of(tmp_path / "boxes.parquet")[777].scores, expected.scores.numpy())
+    assert not np.array_equal(images_of(boxes)[777].scores, expected.scores.numpy())
+    with TableReader(tmp_path / "boxes.parquet") as reader:
+        assert reader.metadata["arguments"]["testing"]["precision"] == "bf16"
+    both = ("basic", "bottleneck")
+    assert shared_world.predict_masks(boxes, tmp_path / "masks.parquet", *other, models=both) == 0
+    with TableReader(tmp_path / "masks.parquet") as reader:
+        assert reader.metadata["arguments"]["testing"]["precision"] == {"basic": "bf16", "bottleneck": "fp32"}
+    models, view = [shared_world.models[name] for name in both], render_images([picture], (64,), 192, False)
+    given = [images_of(boxes)[777].boxes]
+    found = images_of(tmp_path / "masks.parquet")[777].rles
+    assert found == predict_rles(models, view, given, ["bf16", "fp32"])[0]
+    assert found != predict_rles(models, view, given, ["fp32", "fp32"])[0]
 
 
 def test_results_do_not_depend_on_the_number_of_shards(shared_world, boxes, tmp_path):

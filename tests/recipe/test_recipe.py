@@ -127,11 +127,15 @@ def test_overrides_of_a_model_are_laid_over_the_training_defaults():
 
 
 def test_variant_is_the_recipe_with_other_testing_and_merging_and_reads_back(tmp_path):
-    overrides = {"testing": {"mask_scales": [96], "keep_per_image": {"val": 9}}, "ensemble": {"alpha": {"rare": 0}}}
+    overrides = {
+        "testing": {"mask_scales": [96], "keep_per_image": 9},
+        "ensemble": {"alpha": {"rare": 0}, "keep_per_image": {"val": 77}},
+    }
     recipe = resolve_recipe({"extends": "mini.yaml", "variants": {"a": overrides}})
     variant = recipe.variant("a")
     assert (variant.testing.mask_scales, variant.testing.box_scales) == ([96], recipe.testing.box_scales)
-    assert variant.testing.keep_per_image.model_dump() == {"val": 9, "test": 100}
+    assert variant.testing.keep_per_image == 9
+    assert variant.ensemble.keep_per_image.model_dump() == {"val": 77, "test": 100}
     assert variant.ensemble.alpha.model_dump() == {"rare": 0, "common": 0.05, "frequent": 0}
     assert (variant.name, variant.models) == (recipe.name, recipe.models)
     (tmp_path / "recipe.yaml").write_text(recipe_text(variant))
@@ -143,7 +147,7 @@ def test_boxes_made_with_equal_settings_are_shared_with_the_recipe_or_the_first_
     variants = {"a": {"testing": {"mask_scales": [96]}}, "b": one_scale, "c": {**one_scale, "ensemble": {"iou": 0.6}}}
     recipes = with_variants(resolve_recipe({"extends": "mini.yaml", "variants": variants}))
     assert list(recipes) == ["", "variants/a/", "variants/b/", "variants/c/"]
-    assert [boxes_folder(recipes, folder, "val") for folder in recipes] == ["", "", "variants/b/", "variants/b/"]
+    assert [boxes_folder(recipes, folder) for folder in recipes] == ["", "", "variants/b/", "variants/b/"]
 
 
 @pytest.mark.parametrize(("overlay", "base"), [("table4.yaml", "challenge.yaml"), ("mini_table4.yaml", "mini.yaml")])
@@ -153,8 +157,8 @@ def test_recipes_of_table_4_share_models_predictions_and_ensemble_with_the_entry
     for model in (*entry.pretraining, *entry.models, *entry.experts):
         assert table.model(model.name) == model
         assert slices.training_slice(table, model.name) == slices.training_slice(entry, model.name)
+    assert slices.boxes_slice(table) == slices.boxes_slice(entry)
     for split in ("val", "test"):
-        assert slices.boxes_slice(table, split) == slices.boxes_slice(entry, split)
         assert slices.ensemble_slice(table, split) == slices.ensemble_slice(entry, split)
     assert slices.masks_slice(table) == slices.masks_slice(entry)
     assert table.mask_models() == entry.mask_models()
@@ -234,11 +238,35 @@ def test_slices_follow_what_decides_a_stage_and_nothing_else():
     weights = changed(ensemble={"alpha": {"rare": 0.3}})
     assert slices.ensemble_slice(weights, "val") != slices.ensemble_slice(base, "val")
     assert slices.training_slice(weights, "basic") == slices.training_slice(base, "basic")
-    assert slices.boxes_slice(weights, "val") == slices.boxes_slice(base, "val")
+    assert slices.boxes_slice(weights) == slices.boxes_slice(base)
     comfort = changed(compute={"threads": 2}, training={"log_images": 8, "loader_workers": 1})
     assert slices.training_slice(comfort, "basic") == slices.training_slice(base, "basic")
     seed = changed(seed=5)
     assert slices.training_slice(seed, "basic") != slices.training_slice(base, "basic")
-    keep = changed(testing={"keep_per_image": {"val": 77}})
-    assert slices.boxes_slice(keep, "val") != slices.boxes_slice(base, "val")
-    assert slices.boxes_slice(keep, "test") == slices.boxes_slice(base, "test")
+    members_keep = changed(testing={"keep_per_image": 77})
+    assert slices.boxes_slice(members_keep) != slices.boxes_slice(base)
+    assert slices.ensemble_slice(members_keep, "val") == slices.ensemble_slice(base, "val")
+    keep = changed(ensemble={"keep_per_image": {"val": 77}})
+    assert slices.boxes_slice(keep) == slices.boxes_slice(base)
+    assert slices.ensemble_slice(keep, "val") != slices.ensemble_slice(base, "val")
+    assert slices.ensemble_slice(keep, "test") == slices.ensemble_slice(base, "test")
+
+
+@pytest.mark.parametrize("in_variant", [False, True])
+def test_a_cap_of_members_for_each_split_is_refused_with_what_to_write(in_variant):
+    old = {"testing": {"keep_per_image": {"val": 400, "test": 50}}}
+    values = {"extends": "mini.yaml", **({"variants": {"a": old}} if in_variant else old)}
+    advice = r"keep_per_image: one number for both .* is ensemble: \{keep_per_image: \{val: 400, test: 50\}\}"
+    with pytest.raises(UserError, match=advice):
+        resolve_recipe(values)
+
+
+def test_inference_runs_in_the_precision_of_each_models_training_unless_told_otherwise():
+    recipe = resolve_recipe({"extends": "challenge.yaml"})
+    assert {recipe.test_precision(model.name) for model in (*recipe.models, *recipe.experts)} == {"bf16"}
+    values = {"extends": "mini.yaml", "training": {"precision": "fp16"}}
+    experts = [{**e.model_dump(), "init": "", "training": {"precision": "fp32"}} for e in recipe.experts]
+    mixed = resolve_recipe({**values, "experts": experts})
+    assert [mixed.test_precision(name) for name in ("basic", "coco_expert")] == ["fp16", "fp32"]
+    chosen = resolve_recipe({**values, "testing": {"precision": "bf16"}})
+    assert chosen.test_precision("basic") == "bf16"

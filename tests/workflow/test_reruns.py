@@ -64,10 +64,10 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ),
         ("testing={proposals: 50}", INFERENCE),
         ("testing={mask_scales: [80]}", ALL_MASKS),
+        ("testing={keep_per_image: 50}", INFERENCE),
         (
-            "testing={keep_per_image: {val: 50}}",
-            {**INFERENCE, "predict_boxes": 8, "gather_boxes": 4, "rescore_ensemble": 1, "predict_masks": 6}
-            | {"gather_masks": 3, "write_submission": 0},
+            "ensemble={keep_per_image: {val: 50}}",
+            {**ENSEMBLE, "rescore_ensemble": 1, "predict_masks": 2, "gather_masks": 1, "write_submission": 0},
         ),
         ("ensemble={alpha: {rare: 0.3}}", ENSEMBLE),
         ("ensemble={fusion: soft_nms}", ENSEMBLE),

@@ -181,7 +181,7 @@ def members(wildcards):
 
 def members_boxes(wildcards):
     """Their boxes: those of the recipe, or of an earlier variant, where these are made with the same settings."""
-    folder = boxes_folder(TESTED, wildcards.variant, wildcards.split)
+    folder = boxes_folder(TESTED, wildcards.variant)
     return [f"{RESULTS}/{folder}predictions/{wildcards.split}/{name}/boxes.parquet" for name in members(wildcards)]
 
 

@@ -21,7 +21,7 @@ rule predict_boxes:
     params:
         recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: slices.boxes_slice(TESTED[wildcards.variant], wildcards.split),
+        settings=lambda wildcards: slices.boxes_slice(TESTED[wildcards.variant]),
     shell:
         "python -m pipeline_steps.predict_boxes --recipe {params.recipe} --model {wildcards.member} --weights {input.weights}"
         " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards} --output {output} 2>&1 | tee -i {log}"

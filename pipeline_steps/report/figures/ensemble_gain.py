@@ -44,7 +44,7 @@ def merged_boxes(inputs: Inputs, names: tuple[str, ...]) -> Results:
     with ExitStack() as stack:
         opened, _ = open_members(recipe, inputs.boxes, categories, stack)
         check_members(opened, "val")
-        merger = EnsembleMerger(opened, recipe.ensemble, alphas, recipe.testing.keep_per_image.val)
+        merger = EnsembleMerger(opened, recipe.ensemble, alphas, recipe.ensemble.keep_per_image.val)
         images = list(merger)
     boxes = np.concatenate([image.boxes for image in images]).astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
