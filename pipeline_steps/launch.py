@@ -2,7 +2,9 @@
 
 Without GPUs, or with one, the step runs as it is. With several on one node the processes are started as torchrun does;
 with several nodes srun starts them on every node of the Slurm job, and they meet at the first one. The exit code is
-that of the step; with several nodes it may be 143 instead, when srun ended a node that was slower to leave.
+that of the step; with several nodes it may be 143 instead, when srun ended a node that was slower to leave. On a
+machine without a cluster the workflow names the GPUs of its run, and a job takes as many of them for itself as it asks
+for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import sys
 
 from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.gpus import take_gpus
 from pipeline_steps.common.launching import Layout, node_of_task, run_on_node, srun_command, step_command
 
 
@@ -21,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job, over all nodes")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the job")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads on each node")
+    parser.add_argument("--one-process", action="store_true", help="a single process, whatever the number of GPUs")
     parser.add_argument("--on-each-node", action="store_true", help=argparse.SUPPRESS)  # given by srun_command only
     parser.add_argument("step", help="step to run, for example train")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
@@ -42,7 +46,8 @@ def main(arguments: argparse.Namespace) -> None:
         sys.exit(run_on_node(layout, step, rest, node_of_task()))
     if layout.nodes > 1:
         _replace_process(srun_command(layout, step, rest))
-    if layout.processes_per_node > 1:
+    take_gpus(layout.gpus)
+    if layout.processes_per_node > 1 and not arguments.one_process:
         sys.exit(run_on_node(layout, step, rest))
     os.environ["OMP_NUM_THREADS"] = str(layout.threads)
     _replace_process(step_command(step, rest))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline_steps.recipe.base import Section
+from pipeline_steps.recipe.base import PathText, Section
 
 
 class MiniWorld(Section):
@@ -129,7 +129,7 @@ class Download(Section):
     ``openimages/train``.
     """
 
-    sources: str = "config/sources.csv"
+    sources: PathText = "config/sources.csv"
     """Table of sources: addresses, sizes, checksums, licences."""
     mirrors: dict[str, str] = {}
     """Beginnings of addresses and what replaces them: another server, or a local folder."""
@@ -154,7 +154,7 @@ class Data(Section):
 
     source: Literal["download", "mini"] = "download"
     """``download`` fetches the real data; ``mini`` renders the embedded mini world."""
-    derived_root: str = ""
+    derived_root: PathText = ""
     """Folder of what is made from the data (manifests of checks, COCO boxes, OpenImages selection); recipes can share
     it. Empty: ``datasets_root``, or ``results/<name>/data`` where that is read-only; ``{datasets_root}`` is replaced
     in a value."""
@@ -162,9 +162,9 @@ class Data(Section):
     """The mini world."""
     download: Download = Download()
     """Download."""
-    coco_to_lvis: str = "config/categories/coco_to_lvis.csv"
+    coco_to_lvis: PathText = "config/categories/coco_to_lvis.csv"
     """Category table COCO -> LVIS; ``{datasets_root}`` is replaced."""
-    openimages_to_lvis: str = "config/categories/openimages_to_lvis.csv"
+    openimages_to_lvis: PathText = "config/categories/openimages_to_lvis.csv"
     """Category table OpenImages -> LVIS; ``{datasets_root}`` is replaced."""
     coco_relations: list[Literal["equal", "narrower", "broader"]] = ["equal"]
     """Relations of the COCO table through which a COCO expert's detections are mapped."""

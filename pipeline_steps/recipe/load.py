@@ -52,7 +52,8 @@ def resolve_recipe(values: dict[str, Any], folder: Path = CONFIG_FOLDER, origin:
     try:
         return Recipe.model_validate(layered)
     except ValidationError as error:
-        raise UserError(f"{origin}: {explain(error, Recipe)}") from None
+        problem = explain(error, Recipe).replace("\n", "\\n")  # a message is one line, whatever a value holds
+        raise UserError(f"{origin}: {problem}") from None
 
 
 def load_recipe(path: str | Path) -> Recipe:

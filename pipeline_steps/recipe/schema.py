@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline_steps.recipe.base import Section
+from pipeline_steps.recipe.base import PathText, Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.replicates import expand_replicates
@@ -35,7 +35,7 @@ class Recipe(Section):
     """Raise it to train everything again although no setting changed."""
     lvis_version: Literal["v0.5", "v1"] = "v0.5"
     """LVIS release."""
-    datasets_root: str = "datasets"
+    datasets_root: PathText = Field("datasets", min_length=1)
     """Folder of all data sets."""
     seed: int = Field(0, ge=0)
     """Seed of trainings that do not give their own."""
@@ -71,6 +71,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _references(self) -> Recipe:
+        if "{" in self.datasets_root:
+            raise ValueError(f"datasets_root: {self.datasets_root!r} has braces, which name wildcards in a workflow")
         trained = [*self.pretraining, *self.models, *self.experts]
         names = [model.name for model in trained] + [weights.name for weights in self.weights]
         for name in names:

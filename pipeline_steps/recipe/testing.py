@@ -165,6 +165,9 @@ class Compute(Section):
     """Nodes of a training job. Several need Slurm; batch size and learning rate do not depend on it."""
     inference_gpus: int = Field(1, ge=0)
     """GPUs of an inference job."""
+    local_gpus: int | None = Field(None, ge=0)
+    """Without a cluster: GPUs of this machine to use. Not given: all that ``CUDA_VISIBLE_DEVICES`` or ``nvidia-smi``
+    name. Trainings that ask for more get these, with the same batch in more parts."""
     training_hours: float = Field(24, gt=0)
     """Time limit of the first attempt of a training job; grows with the attempt."""
     inference_hours: float = Field(4, gt=0)

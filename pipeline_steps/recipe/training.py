@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline_steps.recipe.base import Section
+from pipeline_steps.recipe.base import PathText, Section
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -129,7 +129,7 @@ class Model(Section):
 
     name: str = Name
     """Name of the model: its folder below results and its ensemble member name."""
-    detector: str
+    detector: PathText
     """detectron2 yacs file, e.g. ``config/detectors/r50_fpn.yaml``."""
     datasets: list[Literal["lvis_train", "coco_train", "openimages_train"]] = ["lvis_train"]
     """Data sets that are concatenated for training."""
@@ -158,9 +158,9 @@ class Weights(Section):
 
     name: str = Name
     """Name by which ``init`` refers to them."""
-    file: str
+    file: PathText
     """File as downloaded; ``{datasets_root}`` is replaced."""
     layout: Literal["torchvision_resnet", "torchvision_resnext", "timm_senet154"]
     """Naming scheme of the file."""
-    sha256: str = ""
+    sha256: str = Field("", pattern="^[0-9a-f]{0,64}$")
     """First digits of the file's SHA-256, as published in its name."""

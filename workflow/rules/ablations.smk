@@ -31,9 +31,9 @@ rule compare_settings:
         ),
         benchmarks=BENCHMARKS,
     shell:
-        "python -m pipeline_steps.compare_settings --recipe {params.recipe} --metrics {params.metrics}"
-        " --detections {params.detections} --gradients {params.gradients} --benchmarks {params.benchmarks}"
-        " --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.compare_settings --recipe {params.recipe:q} --metrics {params.metrics:q}"
+        " --detections {params.detections:q} --gradients {params.gradients:q} --benchmarks {params.benchmarks:q}"
+        " --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule ablations:

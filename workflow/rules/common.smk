@@ -153,7 +153,7 @@ def initial_weights(wildcards):
 
 
 def init_argument(wildcards, input):
-    return f"--init {input.init}" if input.init else ""
+    return ["--init", input.init] if input.init else []
 
 
 def data_of_training(name):
@@ -266,8 +266,8 @@ def cluster_logs():
 
 
 def named_files(names, files):
-    """``NAME=FILE NAME=FILE ...`` for a step's command line."""
-    return " ".join(f"{name}={file}" for name, file in zip(names, files))
+    """``NAME=FILE NAME=FILE ...`` for a step's command line, each an argument of its own."""
+    return [f"{name}={file}" for name, file in zip(names, files)]
 
 
 wildcard_constraints:

@@ -22,7 +22,7 @@ if not DOWNLOADS:
             recipe=shared_recipe,
             settings=slices.mini_slice(recipe),
         shell:
-            "python -m pipeline_steps.make_mini --recipe {params.recipe} --output {recipe.datasets_root} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.make_mini --recipe {params.recipe:q} --output {recipe.datasets_root:q} 2>&1 | tee -i {log:q}"
 
 else:
 
@@ -51,7 +51,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only lvis --file {wildcards.file} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only lvis --file {wildcards.file:q} 2>&1 | tee -i {log:q}"
 
     rule download_coco_annotations:
         output:
@@ -67,7 +67,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only coco_annotations --file {wildcards.file} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only coco_annotations --file {wildcards.file:q} 2>&1 | tee -i {log:q}"
 
     rule download_openimages_tables:
         output:
@@ -83,7 +83,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only openimages_tables --file {wildcards.file} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only openimages_tables --file {wildcards.file:q} 2>&1 | tee -i {log:q}"
 
     rule download_weights:
         output:
@@ -99,7 +99,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only weights --file {wildcards.file} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only weights --file {wildcards.file:q} 2>&1 | tee -i {log:q}"
 
     rule check_data:
         input:
@@ -117,7 +117,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --check --file {wildcards.file} --manifest {output} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --check --file {wildcards.file:q} --manifest {output:q} 2>&1 | tee -i {log:q}"
 
     rule download_coco_images:
         output:
@@ -131,7 +131,7 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only coco_images --manifest {output} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only coco_images --manifest {output:q} 2>&1 | tee -i {log:q}"
 
     rule choose_openimages:
         input:
@@ -152,7 +152,7 @@ else:
             recipe=shared_recipe,
             settings=slices.openimages_slice(recipe),
         shell:
-            "python -m pipeline_steps.select_openimages --recipe {params.recipe} --list-only {output} 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --list-only {output:q} 2>&1 | tee -i {log:q}"
 
     rule download_openimages_images:
         input:
@@ -168,8 +168,8 @@ else:
         params:
             recipe=shared_recipe,
         shell:
-            "python -m pipeline_steps.download --recipe {params.recipe} --only openimages_images --image-list {input} --manifest {output}"
-            " 2>&1 | tee -i {log}"
+            "python -m pipeline_steps.download --recipe {params.recipe:q} --only openimages_images --image-list {input:q} --manifest {output:q}"
+            " 2>&1 | tee -i {log:q}"
 
 
 rule index_coco_boxes:
@@ -186,7 +186,7 @@ rule index_coco_boxes:
     params:
         recipe=shared_recipe,
     shell:
-        "python -m pipeline_steps.index_coco_boxes --recipe {params.recipe} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.index_coco_boxes --recipe {params.recipe:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule select_openimages:
@@ -207,7 +207,7 @@ rule select_openimages:
         recipe=shared_recipe,
         settings=slices.openimages_slice(recipe),
     shell:
-        "python -m pipeline_steps.select_openimages --recipe {params.recipe} --output {output.annotations} --summary {output.summary} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --output {output.annotations:q} --summary {output.summary:q} 2>&1 | tee -i {log:q}"
 
 
 rule data:

@@ -22,8 +22,8 @@ rule rescore_ensemble:
         settings=lambda wildcards: slices.ensemble_slice(TESTED[wildcards.variant], wildcards.split),
         detections=lambda wildcards, input: named_files(members(wildcards), input.detections),
     shell:
-        "python -m pipeline_steps.rescore_ensemble --recipe {params.recipe} --categories {input.categories} --split {wildcards.split}"
-        " --detections {params.detections} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.rescore_ensemble --recipe {params.recipe:q} --categories {input.categories:q} --split {wildcards.split:q}"
+        " --detections {params.detections:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule predict_masks:
@@ -53,8 +53,9 @@ rule predict_masks:
         split=split_of,
         weights=lambda wildcards, input: named_files((Path(file).parent.name for file in input.weights), input.weights),
     shell:
-        "python -m pipeline_steps.predict_masks --recipe {params.recipe} --weights {params.weights} --boxes {input.boxes}"
-        " --split {params.split} --shard {wildcards.shard} --shards {params.shards} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
+        " predict_masks --recipe {params.recipe:q} --weights {params.weights:q} --boxes {input.boxes:q}"
+        " --split {params.split:q} --shard {wildcards.shard:q} --shards {params.shards:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule gather_masks:
@@ -71,7 +72,7 @@ rule gather_masks:
     conda:
         ENVIRONMENT
     shell:
-        "python -m pipeline_steps.gather_shards --inputs {input} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.gather_shards --inputs {input:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule ensemble:

@@ -25,9 +25,9 @@ rule evaluate_lvis:
         fixed=recipe.evaluation.fixed_per_category,
         evaluator=recipe.evaluation.evaluator,
     shell:
-        "python -m pipeline_steps.evaluate --annotations {input.annotations} --detections {input.detections} --format {params.format}"
-        " --iou-type {params.iou_type} --max-detections {params.maximum} --fixed-per-category {params.fixed}"
-        " --evaluator {params.evaluator} --output {output.metrics} --per-category {output.categories} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} --format {params.format:q}"
+        " --iou-type {params.iou_type:q} --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q}"
+        " --evaluator {params.evaluator:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
 
 
 rule evaluation:

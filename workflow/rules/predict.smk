@@ -23,8 +23,9 @@ rule predict_boxes:
         shards=SHARDS,
         settings=lambda wildcards: slices.boxes_slice(TESTED[wildcards.variant]),
     shell:
-        "python -m pipeline_steps.predict_boxes --recipe {params.recipe} --model {wildcards.member} --weights {input.weights}"
-        " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
+        " predict_boxes --recipe {params.recipe:q} --model {wildcards.member:q} --weights {input.weights:q}"
+        " --split {wildcards.split:q} --shard {wildcards.shard:q} --shards {params.shards:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule gather_boxes:
@@ -42,7 +43,7 @@ rule gather_boxes:
     conda:
         ENVIRONMENT
     shell:
-        "python -m pipeline_steps.gather_shards --inputs {input} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.gather_shards --inputs {input:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule predictions:

@@ -30,8 +30,8 @@ rule tabulate_summary:
         recipe=RECIPE,
         metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
     shell:
-        "python -m pipeline_steps.tabulate --recipe {params.recipe} --metrics {params.metrics} --output {output.markdown} --csv {output.csv}"
-        " 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.tabulate --recipe {params.recipe:q} --metrics {params.metrics:q} --output {output.markdown:q} --csv {output.csv:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule draw_predictions:
@@ -56,8 +56,8 @@ rule draw_predictions:
         recipe=RECIPE,
         settings=recipe.report.model_dump_json(include={"gallery_images", "gallery_score"}),
     shell:
-        "python -m pipeline_steps.draw_predictions --recipe {params.recipe} --detections {input.detections} --split val"
-        " --output {output.page} --picture {output.picture} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.draw_predictions --recipe {params.recipe:q} --detections {input.detections:q} --split val"
+        " --output {output.page:q} --picture {output.picture:q} 2>&1 | tee -i {log:q}"
 
 
 rule count_samples:
@@ -88,8 +88,9 @@ rule count_samples:
         images=recipe.report.sample_images,
         settings=slices.training_slice(recipe, SAMPLED),
     shell:
-        "python -m pipeline_steps.count_samples --recipe {params.recipe} --model {params.model} --weights {input.weights}"
-        " --images {params.images} --output {output.counts} --page {output.page} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
+        " count_samples --recipe {params.recipe:q} --model {params.model:q} --weights {input.weights:q}"
+        " --images {params.images:q} --output {output.counts:q} --page {output.page:q} 2>&1 | tee -i {log:q}"
 
 
 rule plot_figures:
@@ -130,9 +131,9 @@ rule plot_figures:
             TRAINED, [Path(file).with_name("metrics.jsonl") for file in input.models]
         ),
     shell:
-        "python -m pipeline_steps.plot --recipe {params.recipe} --metrics {params.metrics}"
-        " --categories {params.categories} --training {params.training} --detections {input.detections}"
-        " --boxes {params.boxes} --samples {input.samples} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.plot --recipe {params.recipe:q} --metrics {params.metrics:q}"
+        " --categories {params.categories:q} --training {params.training:q} --detections {input.detections:q}"
+        " --boxes {params.boxes:q} --samples {input.samples:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule tabulate_table:
@@ -156,8 +157,8 @@ rule tabulate_table:
         recipe=RECIPE,
         metrics=lambda wildcards, input: named_files(table_evaluations(wildcards.table), input.metrics),
     shell:
-        "python -m pipeline_steps.tabulate --recipe {params.recipe} --table {wildcards.table} --metrics {params.metrics}"
-        " --output {output.markdown} --csv {output.csv} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.tabulate --recipe {params.recipe:q} --table {wildcards.table:q} --metrics {params.metrics:q}"
+        " --output {output.markdown:q} --csv {output.csv:q} 2>&1 | tee -i {log:q}"
 
 
 for table in TABLES:
@@ -196,8 +197,8 @@ rule write_report:
         results=lambda wildcards, output: Path(output[0]).parents[1],
         tables=recipe.report.tables,
     shell:
-        "python -m pipeline_steps.write_report --recipe {params.recipe} --results {params.results} --figures {input.figures}"
-        " --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.write_report --recipe {params.recipe:q} --results {params.results:q} --figures {input.figures:q}"
+        " --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 # Not part of `all`: puts the run on val into a FiftyOne database, which its app shows. It starts a database of its own
@@ -218,7 +219,7 @@ rule inspect:
         recipe=RECIPE,
         detections=lambda wildcards, input: named_files(INSPECTED, input.detections),
     shell:
-        "python -m pipeline_steps.inspect_dataset --recipe {params.recipe} --detections {params.detections} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.inspect_dataset --recipe {params.recipe:q} --detections {params.detections:q} 2>&1 | tee -i {log:q}"
 
 
 rule report:

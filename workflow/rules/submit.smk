@@ -21,10 +21,10 @@ rule write_submission:
     params:
         maximum=recipe.evaluation.max_detections,
     shell:
-        "(python -m pipeline_steps.write_submission --annotations {input.annotations} --detections {input.detections}"
-        " --max-detections {params.maximum} --output {output.json} --zip {output.zip} &&"
-        " python -m pipeline_steps.write_submission --check {output.json} --annotations {input.annotations}"
-        " --max-detections {params.maximum}) 2>&1 | tee -i {log}"
+        "(python -m pipeline_steps.write_submission --annotations {input.annotations:q} --detections {input.detections:q}"
+        " --max-detections {params.maximum:q} --output {output.json:q} --zip {output.zip:q} &&"
+        " python -m pipeline_steps.write_submission --check {output.json:q} --annotations {input.annotations:q}"
+        " --max-detections {params.maximum:q}) 2>&1 | tee -i {log:q}"
 
 
 rule submission:

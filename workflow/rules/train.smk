@@ -17,7 +17,7 @@ rule convert_weights:
     params:
         recipe=RECIPE,
     shell:
-        "python -m pipeline_steps.convert_weights --recipe {params.recipe} --name {wildcards.name} --output {output} 2>&1 | tee -i {log}"
+        "python -m pipeline_steps.convert_weights --recipe {params.recipe:q} --name {wildcards.name:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 # --on-mismatch discard: when settings change, the workflow means the new ones; old checkpoints are then of no use.
@@ -47,8 +47,8 @@ rule pretrain_coco:
         init=init_argument,
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads}"
-        " train --recipe {params.recipe} --model {wildcards.model} {params.init} --output {output}"
-        " --stop-before-minutes {resources.runtime} --on-mismatch discard 2>&1 | tee -i {log}"
+        " train --recipe {params.recipe:q} --model {wildcards.model:q} {params.init:q} --output {output:q}"
+        " --stop-before-minutes {resources.runtime} --on-mismatch discard 2>&1 | tee -i {log:q}"
 
 
 use rule pretrain_coco as finetune_lvis with:
