@@ -67,7 +67,9 @@ def _print_plan(sources: list[Source], settings: Settings) -> None:
     states = [examine(source, settings.root) for source in sources]
     for state in states:
         source, remaining = state.source, bytes_to_fetch(state.source, settings.root)
-        size = "size unknown" if source.bytes is None else format_bytes(remaining)
+        size = "size unknown" if not source.planned_bytes else format_bytes(remaining)
+        if source.bytes is None and source.planned_bytes:
+            size = f"at most {size}"
         if (settings.root / source.file).exists():
             size = "to unpack"
         if not state.absent:
@@ -78,7 +80,7 @@ def _print_plan(sources: list[Source], settings: Settings) -> None:
             print(f"{'':16}    {problem}")
     missing = [state.source for state in states if state.absent]
     total = sum(bytes_to_fetch(source, settings.root) for source in missing)
-    unknown = sum(source.bytes is None for source in missing)
+    unknown = sum(not source.planned_bytes for source in missing)
     print(
         f"{len(missing)} of {len(states)} to fetch: {format_bytes(total)} and {unknown} of unknown size; "
         f"{format_bytes(space_needed(missing, settings.root))} of disk with what is unpacked, "
@@ -111,6 +113,7 @@ def _fetch_images(source: Source, arguments: argparse.Namespace, recipe: Recipe,
         folder,
         recipe.data.download.parallel_images,
         settings.patience,
+        source.most,
     )
     print(f"{outcome.present} images were there, {outcome.fetched} fetched, {len(outcome.failed)} failed")
     require_few_failures(outcome, recipe.data.download.max_failed_images, len(ids))
@@ -145,7 +148,11 @@ def main(arguments: argparse.Namespace) -> None:
             _print_image_plan(source, arguments, recipe, settings)
         return
     if files:
-        paths = require_whole(files, settings.root) if arguments.check else download_group(files, settings)
+        paths = (
+            require_whole(files, settings.root, look_inside=True)
+            if arguments.check
+            else download_group(files, settings)
+        )
         if arguments.manifest:
             write_json(arguments.manifest, manifest(paths, settings.root), indent=1)
     for source in images:

@@ -15,7 +15,10 @@ class Server:
     Faults: a status code; ``"cut"`` ends the connection in the middle; ``"cut-always"`` likewise, for ever;
     ``"no-ranges"`` ignores ranges; ``"html"`` answers with a page; ``"wrong-range"`` sends from the beginning as 206;
     ``"hold"`` sends half and the rest when ``released`` is set; ``"reset"`` closes the connection without an answer.
-    ``busy`` is set when an answer is being held.
+    ``"long"`` announces ten bytes more than it has, and never has them; ``"short"`` ten fewer; ``"wrong-total"``
+    answers a range as one of a file that is ten bytes longer; ``"endless"`` sends zeros for ever, without a length;
+    ``("wait", text)`` answers 503 with this Retry-After. With ``-always`` added a fault is never used up.
+    ``sent`` counts the bytes of all files. ``busy`` is set when an answer is being held.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,6 +26,7 @@ class Server:
         self.faults: dict[str, list] = defaultdict(list)
         self.requests: list[tuple[str, str | None]] = []
         self.version = "v1"
+        self.sent = 0
         self.busy, self.released = threading.Event(), threading.Event()
         outer = self
 
@@ -47,8 +51,8 @@ class Server:
 
     def _next_fault(self, path: str) -> object:
         faults = self.faults[path]
-        if faults and faults[0] == "cut-always":
-            return "cut"
+        if faults and str(faults[0]).endswith("-always"):
+            return faults[0].removesuffix("-always")
         return faults.pop(0) if faults else None
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -61,6 +65,10 @@ class Server:
         if fault == "reset":
             handler.close_connection = True
             return None
+        if isinstance(fault, tuple):
+            return self._send(handler, 503, b"later", {"Retry-After": fault[1]})
+        if fault == "endless":
+            return self._send_for_ever(handler)
         if fault == "html":
             return self._send(handler, 200, b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"})
         file = self.root / path
@@ -75,8 +83,11 @@ class Server:
                 return self._send(handler, 416, b"", {})
             if fault == "wrong-range":
                 start = 0
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            total = len(content) + 10 * (fault == "wrong-total")
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{total}"
             content, status = content[start:], 206
+        if fault in ("long", "short"):
+            headers["Content-Length"] = str(len(content) + (10 if fault == "long" else -10))
         return self._send(handler, status, content, headers, fault)
 
     def _send(self, handler, status: int, content: bytes, headers: dict[str, str], fault: object = None) -> None:
@@ -86,11 +97,22 @@ class Server:
         handler.end_headers()
         half = len(content) // 2
         handler.wfile.write(content[:half])
-        if fault == "cut":
+        self.sent += half
+        if fault in ("cut", "long"):
             handler.close_connection = True
+        if fault == "cut":
             return
         if fault == "hold":
             handler.wfile.flush()
             self.busy.set()
             self.released.wait(30)
         handler.wfile.write(content[half:])
+        self.sent += len(content) - half
+
+    def _send_for_ever(self, handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.close_connection = True
+        while True:
+            handler.wfile.write(bytes(1 << 16))
+            self.sent += 1 << 16

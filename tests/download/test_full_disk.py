@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_steps.data.download import openimages_images
+from pipeline_steps.data.download import archives, openimages_images
 from tests.download.sites import contents, download, publish, write_recipe, write_sources
 from tests.small_disks import enlarge, small_disk_at
 
@@ -57,7 +57,14 @@ def test_disk_that_fills_up_during_a_download(site, server, capsys):
     assert server.requests[-1] == ("boxes.csv", f"bytes={came}-")
 
 
-def test_disk_that_fills_up_while_unpacking(site, server, capsys):
+def test_archive_that_will_not_fit_unpacked_is_told_before_it_is_unpacked(site, capsys):
+    assert download(site, "--only", "coco_annotations") == 2
+    assert "ann.zip, unpacked, needs 614.4 kB, but only" in error_line(capsys)
+    assert list(contents(site / "data")) == ["archives/ann.zip"]
+
+
+def test_disk_that_fills_up_while_unpacking(site, server, capsys, monkeypatch):
+    monkeypatch.setattr(archives, "require_space", lambda *_: None)  # somebody else takes the room after the question
     assert download(site, "--only", "coco_annotations") == 2
     line = error_line(capsys)
     assert f"in {site}/data/coco while unpacking ann.zip: free some, then start again; the archive is kept" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download import bars
 from pipeline_steps.data.download.archives import unpack
 from pipeline_steps.data.download.openimages_images import read_image_list
-from pipeline_steps.data.download.transfer import fetch
+from pipeline_steps.data.download.transfer import Patience, fetch
 from tests.download.sites import JPEG, TABLE, TRAIN, VAL, contents, download, write_recipe, zipped
 
 
@@ -121,6 +122,68 @@ def test_damaged_archives_are_named(tmp_path):
         with pytest.raises(UserError, match=f"{name} is no whole zip archive"):
             unpack(tmp_path / name, tmp_path, ("train2017/",))
         assert not (tmp_path / "train2017").exists()
+
+
+def bomb(path, copies: int = 1):
+    """A zip of one member that unpacks to a thousand times its size; its data are in the directory several times."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("train2017/0.jpg", bytes(200_000_000))
+        for number in range(1, copies):
+            info = file.infolist()[0]
+            other = zipfile.ZipInfo(f"train2017/{number}.jpg")
+            for name in ("compress_type", "CRC", "compress_size", "file_size", "header_offset"):
+                setattr(other, name, getattr(info, name))
+            file.filelist.append(other)
+            file.NameToInfo[other.filename] = other
+    return path
+
+
+@pytest.mark.parametrize("copies", [1, 50])
+def test_archive_that_would_fill_the_disk_is_refused_before_it_is_unpacked(tmp_path, copies):
+    archive = bomb(tmp_path / "bomb.zip", copies)
+    assert archive.stat().st_size < 1_000_000
+    with pytest.raises(UserError, match=rf"would become {copies * 200_000_000}, more than 30 times as many"):
+        unpack(archive, tmp_path / "out", ("train2017/",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_archive_whose_directory_understates_a_member_is_refused_and_no_more_is_written(tmp_path, monkeypatch):
+    archive = tmp_path / "liar.zip"
+    archive.write_bytes(zipped(train2017__1=b"x" * 1_000_000))
+    content = archive.read_bytes()
+    archive.write_bytes(content.replace((1_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=r"liar\.zip is no whole zip archive"):
+        unpack(archive, tmp_path, ("train2017/",))
+    assert [path.name for path in tmp_path.iterdir()] == ["liar.zip"]
+
+
+def test_member_that_is_there_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for content in (JPEG, b"other"):
+            file.writestr("train2017/1.jpg", content)
+    with pytest.raises(UserError, match="a member is in it twice"):
+        unpack(tmp_path / "twice.zip", tmp_path, ("train2017/",))
+
+
+def test_endless_image_is_given_up_and_listed(site, server):
+    table = (site / "sources.csv").read_text().replace("{id}.jpg,,,", "{id}.jpg,<500000,,")
+    (site / "sources.csv").write_text(table)
+    server.faults["00000000000000aa.jpg"] = ["endless"]
+    (site / "ids.txt").write_text("00000000000000aa\n00000000000000ab\n")
+    options = ["--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
+    assert download(site, "--only", "openimages_images", *options) == 0
+    failed = json.loads((site / "m.json").read_text())["failed"]
+    assert failed == {"00000000000000aa": "more than 500000 bytes"}
+
+
+def test_images_wait_no_longer_than_ours_for_a_server_that_asks_for_a_day(site, server, monkeypatch):
+    monkeypatch.setattr("pipeline_steps.download.Patience", lambda **options: Patience(**options, longest_wait=0))
+    write_recipe(site, server.url, retries=1)
+    server.faults["00000000000000aa.jpg"] = [("wait", "86400")]
+    (site / "ids.txt").write_text("00000000000000aa\n")
+    assert download(site, "--only", "openimages_images", "--image-list", str(site / "ids.txt")) == 0
+    assert contents(site / "data") == {"openimages/train/00000000000000aa.jpg": JPEG}
 
 
 def test_images_are_fetched_one_by_one_and_failures_are_listed(site, capsys):

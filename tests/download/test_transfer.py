@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.download import transfer
 from pipeline_steps.data.download.disk import require_space
 from pipeline_steps.data.download.sources import mirrored, read_sources
 from pipeline_steps.data.download.transfer import Expected, Patience, fetch, part_of
@@ -139,6 +140,86 @@ def test_part_longer_than_the_file_is_started_again(server, target):
         get(server, target)
     part_of(target).write_bytes(b"\0" * (len(CONTENT) + 5))
     get(server, target)
+    assert target.read_bytes() == CONTENT
+
+
+def rounds(server) -> float:
+    """How often the whole file has been sent."""
+    return server.sent / len(CONTENT)
+
+
+def test_length_that_is_never_reached_ends_after_few_rounds(server, target):
+    """The rest is refused (416), so that every round throws away what the one before has brought."""
+    server.faults["a.zip"] = ["long-always"]
+    with pytest.raises(UserError, match=r"a\.zip: gave up after 4 attempts without progress: the range was refused"):
+        get(server, target, Expected())
+    assert rounds(server) <= 4
+    assert len(server.requests) <= 5
+
+
+def test_large_files_are_not_fetched_in_vain_more_than_once(server, target, monkeypatch):
+    monkeypatch.setattr(transfer, "_CHEAP_TO_REPEAT", 0)
+    server.faults["a.zip"] = ["long-always"]
+    with pytest.raises(UserError, match=r"gave up after fetching \d+ bytes in vain: .*the server contradicts itself"):
+        fetch(f"{server.url}/a.zip", target, Expected(), Patience(retries=50, first_wait=0.001, longest_wait=0.001))
+    assert rounds(server) <= 2
+
+
+def test_ranges_that_never_fit_end_after_few_rounds(server, target):
+    """Every second connection breaks, and the next one throws the half away: the same bytes again are no progress."""
+    server.faults["a.zip"] = ["cut", "wrong-range"] * 20
+    with pytest.raises(UserError, match="gave up after 4 attempts without progress"):
+        get(server, target)
+    assert rounds(server) <= 4
+
+
+@pytest.mark.parametrize("fault", ["long", "short"])
+def test_announced_length_other_than_the_known_one_is_refused_before_the_file_comes(server, target, fault):
+    server.faults["a.zip"] = [f"{fault}-always"]
+    with pytest.raises(UserError, match=r"a\.zip: the file has \d+ bytes instead of 3000000"):
+        get(server, target)
+    assert len(server.requests) == 1
+    assert list(target.parent.iterdir()) == []
+
+
+def test_range_of_another_file_is_refused(server, target):
+    server.faults["a.zip"] = ["cut", "wrong-total"]
+    with pytest.raises(UserError, match="has 3000010 bytes instead of 3000000"):
+        get(server, target)
+    assert len(server.requests) == 2
+
+
+def test_whole_part_is_not_asked_for_more(server, target):
+    """The transfer was killed between its last byte and the new name."""
+    target.parent.mkdir()
+    part_of(target).write_bytes(CONTENT)
+    get(server, target)
+    assert target.read_bytes() == CONTENT
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("expected", [EXPECTED, Expected(most=4_000_000)])
+def test_answer_without_end_is_cut_off(server, target, expected):
+    server.faults["a.zip"] = ["endless"]
+    get(server, target, expected)
+    assert target.read_bytes() == CONTENT
+    assert server.sent < 10 * len(CONTENT)  # what the sockets hold included
+
+
+@pytest.mark.parametrize("size", [2_999_000, 3_000_100])
+def test_size_that_is_not_plausible_is_refused_before_the_file_comes(server, target, size):
+    bounds = {"least": 3_000_001} if size > len(CONTENT) else {"most": size}
+    with pytest.raises(UserError, match=r"has 3000000 bytes, (more than the 2999000|fewer than the 3000001)"):
+        get(server, target, Expected(**bounds))
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["86400", "9" * 400, "Fri, 31 Dec 2100 23:59:59 GMT", "\xb2", "-1"])
+def test_server_cannot_ask_for_a_longer_wait_than_ours(server, target, text):
+    server.faults["a.zip"] = [("wait", text)]
+    waits = []
+    fetch(f"{server.url}/a.zip", target, EXPECTED, PATIENCE, warn=waits.append)
+    assert [line.split("trying again in ")[1] for line in waits] == ["0.0 s"]
     assert target.read_bytes() == CONTENT
 
 

@@ -6,15 +6,20 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from threading import Event
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
+from pipeline_steps.data.download.disk import require_space
 from pipeline_steps.data.download.transfer import CHUNK, go_on
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MOST_TIMES = 30
+"""Times its own size that an archive may unpack to: JPEG does not shrink, annotations to a tenth at best."""
+ALWAYS_MODEST = 100_000_000
+"""Bytes that any archive may unpack to."""
 
 
 def count_images(folder: Path) -> int:
@@ -40,17 +45,49 @@ def _wanted(infos: Iterable[zipfile.ZipInfo], members: tuple[str, ...]) -> list[
     ]
 
 
+def _require_modest(chosen: list[zipfile.ZipInfo], archive: Path, into: Path) -> None:
+    """Refuse what would fill the disk, before anything is written: by the sizes of the archive's directory.
+
+    The directory cannot say less than what comes: :func:`_extract` stops at the size that it says.
+    """
+    names = [info.filename for info in chosen]
+    if len(set(names)) < len(names):
+        raise UserError(f"{archive}: a member is in it twice; archive refused")
+    total, packed = sum(info.file_size for info in chosen), archive.stat().st_size
+    if total > max(ALWAYS_MODEST, MOST_TIMES * packed):
+        raise UserError(
+            f"{archive}: its {packed} bytes would become {total}, more than {MOST_TIMES} times as many; no archive of "
+            "images or annotations does that: archive refused, delete it and set a mirror in data.download.mirrors"
+        )
+    require_space(into, total, f"{archive.name}, unpacked,")
+
+
 def _extract(file: zipfile.ZipFile, info: zipfile.ZipInfo, work: Path, stop: Event) -> None:
     target = work / info.filename
     target.parent.mkdir(parents=True, exist_ok=True)
+    left = info.file_size
     with file.open(info) as reader, target.open("wb") as writer:
         while chunk := reader.read(CHUNK):
             go_on(stop)
+            left -= len(chunk)
+            if left < 0:
+                break
             writer.write(chunk)
+    if left:
+        raise zipfile.BadZipFile(f"member {info.filename!r} is not {info.file_size} bytes long")
+
+
+def _everything_is_right(_: Path) -> str:
+    return ""
 
 
 def unpack(
-    archive: Path, into: Path, members: tuple[str, ...], images: int | None = None, stop: Event | None = None
+    archive: Path,
+    into: Path,
+    members: tuple[str, ...],
+    images: int | None = None,
+    stop: Event | None = None,
+    problem_of: Callable[[Path], str] = _everything_is_right,
 ) -> None:
     """Unpack ``members`` of a zip archive into ``into``; each member appears whole or not at all.
 
@@ -62,9 +99,11 @@ def unpack(
         members: files, or folders with a slash at the end.
         images: number of images that the unpacked folders must hold together.
         stop: ends the work with InterruptedError when it is set.
+        problem_of: says what is wrong with the content of an unpacked member, before it appears under its name.
 
     Raises:
-        UserError: no zip file, damaged, a member escapes the folder, a member is missing, or the count is wrong.
+        UserError: no zip file, damaged, a member escapes the folder, is missing or holds something else, the count is
+            wrong, or the disk or any measure is too small for what would come out.
     """
     stop = stop or Event()
     work = into / f".unpacking-{archive.stem}"
@@ -75,11 +114,18 @@ def unpack(
                 _check_member(info, archive)
             chosen = _wanted(file.infolist(), members)
             _require_members(chosen, members, images, archive)
+            _require_modest(chosen, archive, into)
             progress = Progress(f"unpacking {archive.name}", len(chosen), "files")
             for info in chosen:
                 _extract(file, info, work, stop)
                 progress.advance()
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+        for member in members:
+            if problem := problem_of(work / member):
+                raise UserError(
+                    f"{archive}: member {member!r} {problem}; delete the archive and set a mirror in "
+                    "data.download.mirrors (or mend `contents` in the table of sources)"
+                )
+    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error, NotImplementedError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"{archive} is no whole zip archive ({error}): delete it and download it again") from None
     except BaseException:

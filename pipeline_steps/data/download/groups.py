@@ -13,11 +13,13 @@ from threading import Event
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.archives import count_images, unpack
 from pipeline_steps.data.download.bars import FileBar
+from pipeline_steps.data.download.contents import content_mismatch
 from pipeline_steps.data.download.disk import explained_if_full, require_space
+from pipeline_steps.data.download.expected import mismatch
 from pipeline_steps.data.download.locks import exclusive
 from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.sources import Source, mirrored
-from pipeline_steps.data.download.transfer import Patience, fetch, mismatch, part_of
+from pipeline_steps.data.download.transfer import Patience, fetch, part_of
 
 UNPACKED_RATIO = {"coco_images": 1.02, "coco_annotations": 3.4, "lvis": 4.0}
 """Unpacked size of a group's archives as a multiple of their own: JPEG does not shrink, JSON does."""
@@ -73,6 +75,11 @@ def _problem(source: Source, target: Path) -> str:
     return "" if target.is_file() and is_whole_json(target) else "is no whole JSON file"
 
 
+def _wrong_content(source: Source, path: Path) -> str:
+    """How a JSON file's content differs from what the table of sources says; empty if it does not, or says nothing."""
+    return content_mismatch(path, source.contents) if source.contents and path.is_file() else ""
+
+
 def _is_absent(target: Path) -> bool:
     if target.is_symlink():
         return False
@@ -106,18 +113,18 @@ def require_usable(states: list[State]) -> None:
 
 
 def bytes_to_fetch(source: Source, root: Path) -> int:
-    """Bytes that still have to be fetched; 0 where the size is unknown, or if the file is there."""
+    """Bytes that still have to be fetched, at most; 0 where nothing is known of the size, or if the file is there."""
     if (root / source.file).exists():
         return 0
     part = part_of(root / source.file)
     have = part.stat().st_size if part.exists() else 0
-    return max(0, (source.bytes or 0) - have)
+    return max(0, source.planned_bytes - have)
 
 
 def space_needed(missing: list[Source], root: Path) -> int:
     """Bytes of disk that fetching and unpacking ``missing`` takes, with the archives still there."""
     unpacked = sum(
-        round((source.bytes or 0) * UNPACKED_RATIO.get(source.group, 1.0)) for source in missing if source.unpack_into
+        round(source.planned_bytes * UNPACKED_RATIO.get(source.group, 1.0)) for source in missing if source.unpack_into
     )
     return sum(bytes_to_fetch(source, root) for source in missing) + unpacked
 
@@ -144,7 +151,7 @@ def _bring(source: Source, settings: Settings, position: int, stop: Event) -> No
             if target in state.absent
         )  # fmt: skip
         with explained_if_full(f"unpacking {archive.name}", into, "the archive is kept"):
-            unpack(archive, into, members, source.images, stop)
+            unpack(archive, into, members, source.images, stop, lambda path: _wrong_content(source, path))
         if not settings.keep_archives and not any(_is_absent(into / member) for member in source.others):
             archive.unlink()
 
@@ -174,14 +181,25 @@ def download_group(sources: list[Source], settings: Settings) -> list[Path]:
     return require_whole(sources, settings.root)
 
 
-def require_whole(sources: list[Source], root: Path) -> list[Path]:
+def require_whole(sources: list[Source], root: Path, look_inside: bool = False) -> list[Path]:
     """The files and folders of all sources, which must be on the disk and whole.
 
+    Args:
+        sources: what must be there.
+        root: ``datasets_root``.
+        look_inside: read files of which the table of sources says the contents, and count.
+
     Raises:
-        UserError: something is not there or not whole.
+        UserError: something is not there, not whole, or holds something else.
     """
     states = [examine(source, root) for source in sources]
     require_usable(states)
+    if look_inside:
+        for state in states:
+            present = [path for path in state.source.targets(root) if path not in state.absent]
+            wrong = [(path, _wrong_content(state.source, path)) for path in present]
+            state.problems.extend(f"{path} {problem}" for path, problem in wrong if problem)
+        require_usable(states)
     absent = [str(path) for state in states for path in state.absent]
     if absent:
         raise UserError(f"{', '.join(absent)} not found: start the data stage, or put it there")

@@ -95,6 +95,7 @@ def _session(patience: Patience, parallel: int) -> requests.Session:
         backoff_max=patience.longest_wait,
         status_forcelist=RETRIED_STATUS,
         raise_on_status=False,
+        retry_after_max=int(patience.longest_wait),
     )
     session = requests.Session()
     for scheme in ("http://", "https://"):
@@ -102,11 +103,11 @@ def _session(patience: Patience, parallel: int) -> requests.Session:
     return session
 
 
-def _fetch_content(address: str, session: requests.Session, patience: Patience, stop: Event) -> bytes:
+def _fetch_content(address: str, session: requests.Session, patience: Patience, most: int | None, stop: Event) -> bytes:
     """All bytes of one image; a connection that breaks in the middle is tried again (images are small).
 
     Raises:
-        _Unavailable: the server has no such image, or it does not come whole.
+        _Unavailable: the server has no such image, or it does not come whole, or has more than ``most`` bytes.
     """
     if "://" not in address or address.startswith("file://"):
         try:
@@ -123,17 +124,24 @@ def _fetch_content(address: str, session: requests.Session, patience: Patience, 
             if response.status_code != 200:
                 raise _Unavailable(f"status {response.status_code}")
             try:
-                return response.content
+                content = bytearray()
+                for chunk in response.iter_content(1 << 18):
+                    content += chunk
+                    if most is not None and len(content) > most:
+                        raise _Unavailable(f"more than {most} bytes")
+                return bytes(content)
             except requests.RequestException as error:
                 reason = type(error).__name__
     raise _Unavailable(f"connection broke {patience.retries + 1} times ({reason})")
 
 
-def download_images(ids: Iterable[str], url: str, folder: Path, parallel: int, patience: Patience) -> Outcome:
+def download_images(
+    ids: Iterable[str], url: str, folder: Path, parallel: int, patience: Patience, most: int | None = None
+) -> Outcome:
     """Fetch ``url`` with ``{id}`` replaced for each id into ``folder/<id>.jpg``; images that are there are kept.
 
-    Images that cannot be had are listed with the reason in the outcome instead of stopping the others. If another
-    process fetches images into the folder, it is waited for.
+    Images that cannot be had, or have more than ``most`` bytes, are listed with the reason in the outcome instead of
+    stopping the others. If another process fetches images into the folder, it is waited for.
 
     Raises:
         UserError: the disk is full.
@@ -141,12 +149,14 @@ def download_images(ids: Iterable[str], url: str, folder: Path, parallel: int, p
     ids = list(ids)
     stop = Event()
     if not absent_images(ids, folder):  # nothing is written, not even a lock: the folder may be read-only
-        return _download_images(ids, url, folder, parallel, patience, stop)
+        return _download_images(ids, url, folder, parallel, patience, most, stop)
     with exclusive(folder, lambda line: print(line, file=sys.stderr, flush=True), stop):
-        return _download_images(ids, url, folder, parallel, patience, stop)
+        return _download_images(ids, url, folder, parallel, patience, most, stop)
 
 
-def _download_images(ids: list[str], url: str, folder: Path, parallel: int, patience: Patience, stop: Event) -> Outcome:
+def _download_images(
+    ids: list[str], url: str, folder: Path, parallel: int, patience: Patience, most: int | None, stop: Event
+) -> Outcome:
     outcome, guard = Outcome(), threading.Lock()
     progress = Progress("OpenImages images", len(ids), "images")
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +168,7 @@ def _download_images(ids: list[str], url: str, folder: Path, parallel: int, pati
             if not _is_whole_file(target):
                 raise _Unavailable("the file on the disk is no whole JPEG file: delete it")
             return False
-        content = _fetch_content(url.replace("{id}", image_id), session, patience, stop)
+        content = _fetch_content(url.replace("{id}", image_id), session, patience, most, stop)
         if not is_whole_jpeg(content):
             raise _Unavailable("not a whole JPEG file")
         part = part_of(target)

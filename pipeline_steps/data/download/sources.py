@@ -1,4 +1,10 @@
-"""The table of sources (``config/sources.csv``) and mirrors that replace the public servers."""
+"""The table of sources (``config/sources.csv``) and mirrors that replace the public servers.
+
+Sizes of the shipped table: as its publishers' servers and the git-annex keys of public copies give them; of ImageNet
+weights in the rounded form of torchvision's ``_file_size`` and timm's model index. Those of the LVIS v0.5 archives were
+never published: they are bounded by those of v1, which holds more, and what is in them is counted (``contents``; the
+numbers are those of the LVIS web site).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,8 @@ from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
-from pipeline_steps.data.download.transfer import Expected
+from pipeline_steps.data.download.contents import Contents, parse_contents
+from pipeline_steps.data.download.expected import Expected
 
 COLUMNS = [
     "group",
@@ -26,6 +33,10 @@ COLUMNS = [
     "licence",
     "purpose",
 ]
+"""Columns that a table must have; ``contents`` may follow."""
+
+ROUNDED = 0.02
+"""Greatest relative deviation of a size that is published in rounded form."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Source:
     url: str
     """Where it comes from."""
     bytes: int | None
-    """Size, where known."""
+    """Size, where known exactly."""
     md5: str
     """MD5 checksum, where published."""
     sha256_prefix: str
@@ -56,13 +67,24 @@ class Source:
     """Licence as stated by the publisher."""
     purpose: str
     """What the recipe uses it for."""
+    contents: Contents | None = None
+    """What the unpacked JSON file must hold."""
+    least: int = 0
+    """Bytes that the file has at least, where the size is not known exactly."""
+    most: int | None = None
+    """Bytes that it has at most."""
     others: tuple[str, ...] = ()
     """Further members of the archive, which are somebody else's task: the archive is kept until they are there."""
 
     @property
     def expected(self) -> Expected:
         """What is known about the downloaded file."""
-        return Expected(self.bytes, self.md5, self.sha256_prefix)
+        return Expected(self.bytes, self.md5, self.sha256_prefix, self.least, self.most)
+
+    @property
+    def planned_bytes(self) -> int:
+        """Size for plans: as known, or the most that it can be; 0 if nothing is known."""
+        return self.bytes if self.bytes is not None else self.most or 0
 
     def matching(self, pattern: str) -> Source | None:
         """This source as far as a file name pattern asks for it: by the download's name, or by that of a member."""
@@ -82,9 +104,24 @@ class Source:
 def _whole_number(text: str, column: str, line: int, path: Path) -> int | None:
     if not text:
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise UserError(f"{path}, line {line}: {column} is {text!r}; expected a whole number or nothing")
     return int(text)
+
+
+def _size(text: str, line: int, path: Path) -> dict[str, int | None]:
+    """``123`` is exact, ``~123`` as published in rounded form, ``<123`` unknown but not more; nothing: unknown."""
+    mark = text[:1] if text[:1] in ("~", "<") else ""
+    number = text.removeprefix(mark)
+    if mark and not number:
+        raise UserError(f"{path}, line {line}: bytes is {text!r}; expected a number after {mark}")
+    value = _whole_number(number, "bytes", line, path)
+    if value is None or not mark:
+        return {"bytes": value}
+    about = round(value * ROUNDED)
+    return {"bytes": None, "most": value} if mark == "<" else {
+        "bytes": None, "least": value - about, "most": value + about
+    }  # fmt: skip
 
 
 def read_sources(path: str | Path) -> list[Source]:
@@ -102,14 +139,15 @@ def read_sources(path: str | Path) -> list[Source]:
             raise UserError(f"{path}: columns missing: {', '.join(missing)}")
         for line, row in enumerate(reader, start=2):
             if None in row or None in row.values():
-                raise UserError(f"{path}, line {line}: expected {len(COLUMNS)} columns")
+                raise UserError(f"{path}, line {line}: expected {len(reader.fieldnames or [])} columns")
             sources.append(
                 Source(
                     **{
                         **{column: row[column].strip() for column in COLUMNS},
-                        "bytes": _whole_number(row["bytes"], "bytes", line, path),
-                        "images": _whole_number(row["images"], "images", line, path),
+                        **_size(row["bytes"].strip(), line, path),
+                        "images": _whole_number(row["images"].strip(), "images", line, path),
                         "members": tuple(member for member in row["members"].split(";") if member),
+                        "contents": parse_contents(row.get("contents", ""), f"{path}, line {line}"),
                     }
                 )
             )

@@ -8,10 +8,10 @@ replaced: it may be somebody's only copy.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,13 @@ import requests
 import urllib3
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.download.expected import NOTHING_KNOWN, Expected, mismatch
 
 CHUNK = 1 << 20
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)", re.ASCII)
+_CHEAP_TO_REPEAT = 100_000_000
+"""Bytes that may always be thrown away and fetched again before a server is given up."""
 Report = Callable[[int, int | None], None]
 """Called with bytes that are there so far and the total, where known."""
 
@@ -38,23 +42,15 @@ class _Retry(Exception):
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What is known about a file beforehand."""
-
-    bytes: int | None = None
-    md5: str = ""
-    sha256_prefix: str = ""
-
-
-@dataclass(frozen=True)
 class Patience:
     """How long a transfer goes on against faults."""
 
     retries: int = 8
-    """Attempts in a row without a new byte before giving up."""
+    """Attempts in a row that leave the file no longer than it has ever been, before giving up."""
     first_wait: float = 1.0
     """Seconds before the first new attempt; doubled each time, with jitter, up to ``longest_wait``."""
     longest_wait: float = 120.0
+    """No wait is longer, whatever the server asks for (Retry-After)."""
     timeout: float = 60.0
     """Seconds without a byte after which a connection counts as broken."""
 
@@ -62,23 +58,6 @@ class Patience:
 def part_of(target: Path) -> Path:
     """Name of the unfinished file of ``target``."""
     return target.with_name(f".{target.name}.part")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def mismatch(path: Path, expected: Expected) -> str:
-    """Why the file is not the expected one; empty if it is."""
-    size = path.stat().st_size
-    if expected.bytes is not None and size != expected.bytes:
-        return f"has {size} bytes instead of {expected.bytes}"
-    if expected.md5 and (found := _digest(path, "md5")) != expected.md5:
-        return f"has MD5 {found} instead of {expected.md5}"
-    if expected.sha256_prefix and not (found := _digest(path, "sha256")).startswith(expected.sha256_prefix):
-        return f"has SHA-256 {found[:16]}... instead of {expected.sha256_prefix}..."
-    return ""
 
 
 def _refuse_page(response: requests.Response, url: str, name: str) -> None:
@@ -90,11 +69,19 @@ def _refuse_page(response: requests.Response, url: str, name: str) -> None:
         )
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _notes_of(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
 def _request(session: requests.Session, url: str, part: Path, patience: Patience) -> requests.Response:
     """Ask for the rest of the file, or for all of it if what is there belongs to another version."""
-    notes = part.with_name(part.name + ".json")
+    notes = _notes_of(part)
     headers = {"Accept-Encoding": "identity"}
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if have and notes.exists():
         version = json.loads(notes.read_text())
         if version["url"] == url and version["version"]:
@@ -109,7 +96,7 @@ def _check_status(response: requests.Response, url: str) -> None:
     status = response.status_code
     if status in RETRIED_STATUS:
         wait = response.headers.get("Retry-After", "")
-        raise _Retry(f"status {status}", float(wait) if wait.isdigit() else None)
+        raise _Retry(f"status {status}", float(wait) if wait.isascii() and wait.isdigit() else None)
     if status not in (200, 206, 416):
         remedy = {404: "the address is wrong or the file was moved", 403: "access is refused", 401: "log-in is needed"}
         raise UserError(
@@ -129,7 +116,29 @@ def is_disk_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def _attempt(session: requests.Session, url: str, part: Path, patience: Patience, report: Report, stop: Event) -> None:
+def _announced(response: requests.Response, part: Path) -> tuple[int, int | None]:
+    """Byte at which the answer starts, and bytes of the whole file as far as the server says."""
+    length = response.headers.get("Content-Length", "")
+    rest = int(length) if length.isascii() and length.isdigit() else None
+    if response.status_code == 200:
+        return 0, rest
+    start = _size(part)
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if not found or int(found[1]) != start:
+        part.unlink(missing_ok=True)
+        raise _Retry("the server sent another range than asked for")
+    return start, None if found[2] == "*" else int(found[2])
+
+
+def _attempt(
+    session: requests.Session,
+    url: str,
+    part: Path,
+    expected: Expected,
+    patience: Patience,
+    report: Report,
+    stop: Event,
+) -> None:
     """One connection: append what comes to ``part``; returns when the server has sent all that it announced."""
     with _request(session, url, part, patience) as response:
         _check_status(response, url)
@@ -137,18 +146,13 @@ def _attempt(session: requests.Session, url: str, part: Path, patience: Patience
             part.unlink(missing_ok=True)
             raise _Retry("the range was refused")
         _refuse_page(response, url, unquote(Path(urlsplit(url).path).name))
-        start = 0
-        if response.status_code == 206:
-            start = part.stat().st_size
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                part.unlink()
-                raise _Retry("the server sent another range than asked for")
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
+        start, total = _announced(response, part)
+        if total is not None and (problem := expected.wrong_size(total)):
+            raise _wrong_file(url, problem)  # before gigabytes of it come
+        most = next((size for size in (expected.bytes, expected.most, total) if size is not None), None)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         weak = version.startswith("W/")  # weak validators may not be used with ranges (RFC 9110, section 13.1.5)
-        notes = part.with_name(part.name + ".json")
-        notes.write_text(json.dumps({"url": url, "version": "" if weak else version}))
+        _notes_of(part).write_text(json.dumps({"url": url, "version": "" if weak else version}))
         with part.open("ab" if start else "wb") as file:
             done = start
             report(done, total)
@@ -160,12 +164,17 @@ def _attempt(session: requests.Session, url: str, part: Path, patience: Patience
                     file.write(chunk)
                     done += len(chunk)
                     report(done, total)
+                    if most is not None and done > most:
+                        break
             except InterruptedError:
                 raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if isinstance(error, OSError) and (is_disk_full(error) or error.errno == errno.EIO):
                     raise  # our disk, not the connection
                 raise _Retry(f"connection broke after {done} bytes ({type(error).__name__})") from None
+        if most is not None and done > most:
+            part.unlink()
+            raise _Retry(f"the server sent more than {most} bytes")
         if total is not None and done < total:
             raise _Retry(f"connection ended after {done} of {total} bytes")
 
@@ -184,24 +193,46 @@ def _copy_local(source: Path, part: Path, report: Report, stop: Event) -> None:
 
 
 def _transfer(
-    url: str, part: Path, patience: Patience, report: Report, warn: Callable[[str], None], stop: Event
+    url: str,
+    part: Path,
+    expected: Expected,
+    patience: Patience,
+    report: Report,
+    warn: Callable[[str], None],
+    stop: Event,
 ) -> None:
-    failures = 0
+    """Attempts until ``part`` is complete, as long as they get on: bytes that are thrown away again are no progress."""
+    failures = received = last = 0
+    furthest = _size(part)
+
+    def count(done: int, total: int | None) -> None:
+        nonlocal received, last
+        received += max(0, done - last)
+        last = done
+        report(done, total)
+
     with requests.Session() as session:
-        while True:
-            before = part.stat().st_size if part.exists() else 0
+        while expected.bytes is None or _size(part) != expected.bytes:
+            last = _size(part)
             try:
-                return _attempt(session, url, part, patience, report, stop)
+                _attempt(session, url, part, expected, patience, count, stop)
+                return
             except _Retry as fault:
-                after = part.stat().st_size if part.exists() else 0
-                failures = 1 if after > before else failures + 1
+                size = _size(part)
+                failures = 1 if size > furthest else failures + 1
+                furthest = max(furthest, size)
                 if failures > patience.retries:
                     raise UserError(
                         f"{url}: gave up after {failures} attempts without progress: {fault}; what has come is kept, "
                         "start again to go on"
                     ) from None
-                wait = min(patience.longest_wait, patience.first_wait * 2 ** (failures - 1))
-                wait = fault.wait if fault.wait is not None else wait * random.uniform(0.75, 1.25)
+                if received - size > max(_CHEAP_TO_REPEAT, furthest):
+                    raise UserError(
+                        f"{url}: gave up after fetching {received - size} bytes in vain: {fault}; the server "
+                        "contradicts itself about the file: try again later or set a mirror in data.download.mirrors"
+                    ) from None
+                wait = patience.first_wait * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
+                wait = min(patience.longest_wait, wait if fault.wait is None else fault.wait)
                 warn(f"{url}: {fault}; trying again in {wait:.1f} s")
                 go_on(stop, wait)
 
@@ -211,7 +242,14 @@ def _finish(part: Path, target: Path) -> None:
     os.fsync(descriptor)
     os.close(descriptor)
     part.replace(target)
-    part.with_name(part.name + ".json").unlink(missing_ok=True)
+    _notes_of(part).unlink(missing_ok=True)
+
+
+def _wrong_file(url: str, problem: str) -> UserError:
+    return UserError(
+        f"{url}: the file {problem}; the server has another or a damaged file: try again later or set a mirror "
+        "in data.download.mirrors (or mend config/sources.csv, if the publisher has changed the file)"
+    )
 
 
 def ignore(*_: object) -> None:
@@ -221,7 +259,7 @@ def ignore(*_: object) -> None:
 def fetch(
     url: str,
     target: Path,
-    expected: Expected = Expected(),
+    expected: Expected = NOTHING_KNOWN,
     patience: Patience = Patience(),
     report: Report = ignore,
     warn: Callable[[str], None] = ignore,
@@ -242,8 +280,9 @@ def fetch(
 
     Raises:
         UserError: another file is there already; refused or missing at the server, a web page instead of the file,
-            wrong size or checksum (the wrong file is removed), no progress after all retries (what has come is kept
-            and resumed by the next call).
+            wrong size (told from what the server announces, where it does) or checksum (the wrong file is removed), no
+            progress after all retries (what has come is kept and resumed by the next call), a server that has the
+            same bytes fetched again and again.
     """
     stop = stop or Event()
     if target.is_file():
@@ -259,16 +298,13 @@ def fetch(
         if local:
             _copy_local(Path(unquote(local)), part, report, stop)
         else:
-            _transfer(url, part, patience, report, warn, stop)
+            _transfer(url, part, expected, patience, report, warn, stop)
         problem = mismatch(part, expected)
         if not problem:
             return _finish(part, target)
         part.unlink()
-        part.with_name(part.name + ".json").unlink(missing_ok=True)
+        _notes_of(part).unlink(missing_ok=True)
         if not resumed:
-            raise UserError(
-                f"{url}: the file {problem}; the server has another or a damaged file: try again later or set a mirror "
-                "in data.download.mirrors (or mend config/sources.csv, if the publisher has changed the file)"
-            )
+            raise _wrong_file(url, problem)
         warn(f"{url}: the resumed file {problem}; starting once more from the beginning")
         resumed = False
