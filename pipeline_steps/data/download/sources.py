@@ -2,8 +2,7 @@
 
 Sizes of the shipped table: as its publishers' servers and the git-annex keys of public copies give them; of ImageNet
 weights in the rounded form of torchvision's ``_file_size`` and timm's model index. Those of the LVIS v0.5 archives were
-never published: they are bounded by those of v1, which holds more, and what is in them is counted (``contents``; the
-numbers are those of the LVIS web site).
+never published: they are bounded by those of v1, which holds more, and what is in them is counted (``contents``).
 """
 
 from __future__ import annotations
