@@ -30,6 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics, in per cent")
     parser.add_argument("--per-category", type=Path, metavar="CSV", help="also write one row per category")
     parser.add_argument(
+        "--train-annotations",
+        type=Path,
+        metavar="JSON",
+        help="train file, for the column train_images of --per-category",
+    )
+    parser.add_argument(
         "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
     )
     parser.add_argument(
@@ -59,6 +65,7 @@ def _line(metrics: dict[str, object]) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
+    from pipeline_steps.data.lvis import read_categories
     from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
 
     if min(arguments.max_detections, arguments.fixed_per_category) < 1:
@@ -75,6 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.max_detections,
             arguments.fixed_per_category,
             arguments.evaluator,
+            read_categories(arguments.train_annotations) if arguments.train_annotations else None,
         )
     if arguments.per_category:
         with atomic_output(arguments.per_category) as temporary:

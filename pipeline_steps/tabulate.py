@@ -1,8 +1,8 @@
 """Step: the results of a run as a table, in Markdown and CSV; the Markdown is also printed.
 
 Without ``--table`` the summary: one row per evaluation. With ``--table table3`` that table of the report with our
-figures beside it; the recipe's ``report.tables`` says which evaluations belong to which row. Missing metrics are shown
-as missing.
+figures beside it, or ours alone if the data are not those of the report; the recipe's ``report.tables`` says which
+evaluations belong to which row. Missing metrics are shown as missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline_steps.report.tables import comparison_frame, comparison_grid, summary_frame, summary_grid
 
     recipe = load_recipe(arguments.recipe)
-    measured = read_all(arguments.metrics, recipe.name)
+    measured = read_all(arguments.metrics, recipe)
     if arguments.table:
         grid = comparison_grid(arguments.table, measured, recipe)
         frame = comparison_frame(arguments.table, measured, recipe)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_steps.common.files import file_digest
+from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth, read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis
@@ -32,13 +33,17 @@ def _rounded(values: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else round(value, 4) for value in values.tolist()]
 
 
-def _category_rows(categories: list[dict[str, Any]], columns: dict[str, Any]) -> pd.DataFrame:
+def _category_rows(
+    categories: list[dict[str, Any]], columns: dict[str, Any], train: CategoryList | None = None
+) -> pd.DataFrame:
+    counts = {category.id: category.image_count for category in train.categories} if train is not None else {}
     return pd.DataFrame(
         {
             "category_id": [category["id"] for category in categories],
             "name": [category.get("name", "") for category in categories],
             "frequency": [category.get("frequency", "") for category in categories],
-            "train_images": [category.get("image_count") for category in categories],
+            # Not the ground truth's own image_count: in a val file it counts val images.
+            "train_images": pd.array([counts.get(category["id"]) for category in categories], dtype="Int64"),
             **columns,
         }
     )
@@ -66,8 +71,12 @@ def lvis_metrics(
     max_detections: int,
     fixed_per_category: int,
     evaluator: Evaluator,
+    train: CategoryList | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """LVIS AP and AP_fixed of a detections file: the metrics, and a row per category.
+
+    ``train_images`` of the rows is the ``image_count`` in ``train``, the categories of the train file; without them,
+    or without a count there, it is missing.
 
     Raises:
         UserError: see :func:`read_ground_truth`, :func:`read_results`, :func:`evaluate_lvis`.
@@ -103,6 +112,7 @@ def lvis_metrics(
             "AP": _rounded(by_category(evaluation.capped)),
             "AP_fixed": _rounded(by_category(evaluation.fixed)),
         },
+        train,
     )
     return metrics, table
 

@@ -139,7 +139,7 @@ class Report(Section):
     gallery_images: int = Field(24, ge=0)
     """Images drawn in the gallery."""
     gallery_score: float = Field(0.3, ge=0, le=1)
-    """Score from which detections are drawn."""
+    """Score from which detections are drawn: the model's own, whatever re-scoring adds."""
     sample_images: int = Field(2000, ge=1)
     """Training images from which the samples of the box head are counted, with and without the equalization loss."""
     tables: dict[str, dict[str, list[str]]] = {}

@@ -82,8 +82,8 @@ def _tooltip(shape: Shape) -> str:
     text = f"{shape.name} ({GROUPS[shape.letter]})"
     if shape.score is not None:
         text += f", score {shape.score:.2f}"
-        if shape.model_score is not None and abs(shape.model_score - shape.score) > 0.005:
-            text += f" (model {shape.model_score:.2f}, rest by re-scoring)"
+        if shape.rank_score is not None and shape.rank_score - shape.score > 0.005:
+            text += f" (ranked with {shape.rank_score:.2f})"
         text += f", from {shape.source}" * bool(shape.source)
     return f"{text}; {MARKS[shape.verdict][1]}"
 
@@ -127,6 +127,10 @@ def _panel(scene: Scene, title: str, shapes: list[Shape], positions: dict[int, i
         f'aria-label="{title}, {len(shapes)} shapes"><use href="#image-{scene.image.id}"/>{"".join(drawn)}'
         f'{"".join(badges)}</svg><ul class="objects">{"".join(rows)}</ul>{empty}</div>'
     )
+
+
+def _by_score(shape: Shape) -> float:
+    return -(shape.score or 0.0)
 
 
 def _names(shapes: list[Shape], verdict: str) -> str:
@@ -178,7 +182,7 @@ def _section(section: Section, reader: SceneReader, paths: DatasetPaths, positio
             logging.warning("left out of the gallery: %s", error)
             continue
         panels = _panel(scene, "Ground truth", scene.truths, positions) + _panel(
-            scene, "Predictions", scene.detections, positions
+            scene, "Predictions", sorted(scene.detections, key=_by_score), positions
         )
         figures.append(
             f'<figure>{embedded}<div class="pair">{panels}</div><figcaption>{_caption(scene)}</figcaption></figure>'

@@ -48,7 +48,7 @@ class InspectionSettings:
     images: int | None = None
     """Images at most; None takes all."""
     min_score: float = 0.1
-    """Detections of a lower rank score are left out."""
+    """Detections of a lower score (the model's own) are left out."""
 
 
 def field_name(model: str) -> str:
@@ -102,8 +102,8 @@ def _predictions(scene: Scene, annotations: list[Any]) -> tuple[fo.Detections, d
                 shape,
                 image,
                 tags,
-                confidence=shape.model_score,
-                rank_score=shape.score,
+                confidence=shape.score,
+                rank_score=shape.rank_score,
                 source=shape.source,
                 matched_annotation=annotations[matched].id if matched >= 0 else None,
             )

@@ -9,9 +9,28 @@ from typing import Any
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
+from pipeline_steps.recipe import Recipe
 
 GROUPS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 """Key in metrics files -> column name."""
+
+PUBLISHED_DATA = "LVIS"
+"""Data of the report's figures, as :func:`data_name` calls them: LVIS v0.5."""
+
+PUBLISHED_CAP = 300
+"""Detections of an image that count in the report's figures, as on the test server."""
+
+
+def data_name(recipe: Recipe) -> str:
+    """What the data of a recipe are called beside results."""
+    if recipe.data.source == "mini":
+        return "mini"
+    return PUBLISHED_DATA if recipe.lvis_version == "v0.5" else f"LVIS {recipe.lvis_version}"
+
+
+def like_published(recipe: Recipe) -> bool:
+    """Whether a recipe's mask AP can stand beside the report's: the same data, the same protocol."""
+    return data_name(recipe) == PUBLISHED_DATA and recipe.evaluation.max_detections == PUBLISHED_CAP
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,8 @@ class Measured:
     """Content of metrics.json; empty if missing."""
     missing: str = ""
     """Why the metrics are missing."""
+    data: str = PUBLISHED_DATA
+    """What was evaluated on, from :func:`data_name`."""
 
     def get(self, key: str) -> float | None:
         """A metric in per cent, None if there is none."""
@@ -36,15 +57,23 @@ class Measured:
         if not self.metrics:
             return ""
         shape = {"segm": "masks", "bbox": "boxes"}.get(self.metrics.get("iou_type", ""), "?")
-        return f"{shape}, {'COCO' if self.metrics.get('format') == 'coco' else 'LVIS'} val"
+        mini = "mini " if self.data == "mini" else ""
+        return f"{shape}, {f'{mini}COCO' if self.metrics.get('format') == 'coco' else self.data} val"
 
     @property
     def is_lvis_mask_ap(self) -> bool:
-        """Whether these are figures like the report's: mask AP by the LVIS protocol."""
+        """Whether these are mask AP by the LVIS protocol, whatever the data and the cap per image."""
         return self.metrics.get("iou_type") == "segm" and self.metrics.get("format") == "lvis"
 
+    @property
+    def is_like_published(self) -> bool:
+        """Whether these can stand beside the report's figures: mask AP on the same data under the same cap."""
+        return (
+            self.is_lvis_mask_ap and self.data == PUBLISHED_DATA and self.metrics.get("max_detections") == PUBLISHED_CAP
+        )
 
-def read_measured(name: str, path: str | Path, recipe_name: str) -> Measured:
+
+def read_measured(name: str, path: str | Path, recipe: Recipe) -> Measured:
     """Read one metrics file; a missing, damaged or foreign one becomes an entry that says so."""
     try:
         metrics = read_json(path, "metrics file")
@@ -52,12 +81,12 @@ def read_measured(name: str, path: str | Path, recipe_name: str) -> Measured:
         return Measured(name, missing=str(error))
     if not isinstance(metrics, dict) or "AP" not in metrics:
         return Measured(name, missing=f"{path} is no metrics file of the evaluate step")
-    if metrics.get("recipe") not in (None, recipe_name):
-        return Measured(name, missing=f"{path} belongs to recipe {metrics['recipe']!r}, not {recipe_name!r}")
-    return Measured(name, metrics)
+    if metrics.get("recipe") not in (None, recipe.name):
+        return Measured(name, missing=f"{path} belongs to recipe {metrics['recipe']!r}, not {recipe.name!r}")
+    return Measured(name, metrics, data=data_name(recipe))
 
 
-def read_all(named_paths: Iterable[tuple[str, str | Path]], recipe_name: str) -> list[Measured]:
+def read_all(named_paths: Iterable[tuple[str, str | Path]], recipe: Recipe) -> list[Measured]:
     """:func:`read_measured` for each NAME=FILE pair.
 
     Raises:
@@ -68,4 +97,4 @@ def read_all(named_paths: Iterable[tuple[str, str | Path]], recipe_name: str) ->
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"--metrics: the name {name!r} is given twice")
-    return [read_measured(name, path, recipe_name) for name, path in pairs]
+    return [read_measured(name, path, recipe) for name, path in pairs]

@@ -44,9 +44,9 @@ class Shape:
     box: tuple[float, float, float, float]
     """x1 y1 x2 y2."""
     score: float | None = None
-    """Rank score, None for ground truth."""
-    model_score: float | None = None
-    """The model's own score."""
+    """The model's own score, None for ground truth."""
+    rank_score: float | None = None
+    """What it is ranked by: the score and what re-scoring adds."""
     source: str = ""
     """Model that it comes from."""
 
@@ -79,7 +79,7 @@ class Scene:
     image: ImageRecord
     truths: list[Shape]
     detections: list[Shape]
-    """Descending score; verdicts at :data:`MATCH_IOU`."""
+    """Descending rank score; verdicts at :data:`MATCH_IOU`."""
     matches: np.ndarray
     """int64[T, d], object that each detection matches at each IoU threshold of the reader, or -1."""
 
@@ -100,14 +100,27 @@ def truth_mask(annotation: Annotation, image: ImageRecord) -> dict[str, Any] | N
     return segmentation
 
 
+def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
+    """bool[d]: the chosen detections, and others that rank above one of them in its category and may take its object.
+
+    Args:
+        found: d detections of one image.
+        chosen: bool[d].
+    """
+    _, category = np.unique(found.category_ids, return_inverse=True)
+    least = np.full(category.max(initial=-1) + 1, np.inf)
+    np.minimum.at(least, category[chosen], found.rank_scores[chosen])
+    return found.rank_scores >= least[category]
+
+
 class SceneReader:
     """Scenes of a data set with the detections of a table.
 
     Args:
         dataset: LVIS ground truth.
         table: detections table, with or without masks.
-        min_score: detections of a lower rank score are not drawn and not judged; the verdicts on the others do not
-            depend on them.
+        min_score: detections of a lower score (the model's own, whatever re-scoring adds) are not drawn. The verdicts
+            on the others are those of all detections.
         iou_thresholds: T thresholds of :attr:`Scene.matches`, the first of which gives the verdicts.
 
     Raises:
@@ -137,10 +150,9 @@ class SceneReader:
         image = self.dataset.image_by_id[image_id]
         annotations = self.dataset.annotations[image_id]
         found = self._reader.image(image_id)
-        found = found.take(
-            (found.rank_scores >= self.min_score)
-            & np.isin(found.category_ids, self.dataset.categories.ids)  # unknown categories have no name
-        )
+        # Unknown categories have no name.
+        chosen = (found.scores >= self.min_score) & np.isin(found.category_ids, self.dataset.categories.ids)
+        found = found.take(_competing(found, chosen))
         truth_masks = [truth_mask(annotation, image) for annotation in annotations]
         by_masks = found.rles is not None and all(mask is not None for mask in truth_masks)
         size = [image.height, image.width]
@@ -158,6 +170,10 @@ class SceneReader:
             masks if by_masks else widths.tolist(),
             self.iou_thresholds,
         )
+        # What was needed for the verdicts only goes, unless re-scoring differs within a category there is none.
+        chosen = found.scores >= self.min_score
+        found, matches = found.take(chosen), matches[:, chosen]
+        masks = [mask for mask, one in zip(masks, chosen) if one]
         judged = verdicts(
             matches[0],
             found.category_ids,
@@ -182,7 +198,7 @@ class SceneReader:
 
     def _detected(self, found: ImageDetections, masks: list[dict[str, Any] | None], judged: list[str]) -> list[Shape]:
         rows = zip(found.category_ids.tolist(), judged, masks, found.boxes.tolist())
-        scores = zip(found.rank_scores.tolist(), found.scores.tolist(), found.sources.tolist())
+        scores = zip(found.scores.tolist(), found.rank_scores.tolist(), found.sources.tolist())
         return [
             self._shape(category_id, verdict, mask, tuple(box), *values)
             for (category_id, verdict, mask, box), values in zip(rows, scores)
@@ -195,7 +211,7 @@ class SceneReader:
         mask: dict[str, Any] | None,
         box: tuple[float, float, float, float],
         score: float | None = None,
-        model_score: float | None = None,
+        rank_score: float | None = None,
         source: str = "",
     ) -> Shape:
         categories = self.dataset.categories
@@ -208,6 +224,6 @@ class SceneReader:
             mask=mask,
             box=box,
             score=score,
-            model_score=model_score,
+            rank_score=rank_score,
             source=source,
         )

@@ -12,12 +12,15 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.markdown import MISSING, Grid, figure
-from pipeline_steps.report.measured import GROUPS, Measured
+from pipeline_steps.report.measured import GROUPS, PUBLISHED_CAP, Measured, like_published
 from pipeline_steps.report.published import TABLES, PublishedTable
 
 FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUPS.items()}
 COLUMNS = {**GROUPS, **FIXED}
 """Key in metrics files -> column of the tables."""
+
+DETAILS = {"AP50": "AP50", "AP75": "AP75", "APs": "AP_s", "APm": "AP_m", "APl": "AP_l"}
+"""The same for AP at one IoU and by size of the object (COCO's: below 32 x 32 pixels, up to 96 x 96, above)."""
 
 ENSEMBLE = "ensemble"
 """Name of the ensemble's evaluation."""
@@ -44,13 +47,13 @@ def _notes(measured: Sequence[Measured], recipe: Recipe) -> list[str]:
 
 def summary_frame(measured: Sequence[Measured]) -> pd.DataFrame:
     """One row per evaluation; figures in per cent, NaN where missing."""
-    rows = []
+    rows, figures = [], [*COLUMNS.values(), *DETAILS.values()]
     for entry in measured:
         row: dict[str, object] = {"model": entry.name, "evaluated": entry.evaluated}
-        row |= {column: entry.get(key) for key, column in COLUMNS.items()}
+        row |= {column: entry.get(key) for key, column in {**COLUMNS, **DETAILS}.items()}
         rows.append({**row, "detections_per_image": entry.get("detections_per_image")})
-    frame = pd.DataFrame(rows, columns=["model", "evaluated", *COLUMNS.values(), "detections_per_image"])
-    return frame.astype(dict.fromkeys(COLUMNS.values(), float) | {"detections_per_image": "Int64"})
+    frame = pd.DataFrame(rows, columns=["model", "evaluated", *figures, "detections_per_image"])
+    return frame.astype(dict.fromkeys(figures, float) | {"detections_per_image": "Int64"})
 
 
 def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
@@ -66,6 +69,13 @@ def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
     ]
     header = ["model", "evaluated", *COLUMNS.values(), "kept per image"]
     return Grid(f"Recipe {recipe.name}: results on val", header, rows, 2, _notes(measured, recipe))
+
+
+def details_grid(measured: Sequence[Measured]) -> Grid:
+    """AP at one IoU and by size of the object, as it is shown."""
+    rows = [[e.name, e.evaluated or MISSING, *(figure(e.get(key)) for key in DETAILS)] for e in measured]
+    notes = ["AP_s, AP_m and AP_l: objects below 32 x 32 pixels, up to 96 x 96, and above, as COCO counts."]
+    return Grid("By overlap and by size", ["model", "evaluated", *DETAILS.values()], rows, 2, notes)
 
 
 def _check_mapping(name: str, mapping: dict[str, list[str]], table: PublishedTable) -> None:
@@ -103,29 +113,35 @@ def _images_seen(recipe: Recipe, names: Sequence[str]) -> int | None:
 
 
 def _seeds(recipe: Recipe, names: Sequence[str]) -> str:
-    """Seeds of the trainings of ``names``, each once."""
+    """Seeds of the trainings of ``names``, each once, with a blank between them."""
     return " ".join(map(str, dict.fromkeys(recipe.seed_of(model) for model in _models(recipe, names))))
 
 
 def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) -> pd.DataFrame:
     """A table of the report with ours beside it: one row per published row, in the report's order.
 
-    Only mask AP on LVIS counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r,
-    AP_c, AP_f the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation
-    (``_sd``, with at least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed
-    columns; ``runs`` (evaluations with figures), ``seeds`` and ``images_seen`` of each training, and ``models``.
+    Only mask AP counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r, AP_c, AP_f
+    the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation (``_sd``, with at
+    least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed columns; ``runs``
+    (evaluations with figures), ``seeds`` and ``images_seen`` of each training, and ``models``.
+
+    On other data, or under another cap, the report's figures say nothing of ours: there are no columns ``_report`` and
+    ``_difference`` then, and only the rows that the recipe names.
 
     Raises:
-        UserError: no such table, or ``report.tables`` names rows that it does not have.
+        UserError: no such table, ``report.tables`` names rows that it does not have, or the table would be empty.
     """
     table = published_table(name)
     mapping = recipe.report.tables.get(name, {})
     _check_mapping(name, mapping, table)
-    by_name = {entry.name: entry for entry in measured}
+    beside = like_published(recipe)
+    usable = {e.name: e for e in measured if (e.is_like_published if beside else e.is_lvis_mask_ap)}
     rows = []
     for key, published in table.rows.items():
         names = mapping.get(key, [])
-        found = [by_name[one] for one in names if one in by_name and by_name[one].is_lvis_mask_ap]
+        if not names and not beside:
+            continue
+        found = [usable[one] for one in names if one in usable]
         row: dict[str, object] = {"row": key, "setting": published.label}
         for metric, column in COLUMNS.items():
             values = [value for entry in found if (value := entry.get(metric)) is not None]
@@ -133,14 +149,23 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
             if metric in GROUPS:
                 theirs = getattr(published, metric)
-                row |= {f"{column}_report": theirs, f"{column}_ours": mean, f"{column}_sd": spread}
-                row[f"{column}_difference"] = mean - theirs
+                row |= {f"{column}_report": theirs} if beside else {}
+                row |= {f"{column}_ours": mean, f"{column}_sd": spread}
+                row |= {f"{column}_difference": mean - theirs} if beside else {}
             else:
                 row |= {column: mean, f"{column}_sd": spread}
         trained = [entry.name for entry in found]
         about = {"runs": len(found), "seeds": _seeds(recipe, trained), "images_seen": _images_seen(recipe, trained)}
         rows.append({**row, **about, "models": " ".join(names)})
+    if not rows:
+        raise UserError(f"report.tables.{name} names no evaluations: there is nothing to put into the table")
     return pd.DataFrame(rows).astype({"images_seen": "Int64"})
+
+
+def _seed_label(seeds: str) -> str:
+    """Seeds as they are shown: a bare 0 would read as none."""
+    numbers = seeds.split()
+    return f"{'seed' if len(numbers) == 1 else 'seeds'} {', '.join(numbers)}" if numbers else MISSING
 
 
 def _with_spread(mean: float, spread: float) -> str:
@@ -148,27 +173,37 @@ def _with_spread(mean: float, spread: float) -> str:
 
 
 def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> Grid:
-    """The comparison as it is shown: the report's line, ours and the difference below each other."""
+    """The comparison as it is shown: the report's line, ours and the difference below each other; or ours alone."""
     frame = comparison_frame(name, measured, recipe)
+    beside = like_published(recipe)
     rows, absent = [], []
     for row in frame.to_dict("records"):
         blanks = [""] * len(FIXED)
-        rows.append([row["setting"], "report", *(figure(row[f"{c}_report"]) for c in GROUPS.values()), *blanks, "", ""])
+        if beside:
+            theirs = (figure(row[f"{c}_report"]) for c in GROUPS.values())
+            rows.append([row["setting"], "report", *theirs, *blanks, "", ""])
+        label = "" if beside else row["setting"]
         if not row["runs"]:
-            rows.append(["", "ours: missing", *[MISSING] * len(COLUMNS), "", ""])
+            rows.append([label, "ours: missing" if beside else "missing", *[MISSING] * len(COLUMNS), "", ""])
             absent.append(row["row"])
             continue
         ours = [_with_spread(row[f"{c}_ours"], row[f"{c}_sd"]) for c in GROUPS.values()]
         ours += [_with_spread(row[c], row[f"{c}_sd"]) for c in FIXED.values()]
         seen = MISSING if pd.isna(row["images_seen"]) else f"{row['images_seen']:,}"
-        rows.append(["", "ours", *ours, row["seeds"], seen])
-        differences = [figure(row[f"{c}_difference"], signed=True) for c in GROUPS.values()]
-        rows.append(["", "difference", *differences, *blanks, "", ""])
-    header = ["setting", "", *COLUMNS.values(), "seeds", "images seen"]
+        rows.append([label, "ours" if beside else "", *ours, _seed_label(row["seeds"]), seen])
+        if beside:
+            differences = [figure(row[f"{c}_difference"], signed=True) for c in GROUPS.values()]
+            rows.append(["", "difference", *differences, *blanks, "", ""])
+    header = ["setting", "", *COLUMNS.values(), "trained with", "images seen"]
     notes = [
-        f"Recipe {recipe.name}. AP is mask AP in per cent; seeds are those of the trainings, and ± is the standard "
-        "deviation over them."
+        f"Recipe {recipe.name}. AP is mask AP in per cent; ± is the standard deviation over trainings with different "
+        "seeds."
     ]
+    if not beside:
+        notes.append(
+            f"The report's figures are of LVIS v0.5 val with at most {PUBLISHED_CAP} detections per image: they are "
+            "not set beside these."
+        )
     if absent:
         notes.append(
             f"Missing here: {', '.join(absent)} (a recipe names the evaluations of a row in report.tables.{name})."
@@ -176,4 +211,6 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
     used = {one for names in recipe.report.tables.get(name, {}).values() for one in names}
     notes += _notes([entry for entry in measured if entry.name in used], recipe)
     title = f"{name.replace('table', 'Table ')} of the report: {published_table(name).caption}"
+    if not beside:
+        title = f"Settings of {name.replace('table', 'table ')} of the report, on the data of this recipe"
     return Grid(title, header, rows, 2, notes)

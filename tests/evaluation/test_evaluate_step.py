@@ -64,6 +64,22 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, world: tuple[Path, 
     assert written[0] == written[1]
 
 
+def test_train_images_are_those_of_the_train_file(tmp_path: Path, world: tuple[Path, Path]) -> None:
+    truth = json.loads(world[0].read_text())
+    wanted = {}
+    for category in truth["categories"]:
+        wanted[str(category["id"])] = str(1000 + category["id"])
+        category["image_count"] = 1000 + category["id"]
+    del wanted[str(truth["categories"].pop()["id"])]  # one that the train file does not know
+    (tmp_path / "train.json").write_text(json.dumps({**truth, "images": [], "annotations": []}))
+    options = ["--per-category", str(tmp_path / "categories.csv")]
+    for train in ([], ["--train-annotations", str(tmp_path / "train.json")]):
+        assert run(tmp_path, *world, *options, *train) == 0
+        with (tmp_path / "categories.csv").open() as file:
+            counted = {row["category_id"]: row["train_images"] for row in csv.DictReader(file)}
+        assert {key: value for key, value in counted.items() if value} == (wanted if train else {})
+
+
 def test_category_table_has_one_row_per_category_whose_mean_is_the_group_ap(
     tmp_path: Path, world: tuple[Path, Path]
 ) -> None:

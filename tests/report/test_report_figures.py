@@ -177,6 +177,46 @@ def test_ensemble_gain_is_what_merging_and_evaluating_gives(run_folder: Path, tm
     assert frame.loc["without bottleneck", "AP"] == frame.loc["basic", "AP"]
 
 
+def test_bars_are_labelled_as_the_tables_round(run_folder: Path, tmp_path: Path) -> None:
+    metrics = json.loads((run_folder / "results/evaluation/ensemble/metrics.json").read_text())
+    recipe, files = load_recipe(run_folder / "recipe.yaml"), {}
+    for name, value in (("one", 2.5), ("two", 2.54)):
+        files[name] = tmp_path / f"{name}.json"
+        files[name].write_text(json.dumps(metrics | {"AP": value, "APr": value, "APc": 3.5, "APf": 61.25}))
+    axes = FIGURES["ap_by_group"](Inputs(recipe=recipe, metrics=files)).axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(2 * ["2.5", "2.5", "3.5", "61.2"])
+
+
+def test_gain_of_members_is_shown_for_every_group(run_folder: Path) -> None:
+    figure, _ = FIGURES["ensemble_gain"](
+        RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+    )
+    left, right = figure.axes
+    assert {"all", "rare", "common", "frequent"} <= {line.get_label() for line in left.get_lines()}
+    assert len(right.patches) == 4 * len(MEMBERS)
+
+
+def test_all_and_rare_differ_by_more_than_their_colour(run_folder: Path) -> None:
+    inputs = RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+    for name in ("precision_recall", "ensemble_gain", "rescoring"):
+        drawn = FIGURES[name](inputs)
+        figure = drawn[0] if isinstance(drawn, tuple) else drawn
+        looks = {line.get_label().removeprefix("AP, "): line for line in figure.axes[0].get_lines()}
+        assert looks["all"].get_linestyle() != looks["rare"].get_linestyle(), name
+    bars = FIGURES["ap_by_group"](inputs).axes[0].containers
+    hatches = {bar.get_label(): bar.patches[0].get_hatch() for bar in bars}
+    assert hatches["rare"]
+    assert not hatches["all"]
+
+
+def test_curves_of_precision_are_as_their_caption_says(run_folder: Path) -> None:
+    metrics = json.loads((run_folder / "results/evaluation/ensemble/metrics.json").read_text())
+    curves = [curve for curve in metrics["precision_at_recall"].values() if curve]
+    assert all(len(curve) == 101 for curve in curves)  # every curve goes to the right end: none ends early
+    assert "ends early" not in CAPTIONS["precision_recall"].text
+    assert "counts as 0" in CAPTIONS["precision_recall"].text
+
+
 def test_boxes_of_another_split_cost_only_their_figure(run_folder: Path, tmp_path: Path) -> None:
     truth = json.loads((run_folder / "datasets/lvis/lvis_v0.5_val.json").read_text())
     for record, key in [(i, "id") for i in truth["images"]] + [(a, "image_id") for a in truth["annotations"]]:

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -85,6 +87,52 @@ def test_detections_below_the_recipes_score_are_not_drawn(tmp_path: Path) -> Non
     scores = [float(s) for s in re.findall(r'class="score">([\d.]+)<', (tmp_path / "gallery.html").read_text())]
     assert scores
     assert min(scores) >= 0.55
+
+
+def with_columns(table: pa.Table, **columns: np.ndarray) -> pa.Table:
+    """The detections table with other values in some columns."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(values, table.schema.field(place).type))
+    return table.sort_by([("image_id", "ascending"), ("rank_score", "descending")])
+
+
+def test_gallery_shows_and_filters_by_the_models_score_whatever_alpha_is(tmp_path: Path) -> None:
+    recipe = write_tiny_world(tmp_path, report={"gallery_score": 0.4})
+    table = fabricate(tmp_path / "datasets/lvis/lvis_v0.5_val.json", tmp_path / "detections.parquet")
+    pages = []
+    content = pq.read_table(table)
+    for alpha in (0.0, 0.5):
+        ranked = with_columns(content, rank_score=np.asarray(content["score"]) + np.float32(alpha))
+        pq.write_table(ranked, tmp_path / "ranked.parquet")
+        draw(tmp_path, recipe, tmp_path / "ranked.parquet")
+        pages.append((tmp_path / "gallery.html").read_text())
+    shown = [re.findall(r'class="score">([\d.]+)<', page) for page in pages]
+    assert shown[0] == shown[1]
+    assert len(shown[0]) > 10
+    assert max(map(float, shown[0])) <= 1
+    assert len(pages[1]) < 1.02 * len(pages[0])
+
+
+def test_verdicts_do_not_depend_on_the_score_from_which_detections_are_drawn(tmp_path: Path) -> None:
+    write_tiny_world(tmp_path, images=4)
+    path = tmp_path / "datasets/lvis/lvis_v0.5_val.json"
+    table = fabricate(path, tmp_path / "detections.parquet")
+    content = pq.read_table(table)
+    # Two detections for each object, whose ranks have nothing to do with their scores, within a category too.
+    twice = pa.concat_tables([content, content])
+    rng = np.random.default_rng(0)
+    scores = {name: rng.random(len(twice), np.float32) for name in ("score", "rank_score")}
+    pq.write_table(with_columns(twice, **scores), table)
+    dataset = read_lvis(path, "val")
+    every, some = SceneReader(dataset, table, -1.0), SceneReader(dataset, table, 0.5)
+    hidden = 0
+    for image in dataset.images:
+        whole, part = every.scene(image.id), some.scene(image.id)
+        expected = [(s.category_id, s.score, s.verdict) for s in whole.detections if s.score >= 0.5]
+        assert [(s.category_id, s.score, s.verdict) for s in part.detections] == expected
+        hidden += len(whole.detections) - len(part.detections)
+    assert hidden > 10
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

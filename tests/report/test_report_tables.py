@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.cli import call_step
+from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.markdown import markdown_table
 from pipeline_steps.report.published import TABLES
 from pipeline_steps.tabulate import build_parser, main
@@ -18,7 +19,7 @@ def write_metrics(path: Path, ap: float, **other: object) -> Path:
     """A metrics file whose figures follow from ``ap``."""
     figures = {"AP": ap, "APr": ap - 10, "APc": ap + 1, "APf": ap + 2}
     figures |= {f"{key}_fixed": value - 0.5 for key, value in figures.items()}
-    settings = {"format": "lvis", "iou_type": "segm", "recipe": "tiny", "max_detections": 50}
+    settings = {"format": "lvis", "iou_type": "segm", "recipe": "tiny", "max_detections": 300}
     path.write_text(
         json.dumps({**figures, **settings, "fixed_per_category": 10000, "detections_per_image": 120, **other})
     )
@@ -27,9 +28,11 @@ def write_metrics(path: Path, ap: float, **other: object) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
+    """A recipe on LVIS, evaluated as the report evaluates."""
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "extends: mini.yaml\nname: tiny\ntraining: {schedule: {images: 8000}}\nvariants: {not_run: {}}\n"
+        "extends: mini.yaml\nname: tiny\ndata: {source: download}\nevaluation: {max_detections: 300}\n"
+        "training: {schedule: {images: 8000}}\nvariants: {not_run: {}}\n"
         "models:\n- {name: basic, detector: config/detectors/mini_basic_fpn.yaml, init: basic_coco}\n"
         "- {name: bottleneck, detector: config/detectors/mini_basic_fpn.yaml, init: basic_coco, seed: 5}\n"
         "report: {tables: {table2: {eql: [basic, bottleneck], sigmoid: [not_run]}, table5: {vall: [ensemble]}}}\n"
@@ -57,7 +60,6 @@ def test_summary_has_a_row_per_evaluation_in_markdown_csv_and_on_screen(
     text = (tmp_path / "t.md").read_text()
     cells = [cell.strip() for cell in next(line for line in text.splitlines() if "| basic" in line).split("|")]
     assert cells[1:7] == ["basic", "masks, LVIS val", "30.2", "20.2", "31.2", "32.2"]
-    assert "mini world" in text
     assert text.strip() in capsys.readouterr().out
 
 
@@ -83,6 +85,13 @@ def test_missing_damaged_and_foreign_metrics_are_rows_that_say_so(
     note = next(line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("- bottleneck"))
     assert "missing" in note
     assert told in note
+
+
+def test_summary_in_csv_has_ap_at_one_iou_and_by_size(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 20, AP50=41.5, AP75=19, APs=1, APm=2, APl=None)
+    run(tmp_path, recipe, "--metrics", f"basic={path}")
+    shown = [rows_of(tmp_path)["basic"][key] for key in ("AP50", "AP75", "AP_s", "AP_m", "AP_l")]
+    assert shown == ["41.5", "19.0", "1.0", "2.0", ""]
 
 
 def test_groups_without_ground_truth_are_dashes(tmp_path: Path, recipe: Path) -> None:
@@ -111,6 +120,67 @@ def test_comparison_has_mean_spread_and_difference_from_the_report(tmp_path: Pat
     assert float(row["AP_r_difference"]) == pytest.approx(11 - 10.1)
     assert (row["runs"], row["seeds"], row["images_seen"]) == ("2", "0 5", "8000")
     assert "21.0 ± 1.4" in (tmp_path / "t.md").read_text()
+    assert " seeds 0, 5 |" in (tmp_path / "t.md").read_text()
+
+
+def test_one_seed_does_not_read_as_their_number(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 20)
+    assert run(tmp_path, recipe, "--table", "table2", "--metrics", f"basic={path}") == 0
+    (ours,) = [line for line in (tmp_path / "t.md").read_text().splitlines() if "| ours " in line]
+    assert "seed 0" in [cell.strip() for cell in ours.split("|")]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [("data: {source: download}", "mini"), ("max_detections: 300", "LVIS"), ("lvis_version: v0.5", "LVIS v1")],
+)
+def test_figures_of_other_data_or_under_another_cap_are_not_set_beside_the_reports(
+    tmp_path: Path, recipe: Path, change: str, named: str
+) -> None:
+    other = {"data: {source: download}": "data: {source: mini}", "max_detections: 300": "max_detections: 100"}
+    text = f"lvis_version: v0.5\n{recipe.read_text()}"
+    recipe.write_text(text.replace(change, other.get(change, "lvis_version: v1")))
+    cap = 100 if "max" in change else 300
+    path = write_metrics(tmp_path / "m.json", 20, max_detections=cap)
+    assert run(tmp_path, recipe, "--table", "table2", "--metrics", f"basic={path}") == 0
+    rows = rows_of(tmp_path)
+    assert rows["eql"]["AP_ours"] == "20.0"
+    assert not [column for column in rows["eql"] if column.endswith(("_report", "_difference"))]
+    text = (tmp_path / "t.md").read_text()
+    assert "22.8" not in text  # the report's AP
+    assert "-2.8" not in text
+    assert "ours: missing" not in text
+    assert run(tmp_path, recipe, "--metrics", f"basic={path}") == 0
+    assert rows_of(tmp_path)["basic"]["evaluated"] == f"masks, {named} val"
+
+
+def test_metrics_under_another_cap_than_the_recipes_are_not_compared(tmp_path: Path, recipe: Path) -> None:
+    path = write_metrics(tmp_path / "m.json", 20, max_detections=100)
+    run(tmp_path, recipe, "--table", "table2", "--metrics", f"basic={path}")
+    assert rows_of(tmp_path)["eql"]["AP_ours"] == ""
+
+
+def test_a_table_without_any_row_on_other_data_is_refused(
+    tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text(recipe.read_text().replace("source: download", "source: mini"))
+    assert run(tmp_path, recipe, "--table", "table1") == 2
+    assert "report.tables.table1 names no evaluations" in capsys.readouterr().err
+
+
+def test_mini_recipe_is_evaluated_on_mini_and_compares_with_no_table(tmp_path: Path) -> None:
+    mini = tmp_path / "tiny.yaml"
+    mini.write_text("extends: mini.yaml\nname: tiny\n")
+    basic = write_metrics(tmp_path / "m.json", 30, max_detections=100)
+    expert = write_metrics(tmp_path / "e.json", 40, format="coco", iou_type="bbox")
+    assert run(tmp_path, mini, "--metrics", f"basic={basic}", f"coco_expert={expert}") == 0
+    assert rows_of(tmp_path)["basic"]["evaluated"] == "masks, mini val"
+    assert rows_of(tmp_path)["coco_expert"]["evaluated"] == "boxes, mini COCO val"
+    text = (tmp_path / "t.md").read_text()
+    assert "LVIS val" not in text
+    assert "mini world" in text
+    recipe = load_recipe(mini)
+    assert not any(names for rows in recipe.report.tables.values() for names in rows.values())
 
 
 def test_rows_without_figures_are_shown_as_missing(tmp_path: Path, recipe: Path) -> None:

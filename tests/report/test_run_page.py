@@ -20,7 +20,7 @@ from pipeline_steps.report.run_page.rule_graph import RuleGraph, draw_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
 from pipeline_steps.write_report import build_parser, main
 
-ANCHORS = {section.anchor for section in SECTIONS} - {"ablations"}
+ANCHORS = {section.anchor for section in SECTIONS} - {"ablations", "report"}
 """Sections that every page has."""
 
 
@@ -77,14 +77,37 @@ def test_page_of_a_finished_run_has_every_section_and_figure_and_needs_no_other_
     assert 'class="absent"' not in page
 
 
-def test_tables_of_the_report_stand_beside_ours_with_missing_rows(finished: Path, run: RunFiles) -> None:
-    text = section(write(finished, run), "report")
+def test_tables_of_the_report_stand_beside_ours_on_lvis(finished: Path, run: RunFiles, tmp_path: Path) -> None:
+    settings = json.loads((finished / "recipe.yaml").read_text())
+    settings["data"] = {**settings.get("data", {}), "source": "download"}
+    settings |= {"evaluation": {"max_detections": 300}, "report": {"tables": {"table5": {"val": ["ensemble"]}}}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    ours = json.loads(run.metrics["ensemble"].read_text()) | {"max_detections": 300}
+    run.metrics["ensemble"].write_text(json.dumps(ours))
+    text = section(write(tmp_path, run), "report")
     assert "Table 5 of the report" in text
     assert "ours: missing" in text
     assert "36.4" in text
-    ours = json.loads(run.metrics["ensemble"].read_text())
     assert f"{ours['AP_fixed']:.1f}" in text
     assert f"{ours['AP'] - 36.4:+.1f}" in text
+
+
+def test_page_of_other_data_compares_nothing_with_the_report(finished: Path, run: RunFiles) -> None:
+    page = write(finished, run)
+    assert '<section id="report"' not in page
+    for said in ("36.4", "ours: missing", "LVIS val", "Challenge entry"):
+        assert said not in page, said
+    assert "masks, mini val" in section(page, "results")
+
+
+def test_category_table_counts_the_images_of_the_train_file(finished: Path, run: RunFiles) -> None:
+    page = write(finished, run)
+    train = json.loads((finished / "datasets/lvis/lvis_v0.5_train.json").read_text())["categories"]
+    table = page[page.index('<section id="categories"') :].partition("</table>")[0]
+    heads = re.findall(r"<button[^>]*>(.*?)</button>", table)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.partition("<tbody>")[2].split("</tr>")[:-1]]
+    shown = {row[0]: row[heads.index("train images")] for row in rows}
+    assert shown == {category["name"]: f"{category['image_count']:,}" for category in train}
 
 
 def test_category_table_has_a_row_for_every_category_with_the_ap_of_every_evaluation(

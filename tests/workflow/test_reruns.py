@@ -17,7 +17,7 @@ from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow
 
-TABLES = {"tabulate_summary": 1, "tabulate_table": 1, "plot_figures": 1, "write_report": 1}
+TABLES = {"tabulate_summary": 1, "plot_figures": 1, "write_report": 1}
 EVALUATION = {"evaluate_lvis": 5, **TABLES}
 ENSEMBLE_MASKS = {"predict_masks": 4, "gather_masks": 2, "evaluate_lvis": 1, **TABLES, "draw_predictions": 1}
 ENSEMBLE_MASKS |= {"write_submission": 1}
@@ -103,7 +103,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
         ("pipeline_steps/detections/fusion.py", {}),
         ("pipeline_steps/evaluation/metrics.py", EVALUATION),
         ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
-        ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "tabulate_table": 1, "write_report": 1}),
+        ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "write_report": 1}),
         ("pipeline_steps/report/figures/samples.py", {"plot_figures": 1, "write_report": 1}),
         ("pipeline_steps/report/gallery.py", {"draw_predictions": 1, "write_report": 1}),
         ("config/smoke.yaml", {}),

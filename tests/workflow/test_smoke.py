@@ -13,7 +13,7 @@ from tests.report.browser import BROKEN_LINKS, TOO_WIDE, UNDRAWN, browser_page, 
 pytestmark = pytest.mark.slow
 
 AFTER_BOXES = {"rescore_ensemble", "predict_masks", "gather_masks", "evaluate_lvis", "write_submission"}
-REPORT = {"tabulate_summary", "tabulate_table", "draw_predictions", "plot_figures", "write_report"}
+REPORT = {"tabulate_summary", "draw_predictions", "plot_figures", "write_report"}
 CHECKS = {"undrawn": UNDRAWN, "broken links": BROKEN_LINKS, "too wide": TOO_WIDE}
 TRAINING = {"make_mini", "pretrain_coco", "finetune_lvis", "train_expert"}
 
@@ -43,7 +43,6 @@ def test_results_are_where_the_readme_says(smoke):
         "report/summary.csv",
         "report/gallery.html",
         "report/index.html",
-        "report/table5.md",
         "report/samples.json",
         "report/missing_annotations.html",
         "rule_graph.json",
@@ -73,7 +72,7 @@ def test_snakemakes_own_report_has_every_table_figure_and_page_with_its_caption(
     titles = [CAPTIONS[name].title for name, missing in drawn.items() if not missing]
     assert len(titles) >= len(CAPTIONS) - 1
     assert [title for title in titles if title not in text] == []
-    for name in ("summary.md", "table5.md", "gallery.html", "missing_annotations.html", "index.html"):
+    for name in ("summary.md", "gallery.html", "missing_annotations.html", "index.html"):
         assert f"results/smoke/report/{name}" in text, name
 
 

@@ -50,7 +50,7 @@ class Runs:
     def _measured(self) -> dict[str, Measured]:
         names = [model.name for setting in self.settings for model in self.models(setting).values()]
         return {
-            name: read_measured(name, self.metrics[name], self.recipe.name)
+            name: read_measured(name, self.metrics[name], self.recipe)
             if name in self.metrics
             else Measured(name, missing="no metrics given")
             for name in dict.fromkeys(names)

@@ -34,16 +34,18 @@ CAPTIONS = {
     ),
     "precision_recall": Caption(
         "Precision and recall",
-        "Precision over recall at IoU 0.5, the mean over the categories of a group. A curve that falls early is "
-        "limited by wrong detections, one that ends early by objects that are never found.",
+        "Precision over recall at IoU 0.5, the mean over the categories of a group; where a category does not reach a "
+        "recall, its precision counts as 0. So a curve falls both where wrong detections rank high and where objects "
+        "are never found, and its height at the right end is at most the share of categories of which every object is "
+        "found.",
     ),
     "rescoring": Caption(
         "Re-scoring: where the gain comes from",
         "The ensemble's detections on val ranked anew. Left: AP against alpha, which is added to the scores of rare "
         "categories (half of it to common ones); the grey line is the recipe's alpha. AP_fixed cannot change: within a "
-        "category the order stays. Right: overall (grey), rare (red) and frequent (blue) AP against the cap per image; "
-        "the grey line is the recipe's cap. Where the cap does not bind, re-scoring does nothing. The table holds only "
-        "what was kept per image under the recipe's alpha.",
+        "category the order stays. Right: overall (grey), rare (red, triangles) and frequent (blue) AP against the cap "
+        "per image; the grey line is the recipe's cap. Where the cap does not bind, re-scoring does nothing. The table "
+        "holds only what was kept per image under the recipe's alpha.",
     ),
     "ensemble_gain": Caption(
         "What each member brings",

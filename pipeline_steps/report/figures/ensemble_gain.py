@@ -16,7 +16,15 @@ from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.precision import summarize
 from pipeline_steps.evaluation.results import Results
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure
+from pipeline_steps.report.figures.style import (
+    BAR,
+    GROUP_COLOURS,
+    GROUP_HATCHES,
+    GROUP_LINES,
+    GROUP_NAMES,
+    MissingInputError,
+    new_figure,
+)
 from pipeline_steps.report.measured import GROUPS
 
 if TYPE_CHECKING:
@@ -102,21 +110,24 @@ def ensemble_gain(inputs: Inputs) -> tuple[Figure, pd.DataFrame]:
     """Left: AP as members are added; right: what is lost without each."""
     frame = gain_frame(inputs)
     added, left_out = frame[frame["kind"] == "added"], frame[frame["kind"] == "left out"]
-    figure, (left, right) = new_figure(2, height=0.42 * len(added) + 2.1, width=8.4)
+    figure, (left, right) = new_figure(2, height=0.5 * len(added) + 2.1, width=8.4)
     places = np.arange(len(added))
-    for key, group, name in (("AP", "all", "all"), ("APr", "r", "rare"), ("APf", "f", "frequent")):
-        left.plot(places, added[key], ".-", color=GROUP_COLOURS[group], label=name)
+    groups = dict(zip(GROUPS, GROUP_NAMES))
+    for key, group in groups.items():
+        line = {"marker": ".", "linestyle": GROUP_LINES[group], "color": GROUP_COLOURS[group]}
+        left.plot(places, added[key], label=GROUP_NAMES[group], **line)
     left.plot(places, added["AP_fixed"], ".:", color=GROUP_COLOURS["all"], label="AP_fixed")
     left.set_xticks(places, added["members"], rotation=20, ha="right", fontsize=9)
     left.set(title="one member after the other", ylabel="box AP, per cent")
     full = added.iloc[-1]
-    for k, (key, group) in enumerate((("AP", "all"), ("APr", "r"), ("APf", "f"))):
-        at = places + (k - 1) * 0.26
-        right.barh(at, full[key] - left_out[key], 0.24, color=GROUP_COLOURS[group])
+    for k, (key, group) in enumerate(groups.items()):
+        at = places + (k - 1.5) * 0.2
+        bar = {"color": GROUP_COLOURS[group], "hatch": GROUP_HATCHES[group], **BAR}
+        right.barh(at, full[key] - left_out[key], 0.18, **bar)
     right.set_yticks(places, [text.removeprefix("without ") for text in left_out["members"]], fontsize=9)
     right.invert_yaxis()
     right.axvline(0, color="#4d4d4d", linewidth=0.8)
     right.grid(visible=False, axis="y")
     right.set(title="lost without it", xlabel="difference in box AP")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure, frame

@@ -60,7 +60,7 @@ class Inputs:
     @cached_property
     def lvis_evaluations(self) -> list[Measured]:
         """Evaluations by the LVIS protocol that can be read, in the order given."""
-        every = [read_measured(name, path, self.recipe.name) for name, path in self.metrics.items()]
+        every = [read_measured(name, path, self.recipe) for name, path in self.metrics.items()]
         found = [entry for entry in every if entry.metrics.get("format") == "lvis"]
         if not found:
             raise MissingInputError(

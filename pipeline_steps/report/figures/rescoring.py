@@ -20,7 +20,7 @@ from pipeline_steps.evaluation.matching import FALSE, TRUE
 from pipeline_steps.evaluation.precision import summarize
 from pipeline_steps.evaluation.results import Results, read_results
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure
+from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_LINES, GROUP_NAMES, MissingInputError, new_figure
 from pipeline_steps.report.scenes import SceneReader
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ ALPHAS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 COMMON_SHARE = 0.5
 """Alpha of common categories as a share of that of rare ones (report: 0.05 and 0.1)."""
 
-_CURVES = {"AP": ("all", "-"), "APr": ("r", "-"), "APc": ("c", "-"), "APf": ("f", "-"), "AP_fixed": ("all", ":")}
+_CURVES = {"AP": "all", "APr": "r", "APc": "c", "APf": "f", "AP_fixed": "all"}
+
+_MARKERS = {"all": ".", "r": "^", "c": ".", "f": "."}
+"""On the right dashes tell alphas apart, so rare categories also have a marker of their own."""
 
 
 def _raw(inputs: Inputs) -> tuple[GroundTruth, Results]:
@@ -80,10 +83,11 @@ def rescoring(inputs: Inputs) -> Figure:
         _figures(truth, rescored(truth, raw, alpha), settings.max_detections, settings.fixed_per_category)
         for alpha in ALPHAS
     ]
-    for key, (group, style) in _CURVES.items():
+    for key, group in _CURVES.items():
+        style = ":" if key == "AP_fixed" else GROUP_LINES[group]
         values = [np.nan if row[key] is None else row[key] for row in by_alpha]
         label = "AP_fixed" if key == "AP_fixed" else f"AP, {GROUP_NAMES[group]}"
-        left.plot(ALPHAS, values, style, marker=".", color=GROUP_COLOURS[group], label=label)
+        left.plot(ALPHAS, values, linestyle=style, marker=_MARKERS[group], color=GROUP_COLOURS[group], label=label)
     left.axvline(usual, color="#8b949e", linewidth=0.8)
     left.set(
         title=f"at most {settings.max_detections} per image", xlabel="alpha of rare categories", ylabel="AP, per cent"
@@ -92,9 +96,9 @@ def rescoring(inputs: Inputs) -> Figure:
     for alpha, style in ((0.0, "--"), (usual, "-")):
         rows = [_figures(truth, rescored(truth, raw, alpha), cap, settings.fixed_per_category) for cap in caps]
         for key in ("AP", "APr", "APf"):
-            group = _CURVES[key][0]
+            group = _CURVES[key]
             values = [np.nan if row[key] is None else row[key] for row in rows]
-            right.plot(caps, values, style, marker=".", color=GROUP_COLOURS[group])
+            right.plot(caps, values, style, marker=_MARKERS[group], color=GROUP_COLOURS[group])
         right.plot([], [], style, color="black", label=f"alpha {alpha:g}")
     right.axvline(settings.max_detections, color="#8b949e", linewidth=0.8)
     right.set(title="against the cap", xlabel="detections per image that count", xscale="log")
@@ -113,8 +117,8 @@ def _judged_scores(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
         raise MissingInputError(str(error)) from None
     for scene in reader:
         for shape in scene.detections:
-            if shape.verdict in (TRUE, FALSE) and shape.model_score is not None:
-                yield shape.letter, shape.verdict, shape.model_score
+            if shape.verdict in (TRUE, FALSE) and shape.score is not None:
+                yield shape.letter, shape.verdict, shape.score
 
 
 def score_distributions(inputs: Inputs) -> Figure:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure, panels
+from pipeline_steps.report.figures.style import (
+    BAR,
+    GROUP_COLOURS,
+    GROUP_HATCHES,
+    GROUP_LINES,
+    GROUP_NAMES,
+    MissingInputError,
+    new_figure,
+    panels,
+)
+from pipeline_steps.report.markdown import figure as rounded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,18 +34,23 @@ def ap_by_group(inputs: Inputs) -> Figure:
         at = places + (k - 1.5) * 0.2
         values = [np.nan if (value := entry.get(key)) is None else value for entry in entries]
         fixed = [np.nan if (value := entry.get(f"{key}_fixed")) is None else value for entry in entries]
-        axes.bar(at, values, 0.18, color=GROUP_COLOURS[group], label=GROUP_NAMES[group])
+        axes.bar(
+            at, values, 0.18, color=GROUP_COLOURS[group], hatch=GROUP_HATCHES[group], label=GROUP_NAMES[group], **BAR
+        )
         axes.plot(at, fixed, "_", color="black", markersize=11, markeredgewidth=2, label="AP_fixed" if k == 3 else None)
         for x, value in zip(at, values):
             if not np.isnan(value):
                 axes.annotate(
-                    f"{value:.0f}",
-                    (x, value / 2),
+                    rounded(value),  # as the tables round
+                    (x, 0),
+                    (0.5, 3),
+                    textcoords="offset points",
+                    rotation=90,
                     ha="center",
-                    va="center",
+                    va="bottom",
                     fontsize=8,
-                    color="white",
                     fontweight="bold",
+                    bbox={"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none"},
                 )
     labels = [f"{entry.name}\n({entry.evaluated.split(',')[0]})" for entry in entries]
     axes.set_xticks(places, labels)
@@ -58,6 +73,7 @@ def precision_recall(inputs: Inputs) -> Figure:
                     np.linspace(0, 100, len(curve)),
                     curve,
                     color=GROUP_COLOURS[group],
+                    linestyle=GROUP_LINES[group],
                     label=GROUP_NAMES[group],
                     linewidth=1.6,
                 )

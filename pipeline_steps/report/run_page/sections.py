@@ -19,7 +19,7 @@ from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.markdown import Grid, figure
 from pipeline_steps.report.measured import GROUPS as GROUP_COLUMNS
-from pipeline_steps.report.measured import Measured, read_all
+from pipeline_steps.report.measured import Measured, like_published, read_all
 from pipeline_steps.report.page import file_uri, page_parts
 from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.html_tables import grid_table, notes_list, sortable_table
@@ -43,13 +43,13 @@ class Run:
     @cached_property
     def measured(self) -> list[Measured]:
         """All evaluations of the recipe, missing ones too."""
-        return read_all(self.files.metrics.items(), self.files.recipe.name)
+        return read_all(self.files.metrics.items(), self.files.recipe)
 
     @cached_property
     def variants(self) -> list[Measured]:
         """Evaluations of the recipe's variants, which only stand in tables of the report."""
         recipe = self.files.recipe
-        return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe.name)
+        return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe)
 
     @cached_property
     def states(self) -> list[TrainingState]:
@@ -139,6 +139,8 @@ def _comparisons(run: Run) -> str:
             grid = comparison_grid(name, [*run.measured, *run.variants], recipe)
             grid = replace(grid, notes=[note for note in grid.notes if note not in said])
             parts.append(f"<h3>{escape(grid.title)}</h3>{grid_table(grid)}")
+    if not parts and not like_published(recipe):
+        return ""
     if not parts:
         return absent("This recipe reproduces no row of the report's tables (report.tables names none).")
     return "".join(parts)
@@ -266,7 +268,7 @@ def _origin(run: Run) -> str:
 
 SECTIONS = (
     Section("results", "Results", _summary),
-    Section("report", "Beside the report", _comparisons),
+    Section("report", "Tables of the report", _comparisons),
     Section("ablations", "Settings compared over seeds", _ablations),
     Section("categories", "By category", _categories),
     Section("scores", "Scores, precision and recall", _figures("scores", "precision_recall")),
