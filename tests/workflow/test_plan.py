@@ -53,8 +53,9 @@ def test_lvis_v1_is_one_key_of_the_same_recipe(checkout):
 
 def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
     planned = checkout.planned("--configfile", "config/mini.yaml", "--", "all")
-    # The report's tables are of LVIS: the mini recipe makes none.
-    assert planned == {**COMMON, "tabulate_table": 0, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
+    expected = {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
+    del expected["tabulate_table"]  # the report's tables are of LVIS
+    assert planned == expected
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
