@@ -1,6 +1,3 @@
-import shlex
-
-
 # Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts.
 rule evaluate_lvis:
     input:
@@ -24,14 +21,14 @@ rule evaluate_lvis:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        train=lambda wildcards, input: f"--train-annotations {shlex.quote(str(input.train))}" if input.train else "",
+        train=lambda wildcards, input: ["--train-annotations", str(input.train)] if input.train else [],
         iou_type=lambda wildcards: "bbox" if wildcards.name in EXPERTS else "segm",
         format=lambda wildcards: "coco" if wildcards.name in COCO_EXPERTS else "lvis",
         maximum=recipe.evaluation.max_detections,
         fixed=recipe.evaluation.fixed_per_category,
         evaluator=recipe.evaluation.evaluator,
     shell:
-        "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train}"
+        "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train:q}"
         " --format {params.format:q}"
         " --iou-type {params.iou_type:q} --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q}"
         " --evaluator {params.evaluator:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
