@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError, listing
@@ -11,8 +13,10 @@ from pipeline_steps.data.category_list import CategoryList, count_images
 from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations
 from pipeline_steps.data.records import AnnotationFile
 
+log = logging.getLogger(__name__)
 
-def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
+
+def read_coco(path: str | Path, keep_crowds: bool = False, without: Collection[int] = ()) -> LvisDataset:
     """Read COCO instances as a data set in which every category is judged in every image.
 
     COCO gives no frequencies: image counts are counted here, and the letters follow from LVIS' limits.
@@ -21,8 +25,10 @@ def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
         path: an instances_*.json file.
         keep_crowds: keep annotations with ``iscrowd``; without, their boxes become the images' ``group_boxes``.
 
+        without: ids of images that are left out; those that the file does not have do not matter.
+
     Raises:
-        UserError: missing or truncated file, ids that occur twice or do not exist.
+        UserError: missing or truncated file, ids that occur twice or do not exist, no image is left.
     """
     path = Path(path)
     content = decode_file(path, AnnotationFile, "COCO annotations")
@@ -31,8 +37,14 @@ def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
     if len(groups) != len(content.images):
         repeated = [key for key, count in Counter(image.id for image in content.images).items() if count > 1]
         raise UserError(f"{path}: image ids occur twice: {listing(sorted(repeated))}")
+    images = [image for image in content.images if image.id not in without]
+    if not images:
+        raise UserError(f"{path}: no image is left of {len(content.images)}")
+    if len(images) < len(content.images):
+        log.info("%s: %d images left out, %d left", path, len(content.images) - len(images), len(images))
+    groups = {image.id: groups[image.id] for image in images}
     if not keep_crowds:
-        for image in content.images:
+        for image in images:
             image.group_boxes = tuple(a.bbox for a in groups[image.id] if a.iscrowd)
         groups = {image_id: [a for a in group if not a.iscrowd] for image_id, group in groups.items()}
     images_of: Counter[int] = Counter()
@@ -41,7 +53,7 @@ def read_coco(path: str | Path, keep_crowds: bool = False) -> LvisDataset:
         images_of.update({annotation.category_id for annotation in group})
         instances_of.update(annotation.category_id for annotation in group)
     counted = CategoryList(count_images(categories.categories, images_of, instances_of), str(path))
-    return LvisDataset(path, counted, content.images, groups, exhaustive=True)
+    return LvisDataset(path, counted, images, groups, exhaustive=True)
 
 
 def boxes_by_image(coco: LvisDataset, image_ids: list[int]) -> dict[str, list[list[float]]]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
-from pipeline_steps.data.lvis import LvisDataset, read_lvis
+from pipeline_steps.data.lvis import LvisDataset, read_image_ids, read_lvis
 from pipeline_steps.data.mapper import TrainingMapper, TrainingSamples
 from pipeline_steps.data.packed import PackedImages
 from pipeline_steps.data.packing import RegionSource, pack, return_free_memory
@@ -57,10 +57,16 @@ class TrainingSet:
     tail: np.ndarray | None
 
 
+def read_coco_train(paths: DatasetPaths) -> LvisDataset:
+    """COCO's train images without those that LVIS tests on: most val images of LVIS v1 are images of train2017."""
+    tested = {image_id for split in ("val", "test") for image_id in read_image_ids(paths.annotations(split))}
+    return read_coco(paths.coco_train, without=tested)
+
+
 def _read(name: str, paths: DatasetPaths) -> LvisDataset:
     path = paths.training_set(name)
     if name == "coco_train":
-        return read_coco(path)
+        return read_coco_train(paths)
     return read_lvis(path, "train" if name == "lvis_train" else "openimages")
 
 

@@ -86,6 +86,8 @@ def _recipe_files(step: str, arguments: argparse.Namespace, recipe: Recipe) -> l
 def _training_files(recipe: Recipe, name: str, data: DatasetPaths) -> list[Path]:
     model = recipe.model(name)
     files = [data.training_set(dataset) for dataset in model.datasets]
+    if "coco_train" in model.datasets:  # less the images that LVIS tests on
+        files += [data.lvis_val, data.lvis_test_info]
     if recipe.training_of(model).coco_ignore.enabled:
         files.append(data.coco_boxes_train)
     return [*files, *map(Path, detector_files(recipe, name))]

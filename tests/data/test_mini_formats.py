@@ -18,6 +18,7 @@ from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.categories import read_category_table
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
+from pipeline_steps.data.loader import load_training_set
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.data.mini.vocabulary import build_vocabulary
 from pipeline_steps.data.paths import DatasetPaths, find_image
@@ -270,9 +271,31 @@ def test_most_val_images_of_version_1_lie_in_train2017(version_1: Path) -> None:
     folders = [find_image(version_1, image).parent.name for image in val.images]
     assert folders == 6 * ["val2017", "train2017", "train2017", "train2017"]
     assert all(find_image(version_1, image).is_file() for image in val.images)
-    assert {image.id for image in read_coco(version_1 / "coco/annotations/instances_val2017.json").images} == {
-        image.id for image in val.images
-    }
+    for folder in ("train2017", "val2017"):  # COCO's files name the images of their folders, as the real ones do
+        named = {image.id for image in read_coco(version_1 / f"coco/annotations/instances_{folder}.json").images}
+        assert named == {int(path.stem) for path in (version_1 / "coco" / folder).iterdir()}
+        assert named & {image.id for image in val.images}
+
+
+@pytest.mark.parametrize("version", ["v0.5", "v1"])
+def test_coco_training_sees_no_image_that_lvis_tests_on(
+    root: Path, version_1: Path, tmp_path: Path, version: str
+) -> None:
+    data = root if version == "v0.5" else version_1
+    recipe = load_recipe(write_recipe(tmp_path / "recipe.yaml", more=f"lvis_version: {version}\ndatasets_root: {data}"))
+    paths = DatasetPaths(recipe)
+    train, val, test = (
+        {image["id"] for image in json.loads(paths.annotations(split).read_text())["images"]}
+        for split in ("train", "val", "test")
+    )
+    everything = {image["id"] for image in json.loads(paths.coco_train.read_text())["images"]}
+    assert everything == train | ({image for image in val if image in everything})
+    assert len(everything & val) == (0 if version == "v0.5" else 18)
+    seen = load_training_set(recipe, "basic_coco").images
+    assert set(seen.image_ids.tolist()) == train
+    assert not {int(Path(seen.path(k)).stem) for k in range(len(seen))} & (val | test)
+    # COCO Ignore and LVIS training look at LVIS train images only.
+    assert not train & (val | test)
 
 
 @pytest.mark.parametrize("split", NAMES_OF_V1)

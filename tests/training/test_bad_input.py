@@ -65,7 +65,9 @@ class TestBadInput:
         assert '"id": 5' in errors
 
     def test_missing_data_say_what_to_do(self, tmp_path, capsys):
-        assert "instances_train2017.json" in self.call(tmp_path / "nowhere", tmp_path, capsys, "basic_coco")
+        assert "lvis_v0.5_val.json (check datasets_root" in self.call(
+            tmp_path / "nowhere", tmp_path, capsys, "basic_coco"
+        )
 
     def test_truncated_images_are_skipped_up_to_the_limit_and_then_stop_the_training(self, world, tmp_path, capsys):
         broken = tmp_path / "world"

@@ -117,6 +117,8 @@ def write_world(root: Path, images: int = 12, openimages: int = 6, size: int = 6
             box_only_objects.append(_annotation(len(box_only_objects) + 1, box_only[-1]["id"], 1, box, polygon=False))
     files = {
         "lvis/lvis_v0.5_train.json": lvis,
+        "lvis/lvis_v0.5_val.json": {"images": []},  # COCO training leaves out what LVIS tests on
+        "lvis/lvis_v0.5_image_info_test.json": {"images": []},
         "coco/annotations/instances_train2017.json": coco,
         "derived/openimages_lvis.json": {"images": box_only, "annotations": box_only_objects, "categories": categories},
         "derived/coco_boxes_train.json": {"boxes": regions},

@@ -1,5 +1,6 @@
 """The mini world in the format of COCO instances: the same images as LVIS, few categories, every object annotated.
 
+A file names the images of its folder: with LVIS v1, train holds most images of LVIS val, as in COCO 2017.
 COCO knows objects that the federated LVIS labels leave out, and objects that LVIS has no category for. Clusters are one
 annotation with ``iscrowd`` 1 and a run-length mask, as in COCO; everything else has polygons.
 """
@@ -66,9 +67,9 @@ class CocoSplit:
         box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
         self._annotate(image, category, 1, run_lengths(mask), [float(value) for value in box], float(mask.sum()))
 
-    def add(self, index: int, scene: Scene) -> None:
-        """Add image number ``index`` with all objects that COCO has a category for."""
-        record = base_record(self.split, index, self.image_size, self.lvis_version)
+    def add(self, split: str, index: int, scene: Scene) -> None:
+        """Add image number ``index`` of an LVIS split with all objects that COCO has a category for."""
+        record = base_record(split, index, self.image_size, self.lvis_version)
         record["file_name"] = f"{record['id']:012d}.jpg"
         self.images.append(record)
         cluster = [item for item in scene.objects if item.wish.group]

@@ -126,20 +126,22 @@ def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, 
         "drawing the mini world", sum(map(world.count, ("train", "val", "test", "openimages"))), "images"
     )
     lvis = {split: LvisSplit(split, settings, world.vocabulary, version) for split in ("train", "val", "test")}
+    coco = {
+        f"{split}2017": CocoSplit(split, settings.image_size, world.vocabulary, version) for split in ("train", "val")
+    }
     for split, collected in lvis.items():
         (folders["coco"] / f"{split}2017").mkdir()
-        coco = CocoSplit(split, settings.image_size, world.vocabulary, version)
         for index in range(world.count(split)):
             scene = world.scene(split, index)
             content = encode_jpeg(scene.image, settings.jpeg_quality)
-            images = folders["coco"] / image_folder(split, index, version)
-            (images / f"{image_id(split, index):012d}.jpg").write_bytes(content)
+            folder = image_folder(split, index, version)
+            (folders["coco"] / folder / f"{image_id(split, index):012d}.jpg").write_bytes(content)
             collected.add(index, scene, None if split == "test" else world.federated_labels(split, index, scene))
             if split != "test":
-                coco.add(index, scene)
+                coco[folder].add(split, index, scene)
             progress.advance()
-        if split != "test":
-            write_json(folders["coco"] / "annotations" / names[f"coco_{split}"], coco.content())
+    for instances in coco.values():
+        write_json(folders["coco"] / "annotations" / names[f"coco_{instances.split}"], instances.content())
     _require_all_categories(lvis["train"])
     for split, collected in lvis.items():
         write_json(folders["lvis"] / names[f"lvis_{split}"], collected.content(lvis["train"]))
