@@ -75,7 +75,10 @@ OPENIMAGES_IMAGES = [DATA.manifest(DATA.openimages_ids.with_suffix(""))] if DOWN
 USES_OPENIMAGES = recipe.data.openimages.enabled
 DATASET_FILES = {
     "lvis_train": [*checked(DATA.lvis_train), *COCO_IMAGES],
-    "coco_train": [*checked(DATA.coco_train, DATA.lvis_val, DATA.lvis_test_info), *COCO_IMAGES],  # less what is tested on
+    "coco_train": [
+        *checked(DATA.coco_train, DATA.lvis_val, DATA.lvis_test_info),
+        *COCO_IMAGES,
+    ],  # less what is tested on
     "openimages_train": [DATA.openimages_train, *checked(DATA.lvis_train)],  # LVIS numbers its categories
 }
 SPLIT_FILES = {
