@@ -31,13 +31,18 @@ class Schedule(Section):
     images: int = Field(1440000, ge=1)
     """Images to train on (ours: 90,000 iterations of 16, the detectron2 1x schedule)."""
     warmup_images: int = Field(16000, ge=0)
-    """Images over which the learning rate rises linearly."""
+    """Images over which the learning rate rises linearly from 0; 0 for no warm-up."""
+    warmup_iterations_min: int = Field(1000, ge=0)
+    """A warm-up takes at least so many iterations, however large the batch (detectron2's length; with 16 images per
+    batch it is ``warmup_images``)."""
     decay: Literal["steps", "cosine"] = "steps"
     """``steps``: times 0.1 at each of ``decay_at``; ``cosine``: half a cosine down to 0."""
     decay_at: list[float] = [0.6667, 0.8889]
     """Fractions of ``images`` at which a stepped schedule decays."""
     learning_rate: float = Field(0.02, gt=0)
-    """Learning rate for a batch of ``reference_batch`` images; scaled linearly to ``images_per_batch``."""
+    """Learning rate for a batch of ``reference_batch`` images; scaled linearly to ``images_per_batch``. Published for
+    Mask R-CNN with SGD and a warm-up: 16 images with 0.02 to 64 with 0.08 (detectron2's baselines of 2021: 0.1). Larger
+    batches are unproven; the mini recipe trains with 8."""
     reference_batch: int = Field(16, ge=1)
     """The batch size that ``learning_rate`` was stated for."""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -88,7 +93,8 @@ class Training(Section):
     repeat_factor_threshold: float = Field(0.0, ge=0)
     """Repeat-factor sampling threshold t; 0 samples every image once (report's RS: 0.001)."""
     images_per_batch: int = Field(16, ge=1)
-    """Total batch size over all GPUs; per-GPU batch and accumulation are derived."""
+    """Total batch size over all GPUs, whose number has to divide it: 16 for up to 16 GPUs, 32 and 64 for as many.
+    Per-GPU batch, accumulation and learning rate are derived."""
     max_images_per_gpu: int = Field(2, ge=1)
     """Images that fit on one GPU at once; the rest of the batch is accumulated. Accumulated parts have batch statistics
     of their own and average the mask loss over their own objects; nothing else depends on it."""

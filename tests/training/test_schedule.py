@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,11 +12,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.sampling import rank_batches
+from pipeline_steps.recipe import load_recipe, resolve_recipe
 from pipeline_steps.recipe.training import Schedule
 from pipeline_steps.training.optimizer import build_optimizer, parameter_groups
-from pipeline_steps.training.schedule import iteration_count, learning_rate, split_batch
+from pipeline_steps.training.schedule import check_batches, iteration_count, learning_rate, split_batch
 from pipeline_steps.training.settings import differences, digest
 
+CONFIG = Path(__file__).parents[2] / "config"
+ALONE = {"members": [{"name": "x101"}]}
 DETECTRON2_1X = Schedule(images=1_440_000, warmup_images=16_000, learning_rate=0.02, reference_batch=16)
 
 
@@ -26,8 +33,10 @@ class TestLearningRate:
         assert learning_rate(DETECTRON2_1X, 16, iteration) == pytest.approx(expected)
         assert iteration_count(DETECTRON2_1X, 16) == 90_000
 
-    @given(st.integers(0, 44_999))
-    def test_linear_rule_a_batch_twice_as_large_has_twice_the_rate_at_the_same_images(self, iteration):
+    @given(st.integers(1000, 44_999))
+    def test_linear_rule_after_the_warm_up_a_batch_twice_as_large_has_twice_the_rate_at_the_same_images(
+        self, iteration
+    ):
         rate = learning_rate(DETECTRON2_1X, 32, iteration)
         assert rate == pytest.approx(2 * learning_rate(DETECTRON2_1X, 16, 2 * iteration + 1), rel=1e-9)
 
@@ -40,8 +49,26 @@ class TestLearningRate:
         assert rates == sorted(rates, reverse=True)
 
     def test_warm_up_rises_linearly_and_never_starts_at_zero(self):
-        schedule = Schedule(images=800, warmup_images=80, learning_rate=1.0, reference_batch=8)
+        schedule = Schedule(images=800, warmup_images=80, warmup_iterations_min=0, learning_rate=1.0, reference_batch=8)
         assert [round(learning_rate(schedule, 8, k), 6) for k in (0, 4, 9, 10)] == [0.1, 0.5, 1.0, 1.0]
+
+    @pytest.mark.parametrize(("batch", "length"), [(8, 2000), (16, 1000), (32, 1000), (64, 1000)])
+    def test_warm_up_is_never_shorter_than_in_detectron2(self, batch, length):
+        """Of the challenge recipe; small batches see its 16,000 images."""
+        model = load_recipe(CONFIG / "challenge.yaml").models[0]
+        schedule = load_recipe(CONFIG / "challenge.yaml").training_of(model).schedule
+        rates = [learning_rate(schedule, batch, iteration) for iteration in range(length + 100)]
+        full = 0.02 * batch / 16
+        assert rates == pytest.approx([full * min(1, (k + 1) / length) for k in range(length + 100)])
+
+    def test_a_warm_up_of_no_images_is_none_and_the_mini_recipes_is_counted_in_images(self):
+        assert learning_rate(Schedule(warmup_images=0), 64, 0) == pytest.approx(0.08)
+        mini = load_recipe(CONFIG / "mini.yaml").training
+        rates = [learning_rate(mini.schedule, mini.images_per_batch, iteration) for iteration in range(800)]
+        assert rates == [  # as written before there was a lower limit
+            0.06 * ((8 * k + 8) / 400 if k < 49 else 1) * 0.5 * (1 + math.cos(math.pi * (8 * k / 6400)))
+            for k in range(800)
+        ]
 
     def test_last_batch_is_full(self):
         assert iteration_count(Schedule(images=17), 8) == 3
@@ -50,16 +77,48 @@ class TestLearningRate:
 class TestBatchSplit:
     @pytest.mark.parametrize(
         ("batch", "most", "world", "per_step", "steps"),
-        [(16, 2, 8, 2, 1), (16, 2, 4, 2, 2), (16, 3, 2, 2, 4), (8, 8, 1, 8, 1), (16, 1, 16, 1, 1), (12, 4, 4, 3, 1)],
+        [
+            *(
+                (16, 2, 8, 2, 1),
+                (16, 2, 4, 2, 2),
+                (16, 3, 2, 2, 4),
+                (8, 8, 1, 8, 1),
+                (16, 1, 16, 1, 1),
+                (12, 4, 4, 3, 1),
+            ),
+            *((32, 2, 16, 2, 1), (32, 2, 32, 1, 1), (64, 2, 16, 2, 2), (64, 2, 32, 2, 1), (64, 2, 64, 1, 1)),
+            *((24, 2, 24, 1, 1), (48, 2, 24, 2, 1), (96, 2, 24, 2, 2)),
+        ],
     )
     def test_as_few_steps_as_fit(self, batch, most, world, per_step, steps):
         split = split_batch(batch, most, world)
         assert (split.images_per_step, split.steps) == (per_step, steps)
+        shares = [list(rank_batches(0, 2, batch, per_step, rank, world)) for rank in range(world)]
+        seen = [position for share in shares for positions in share for position in positions]
+        assert sorted(seen) == list(range(2 * batch)), "every image of a batch once, by one process"
 
     @pytest.mark.parametrize("world", [3, 32])
     def test_processes_that_do_not_divide_the_batch_are_refused_with_those_that_do(self, world):
         with pytest.raises(UserError, match=rf"16 cannot be divided among {world} GPUs: use 1 or 2 or 4 or 8 or 16"):
             split_batch(16, 2, world)
+
+    @pytest.mark.parametrize("nodes", [1, 2, 4, 8])
+    def test_the_challenge_recipe_runs_on_up_to_64_gpus_with_the_batch_as_the_only_change(self, nodes):
+        for batch in (16, 32, 64):
+            overlay = {"training": {"images_per_batch": batch}, "compute": {"training_nodes": nodes}}
+            recipe = resolve_recipe({"extends": "challenge.yaml", **overlay})
+            if batch >= 8 * nodes:
+                check_batches(recipe)
+                continue
+            advice = f"x101_coco: .*{batch} cannot be divided among {8 * nodes} GPUs: .* set the batch to {8 * nodes}"
+            with pytest.raises(UserError, match=advice):
+                check_batches(recipe)
+
+    def test_a_batch_of_its_own_is_checked_for_each_model(self):
+        experts = [{**resolve_recipe({"extends": "challenge.yaml"}).experts[0].model_dump()}]
+        experts[0]["training"]["images_per_batch"] = 12
+        with pytest.raises(UserError, match=r"coco_expert: .*12 cannot be divided among 8 GPUs: .*set the batch to 16"):
+            check_batches(resolve_recipe({"extends": "challenge.yaml", "experts": experts, "ensemble": ALONE}))
 
 
 class TestOptimizer:

@@ -124,6 +124,12 @@ def test_inspection_is_a_target_of_its_own_and_no_part_of_a_run(checkout):
     assert checkout.planned("--configfile", "config/mini.yaml", "--", "all")["inspect"] == 0
 
 
+def test_a_larger_batch_trains_on_more_nodes_without_another_change(checkout):
+    changes = ("--config", "training={images_per_batch: 64}", "compute={training_nodes: 8}")
+    shown = checkout.run(*changes, "--cores", "1", "--dry-run", "--printshellcmds", "--", "finetune").stdout
+    assert shown.count("pipeline_steps.launch --gpus 64 --nodes 8 ") == 4, shown
+
+
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     (checkout.folder / "more.yaml").write_text(
         "models:\n"
@@ -147,6 +153,10 @@ def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
         ("sede=1", ["unknown key 'sede'", "did you mean 'seed'?"]),
         ("testing={box_scale: [128]}", ["testing.box_scale", "did you mean 'box_scales'?"]),
         ("ensemble={members: [{name: nobody}]}", ["'nobody' is no model and no expert"]),
+        (
+            "compute={training_gpus: 8, training_nodes: 3}",
+            ["basic_coco: ", "images_per_batch 8 cannot be divided among 24 GPUs", "set the batch to 24"],
+        ),
     ],
 )
 def test_wrong_configuration_is_one_clear_message(checkout, option, words):

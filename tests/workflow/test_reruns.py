@@ -75,7 +75,7 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("report={gallery_images: 2}", {"draw_predictions": 1, "write_report": 1}),
         ("report={sample_images: 8}", {"count_samples": 1, "plot_figures": 1, "write_report": 1}),
         ("compute={threads: 2, memory_gb: 3, training_hours: 1, inference_hours: 1, longest_hours: 2}", {}),
-        ("compute={training_gpus: 4, training_nodes: 2, inference_gpus: 1}", {}),
+        ("compute={training_gpus: 2, training_nodes: 2, inference_gpus: 1}", {}),
         ("training={log_images: 4, checkpoint_images: 8, loader_workers: 1}", {}),
     ],
 )

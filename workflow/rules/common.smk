@@ -22,6 +22,7 @@ from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
+from pipeline_steps.training.schedule import check_batches
 
 put_interpreter_first()
 hand_over(sys.argv)
@@ -29,6 +30,7 @@ hand_over(sys.argv)
 try:
     recipe = resolve_recipe(config)
     validate(recipe.model_dump(), "../schemas/config.schema.yaml")
+    check_batches(recipe)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
