@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import pytest
 
 from pipeline_steps import rescore_ensemble
 from pipeline_steps.common.cli import call_step
+from pipeline_steps.detections.rescoring import alpha_by_category, rank_scores
+from pipeline_steps.detections.table import TableWriter, iter_images
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.evaluation.results import read_results
 from pipeline_steps.plot import build_parser, main
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import FIGURES
 from pipeline_steps.report.figures.inputs import Inputs
@@ -137,25 +141,37 @@ def test_a_name_given_twice_is_refused(run_folder: Path, tmp_path: Path, capsys:
 def test_rescored_adds_alpha_by_frequency_and_keeps_the_order_within_a_category(run_folder: Path) -> None:
     truth = read_ground_truth(run_folder / "datasets/lvis/lvis_v0.5_val.json", "segm")
     results = read_results(run_folder / "results/ensemble/val/detections.parquet", "segm")
-    new = rescored(truth, results, 0.2)
+    new = rescored(truth, results, RescoringAlpha(rare=0.1, common=0.15, frequent=0.025), 2.0)
     letter = dict(zip(truth.category_ids.tolist(), truth.frequencies.tolist()))
-    added = [{"r": 0.2, "c": 0.1, "f": 0.0}[letter[category_id]] for category_id in results.category_ids.tolist()]
-    assert np.array_equal(new.scores, results.scores + added)
+    added = [{"r": 0.2, "c": 0.3, "f": 0.05}[letter[category_id]] for category_id in results.category_ids.tolist()]
+    assert np.array_equal(new.scores, (results.scores + added).astype(np.float32))
     fixed = [evaluate_lvis(truth, r, "segm", 6, 20).fixed.precision for r in (results, new)]
     assert np.array_equal(*fixed)
 
 
-def test_rescoring_figure_shows_the_evaluated_figures(run_folder: Path) -> None:
+@pytest.mark.parametrize("addends", [(0.1, 0.05, 0.0), (0.02, 0.4, 0.1), (0.0, 0.0, 0.0)])
+def test_rescoring_figure_shows_what_merging_and_evaluating_with_all_addends_gives(
+    run_folder: Path, tmp_path: Path, addends: tuple[float, ...]
+) -> None:
+    alpha = RescoringAlpha(**dict(zip(("rare", "common", "frequent"), addends)))
     recipe = load_recipe(run_folder / "recipe.yaml")
-    figure = rescoring(Inputs(recipe=recipe, detections=run_folder / "results/ensemble/val/detections.parquet"))
+    recipe = recipe.model_copy(update={"ensemble": recipe.ensemble.model_copy(update={"alpha": alpha})})
+    truth = read_ground_truth(run_folder / "datasets/lvis/lvis_v0.5_val.json", "segm")
+    alphas = alpha_by_category(truth.category_ids, truth.frequencies, alpha)
+    with TableWriter(tmp_path / "detections.parquet", {}) as writer:
+        for image in iter_images(run_folder / "results/ensemble/val/detections.parquet"):
+            ranks = rank_scores(image.scores, image.category_ids, alphas)
+            writer.write_image(image.image_id, replace(image, rank_scores=ranks))
+    metrics, _ = lvis_metrics(truth.path, tmp_path / "detections.parquet", "segm", CAP, 10000, "hotcoco")
+    figure = rescoring(Inputs(recipe=recipe, detections=tmp_path / "detections.parquet"))
     left = figure.axes[0]
-    curves = {line.get_label(): line.get_ydata() for line in left.get_lines()}
-    metrics = json.loads((run_folder / "results/evaluation/ensemble/metrics.json").read_text())
-    at = list(left.get_lines()[0].get_xdata()).index(recipe.ensemble.alpha.rare)
-    # The made-up table was ranked with the report's alphas: the figure's point there is what evaluate says.
-    assert curves["AP, all"][at] == pytest.approx(metrics["AP"], abs=1e-9)
-    assert curves["AP, rare"][at] == pytest.approx(metrics["APr"], abs=1e-9)
-    assert len(set(curves["AP_fixed"])) == 1
+    curves = {line.get_label(): line for line in left.get_lines()}
+    (at,) = next(line for line in left.get_lines() if len(set(line.get_xdata())) == 1).get_xdata()[:1]
+    at = list(curves["AP, all"].get_xdata()).index(at)
+    for label, key in (("all", "AP"), ("rare", "APr"), ("common", "APc"), ("frequent", "APf")):
+        assert curves[f"AP, {label}"].get_ydata()[at] == pytest.approx(metrics[key], abs=1e-9)
+    assert len(set(curves["AP_fixed"].get_ydata())) == 1
+    assert len(set(curves["AP, all"].get_ydata())) > 1
 
 
 def test_ensemble_gain_is_what_merging_and_evaluating_gives(run_folder: Path, tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ CAPTIONS = {
     ),
     "rescoring": Caption(
         "Re-scoring: where the gain comes from",
-        "The ensemble's detections on val ranked anew. Left: AP against alpha, which is added to the scores of rare "
-        "categories (half of it to common ones); the grey line is the recipe's alpha. AP_fixed cannot change: within a "
-        "category the order stays. Right: overall (grey), rare (red, triangles) and frequent (blue) AP against the cap "
-        "per image; the grey line is the recipe's cap. Where the cap does not bind, re-scoring does nothing. The table "
-        "holds only what was kept per image under the recipe's alpha.",
+        "The ensemble's detections on val ranked anew. Left: AP against alpha, what is added to the scores of each "
+        "frequency group, from nothing to three times the recipe's; the grey line is what the recipe adds. AP_fixed "
+        "cannot change: within a category the order stays. Right: overall (grey), rare (red, triangles) and frequent "
+        "(blue) AP against the cap per image; the grey line is the recipe's cap. Where the cap does not bind, "
+        "re-scoring does nothing. The table holds only what was kept per image under the recipe's alpha.",
     ),
     "ensemble_gain": Caption(
         "What each member brings",

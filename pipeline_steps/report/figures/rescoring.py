@@ -1,7 +1,6 @@
 """Figures from the ensemble's detections: scores by frequency group, re-scoring against alpha and the cap.
 
-Symbols: n detections in file order; alpha is what is added to the score of rare categories, and half of it to that of
-common ones, as in the report (section 5: 0.1 and 0.05).
+Symbols: n detections in file order; alpha is what is added to scores, one addend for each frequency group.
 """
 
 from __future__ import annotations
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.detections.rescoring import alpha_by_category, rank_scores
 from pipeline_steps.detections.table import read_table
 from pipeline_steps.evaluation.ground_truth import GroundTruth, read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.matching import FALSE, TRUE
 from pipeline_steps.evaluation.precision import summarize
 from pipeline_steps.evaluation.results import Results, read_results
+from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_LINES, GROUP_NAMES, MissingInputError, new_figure
 from pipeline_steps.report.scenes import SceneReader
@@ -26,9 +27,8 @@ from pipeline_steps.report.scenes import SceneReader
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALPHAS = (0.0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
-COMMON_SHARE = 0.5
-"""Alpha of common categories as a share of that of rare ones (report: 0.05 and 0.1)."""
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""By which the recipe's addends are multiplied."""
 
 _CURVES = {"AP": "all", "APr": "r", "APc": "c", "APf": "f", "AP_fixed": "all"}
 
@@ -46,18 +46,21 @@ def _raw(inputs: Inputs) -> tuple[GroundTruth, Results]:
     return truth, replace(results, scores=read_table(inputs.table, ["score"])["score"].to_numpy().astype(float))
 
 
-def rescored(truth: GroundTruth, results: Results, alpha: float) -> Results:
-    """``results`` ranked with ``alpha`` for rare categories and half of it for common ones.
+def rescored(truth: GroundTruth, results: Results, alpha: RescoringAlpha, factor: float = 1.0) -> Results:
+    """``results`` ranked as the ensemble ranks with ``factor`` times ``alpha``.
 
     Args:
         truth: gives the frequency of each category.
         results: with the models' own scores.
-        alpha: added to scores of rare categories.
+        alpha: addends of the frequency groups.
+        factor: of all addends.
     """
-    places = np.minimum(np.searchsorted(truth.category_ids, results.category_ids), len(truth.category_ids) - 1)
-    letters = np.where(truth.category_ids[places] == results.category_ids, truth.frequencies[places], "f")
-    added = np.select([letters == "r", letters == "c"], [alpha, alpha * COMMON_SHARE], 0.0)
-    return replace(results, scores=results.scores + added)
+    scaled = RescoringAlpha(**{group: factor * addend for group, addend in alpha.model_dump().items()})
+    alphas = alpha_by_category(truth.category_ids, truth.frequencies, scaled)
+    known = np.isin(results.category_ids, truth.category_ids)
+    scores = results.scores.copy()
+    scores[known] = rank_scores(scores[known], results.category_ids[known], alphas)
+    return replace(results, scores=scores)
 
 
 def _figures(truth: GroundTruth, results: Results, cap: int, fixed: int) -> dict[str, float | None]:
@@ -77,29 +80,35 @@ def rescoring(inputs: Inputs) -> Figure:
     """Curves: AP against alpha at the usual cap, and against the cap with and without re-scoring."""
     truth, raw = _raw(inputs)
     settings = inputs.recipe.evaluation
-    usual = inputs.recipe.ensemble.alpha.rare
+    alpha, whose, usual = inputs.recipe.ensemble.alpha, "the recipe's", 1.0
+    if not any(alpha.model_dump().values()):
+        alpha, whose, usual = RescoringAlpha(), "the report's", 0.0
     figure, (left, right) = new_figure(2, height=3.7)
-    by_alpha = [
-        _figures(truth, rescored(truth, raw, alpha), settings.max_detections, settings.fixed_per_category)
-        for alpha in ALPHAS
+    by_factor = [
+        _figures(truth, rescored(truth, raw, alpha, factor), settings.max_detections, settings.fixed_per_category)
+        for factor in FACTORS
     ]
     for key, group in _CURVES.items():
         style = ":" if key == "AP_fixed" else GROUP_LINES[group]
-        values = [np.nan if row[key] is None else row[key] for row in by_alpha]
+        values = [np.nan if row[key] is None else row[key] for row in by_factor]
         label = "AP_fixed" if key == "AP_fixed" else f"AP, {GROUP_NAMES[group]}"
-        left.plot(ALPHAS, values, linestyle=style, marker=_MARKERS[group], color=GROUP_COLOURS[group], label=label)
+        left.plot(FACTORS, values, linestyle=style, marker=_MARKERS[group], color=GROUP_COLOURS[group], label=label)
     left.axvline(usual, color="#8b949e", linewidth=0.8)
+    addends = ", ".join(f"{group} {addend:g}" for group, addend in alpha.model_dump().items())
     left.set(
-        title=f"at most {settings.max_detections} per image", xlabel="alpha of rare categories", ylabel="AP, per cent"
+        title=f"at most {settings.max_detections} per image",
+        xlabel=f"times {whose} alpha\n({addends})",
+        ylabel="AP, per cent",
     )
     caps = _caps(raw, settings.max_detections)
-    for alpha, style in ((0.0, "--"), (usual, "-")):
-        rows = [_figures(truth, rescored(truth, raw, alpha), cap, settings.fixed_per_category) for cap in caps]
+    for factor, style in ((0.0, "--"), (1.0, "-")):
+        again = rescored(truth, raw, alpha, factor)
+        rows = [_figures(truth, again, cap, settings.fixed_per_category) for cap in caps]
         for key in ("AP", "APr", "APf"):
             group = _CURVES[key]
             values = [np.nan if row[key] is None else row[key] for row in rows]
             right.plot(caps, values, style, marker=_MARKERS[group], color=GROUP_COLOURS[group])
-        right.plot([], [], style, color="black", label=f"alpha {alpha:g}")
+        right.plot([], [], style, color="black", label=f"{whose} alpha" if factor else "no re-scoring")
     right.axvline(settings.max_detections, color="#8b949e", linewidth=0.8)
     right.set(title="against the cap", xlabel="detections per image that count", xscale="log")
     right.set_xticks(caps, [str(cap) for cap in caps])
