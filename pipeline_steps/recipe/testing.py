@@ -174,5 +174,8 @@ class Compute(Section):
     """Time limit of the first attempt of an inference job; grows with the attempt."""
     longest_hours: float = Field(48, gt=0)
     """No attempt asks for more than this (the limit of the cluster's partition): trainings go on in the next one."""
+    gpu_memory_gb: float | None = Field(None, gt=0)
+    """Memory of a GPU in GiB, as nvidia-smi states it (16, 24, 32, 40, 80 ...). A recipe whose estimate needs more is
+    refused before it starts; not given: nothing is refused."""
     memory_gb: int = Field(64, ge=1)
     """Memory of a training or inference job, per node."""
