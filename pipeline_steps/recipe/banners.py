@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline_steps.recipe.gpu_hours import estimate_lines
 from pipeline_steps.recipe.schema import Recipe
+from pipeline_steps.run.estimates import recipe_estimate, require_memory, table_lines
 
 FAILURES_SHOWN = 3
 
@@ -35,7 +35,13 @@ def _on_disk(recipe: Recipe, results: str) -> str:
 
 
 def plan_banner(recipe: Recipe, results: str) -> str:
-    """Recipe, models and members, what is there, and the GPU hours."""
+    """Recipe, models and members, what is there, and what the run takes.
+
+    Raises:
+        UserError: a job does not fit ``compute.gpu_memory_gb``.
+    """
+    estimate = recipe_estimate(recipe, results)
+    require_memory(recipe, estimate)
     scales = ", ".join(map(str, recipe.testing.box_scales))
     return "\n".join(
         [
@@ -46,7 +52,7 @@ def plan_banner(recipe: Recipe, results: str) -> str:
             f"  ensemble:          {_names(recipe.ensemble.members)}; boxes and masks tested at {scales} px",
             f"  on the disk:       {_on_disk(recipe, results)}",
             f"  outputs:           {results}/",
-            *(f"  {line}" for line in estimate_lines(recipe, results)),
+            *(f"  {line}" for line in table_lines(estimate)),
         ]
     )
 

@@ -1,7 +1,7 @@
 """Disk that a recipe takes: data, archives while they are unpacked, checkpoints, tables, submission. In bytes, rounded up.
 
-Sizes of archives are those of ``data.download.sources``; where the publisher states none, ours are below. Nothing is
-subtracted for what is on the disk already.
+Sizes of archives are those of ``data.download.sources``, or the most that they can be. Nothing is subtracted for what is
+on the disk already.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pipeline_steps.data.download.sources import Source, read_sources
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.sizes import split_images
 
-UNSTATED = {"lvis": 140_000_000, "weights": 300_000_000, "openimages_tables": 100_000_000}
-"""Bytes of a file of a group whose size the publisher does not state (ours, from files of the same kind)."""
 MINI_IMAGE = 12_000
 """Bytes of an image of the mini world."""
 BOX_ROW, MASK_ROW, SUBMISSION_ROW = 36, 144, 520
@@ -46,10 +44,6 @@ class Disk:
         return self.data + self.unpacking + self.checkpoints + self.results
 
 
-def _bytes(source: Source) -> int:
-    return source.bytes if source.bytes is not None else UNSTATED.get(source.group, 0)
-
-
 def data_bytes(recipe: Recipe) -> tuple[int, int]:
     """Bytes of the data, and of archives while they are unpacked."""
     if recipe.data.source == "mini":
@@ -62,11 +56,11 @@ def data_bytes(recipe: Recipe) -> tuple[int, int]:
         if source.lvis_version in ("", recipe.lvis_version) and _is_used(source, recipe)
     ]
     data = sum(
-        round(_bytes(source) * (UNPACKED_RATIO.get(source.group, 1.0) if source.unpack_into else 1.0))
+        round(source.planned_bytes * (UNPACKED_RATIO.get(source.group, 1.0) if source.unpack_into else 1.0))
         for source in chosen
         if source.group != "openimages_images"
     )
-    archives = sum(_bytes(source) for source in chosen if source.unpack_into)
+    archives = sum(source.planned_bytes for source in chosen if source.unpack_into)
     if any(source.group == "openimages_images" for source in chosen):
         data += recipe.data.openimages.max_images * BYTES_PER_IMAGE
     return data, archives
@@ -82,8 +76,8 @@ def table_bytes(recipe: Recipe) -> int:
     """Bytes of all tables of detections and of the submission, with every image's table full."""
     images = split_images(recipe)
     members = dict.fromkeys([model.name for model in recipe.models] + [m.name for m in recipe.ensemble.members])
-    rows = {split: count * getattr(recipe.testing.keep_per_image, split) for split, count in images.items()}
-    boxes = sum(rows.values()) * len(members) * BOX_ROW
-    masks = rows["val"] * len(recipe.models) * MASK_ROW + sum(rows.values()) * MASK_ROW
+    boxes = sum(images.values()) * recipe.testing.keep_per_image * len(members) * BOX_ROW
+    merged = {split: count * getattr(recipe.ensemble.keep_per_image, split) for split, count in images.items()}
+    masks = (images["val"] * len(recipe.models) * recipe.testing.keep_per_image + sum(merged.values())) * MASK_ROW
     submission = images["test"] * recipe.evaluation.max_detections * SUBMISSION_ROW
     return boxes + masks + submission * 4 // 3  # and its zip

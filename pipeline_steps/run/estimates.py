@@ -141,11 +141,12 @@ class _Estimator:
             checkpoint_bytes=trace.weight_bytes + trace.trained_bytes,
         )
 
-    def testing(self, stage: str, name: str, output: str, images: int, models: Iterable[str], purpose: Purpose) -> Job:
+    def testing(self, stage: str, name: str, output: str, images: int, models: list[str], purpose: Purpose) -> Job:
         """Testing of ``images`` images with all of ``models``."""
         testing = self.recipe.testing
         sizes = test_sizes(testing.box_scales if purpose == "boxes" else testing.mask_scales, testing)
-        job = Job(stage, name, output, images, testing.precision)
+        precision = self.recipe.test_precision(models[0])
+        job = Job(stage, name, output, images, precision)
         traces = [self.trace(model, purpose) for model in models]
         flops: dict[str, float] = {}
         for trace in traces:
@@ -156,7 +157,7 @@ class _Estimator:
                     flops[kind] = flops.get(kind, 0.0) + value * images / testing.batch_images
         known = [trace for trace in traces if trace is not None]
         return Job(
-            *(stage, name, output, images, testing.precision),
+            *(stage, name, output, images, precision),
             flops=flops,
             # The models of one image's masks are all on the GPU, and work one after the other.
             memory=max(trace.peak_at(area(sizes[-1])) for trace in known) + _others(known),
@@ -199,7 +200,7 @@ def _variant_jobs(recipe: Recipe, estimators: dict[str, _Estimator]) -> Iterator
     seen = set()
     for folder, variant in list(recipes.items())[1:]:
         estimator = estimators[folder]
-        shared = boxes_folder(recipes, folder, "val")
+        shared = boxes_folder(recipes, folder)
         for member in variant.ensemble.members if shared else ():
             output = f"{shared}predictions/val/{member.name}/boxes.parquet"
             if output not in seen:
@@ -250,13 +251,15 @@ def recipe_estimate(
     return RecipeEstimate(jobs, frozenset(job.output for job in jobs if there(job.output)), unknown, disk, on_gpus)
 
 
-def require_memory(recipe: Recipe, estimate: RecipeEstimate, only: str | None = None) -> None:
-    """Refuse a recipe with a job that does not fit ``compute.gpu_memory_gb``; nothing if that is not set.
+_TRAINING_KEYS = (
+    "lower training.max_images_per_gpu (the batch stays the same), set training.activation_checkpointing: true or "
+    "training.precision: bf16, or lower shorter_edge and longer_edge of training.augmentation"
+)
+_TESTING_KEYS = "for testing lower testing.batch_images, testing.longer_edge or the largest scale, or set testing.precision: bf16"
 
-    Args:
-        recipe: the recipe.
-        estimate: its estimate.
-        only: look at the training of this model alone.
+
+def require_memory(recipe: Recipe, estimate: RecipeEstimate) -> None:
+    """Refuse a recipe with a job that does not fit ``compute.gpu_memory_gb``; nothing if that is not set.
 
     Raises:
         UserError: naming the jobs, what they need, and the keys that help.
@@ -264,20 +267,40 @@ def require_memory(recipe: Recipe, estimate: RecipeEstimate, only: str | None = 
     limit = recipe.compute.gpu_memory_gb
     if limit is None or not estimate.on_gpus:
         return
-    jobs = [job for job in estimate.jobs if only is None or (job.name == only and job.checkpoint_bytes)]
-    large = [job for job in jobs if job.needed > limit * GIB]
-    if not large:
-        return
-    named = listing(dict.fromkeys(f"{job.name} ({job.stage}) {job.needed / GIB:.1f} GiB" for job in large), 8)
-    training = "training.max_images_per_gpu (the batch stays the same), training.activation_checkpointing: true, "
-    testing = "testing.batch_images, testing.precision: bf16, or testing.longer_edge and the largest scale"
-    remedies = [
-        training + "training.precision: bf16, or shorter_edge and longer_edge of training.augmentation"
-    ] * any(job.checkpoint_bytes for job in large) + [testing] * any(not job.checkpoint_bytes for job in large)
-    raise UserError(
-        f"compute.gpu_memory_gb is {limit:g}, but by the estimate these need more: {named}. What helps: "
-        f"{'; for testing '.join(remedies)}. The estimate: python -m pipeline_steps.estimate --recipe ..."
-    )
+    large = [job for job in estimate.jobs if job.needed > limit * GIB]
+    if large:
+        named = dict.fromkeys(f"{job.name} ({job.stage}) {job.needed / GIB:.1f} GiB" for job in large)
+        trained = [bool(job.checkpoint_bytes) for job in large]
+        remedies = [_TRAINING_KEYS] * any(trained) + [_TESTING_KEYS] * (not all(trained))
+        raise UserError(
+            f"compute.gpu_memory_gb is {limit:g}, but by the estimate these need more: {listing(named, 8)}. What helps: "
+            f"{'; '.join(remedies)}"
+        )
+
+
+def require_training_memory(recipe: Recipe, name: str, images: int, results: str | Path, on_gpu: float | None) -> str:
+    """:func:`require_memory` for one training with ``images`` images at once on a GPU, before its first step.
+
+    Args:
+        on_gpu: bytes of the GPU that is there; None without one.
+
+    Returns:
+        A warning if ``compute.gpu_memory_gb`` is not set and the GPU that is there has less than the estimate; else "".
+
+    Raises:
+        UserError: the training does not fit ``compute.gpu_memory_gb``.
+    """
+    limit = recipe.compute.gpu_memory_gb
+    trace = known_traces(own_traces(results)).get(request(recipe, name, "train", images).key)
+    if trace is None or on_gpu is None:
+        return ""
+    needed = trace.peak_bytes[1] * MEMORY_FACTOR + MEMORY_RESERVE
+    what = f"by the estimate {name} needs {needed / GIB:.1f} GiB with {images} images of the largest size at once on a GPU"
+    if limit is not None and needed > limit * GIB:
+        raise UserError(f"compute.gpu_memory_gb is {limit:g}, but {what}. What helps: {_TRAINING_KEYS}")
+    if limit is None and needed > on_gpu:
+        return f"{what}; this one has {on_gpu / GIB:.1f} GiB. If it runs out of memory: {_TRAINING_KEYS}"
+    return ""
 
 
 def _gb(value: float | None) -> str:

@@ -105,8 +105,14 @@ def images_per_gpu(recipe: Recipe, model: Model) -> int:
     return split_batch(training.images_per_batch, training.max_images_per_gpu, processes).images_per_step
 
 
-def request(recipe: Recipe, name: str, purpose: Purpose) -> Request:
+def request(recipe: Recipe, name: str, purpose: Purpose, images: int | None = None) -> Request:
     """What decides the numbers of a model for a purpose.
+
+    Args:
+        recipe: the recipe.
+        name: model, expert or pre-training.
+        purpose: what it does.
+        images: images at once on a GPU; those of the recipe if not given.
 
     Raises:
         UserError: its detector file is missing, or the GPUs do not divide its batch.
@@ -124,9 +130,9 @@ def request(recipe: Recipe, name: str, purpose: Purpose) -> Request:
         options=tuple(training.detector_options),
         categories=category_count(recipe, model),
         purpose=purpose,
-        images=images_per_gpu(recipe, model) if train else testing.batch_images,
+        images=images or (images_per_gpu(recipe, model) if train else testing.batch_images),
         size=size,
-        precision=training.precision if train else testing.precision,
+        precision=training.precision if train else recipe.test_precision(name),
         checkpointing=train and training.activation_checkpointing,
         proposals=testing.proposals if purpose == "boxes" else 0,
     )
@@ -158,11 +164,8 @@ def make_trace(recipe: Recipe, name: str, wanted: Request) -> Trace:
     from pipeline_steps.run.tracing import trace_training, trace_view
 
     sizes = (half(wanted.size), wanted.size)
-    if wanted.purpose == "train":
-        low, high = (trace_training(recipe, name, wanted.categories, wanted.images, size) for size in sizes)
-    else:
-        boxes = wanted.proposals
-        low, high = (trace_view(recipe, name, wanted.categories, wanted.images, size, boxes) for size in sizes)
+    trace = trace_training if wanted.purpose == "train" else trace_view
+    low, high = (trace(recipe, name, wanted, size) for size in sizes)
     return Trace(
         (area(sizes[0]), area(sizes[1])),
         {kind: (low.flops.get(kind, 0), value) for kind, value in high.flops.items()},

@@ -25,6 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.accounting import Accountant
+from pipeline_steps.run.sizes import Size
+from pipeline_steps.run.traces import Request
 
 if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
@@ -56,10 +58,16 @@ class Account:
 
 def skeleton(recipe: Recipe, name: str, categories: int) -> LvisRCNN:
     """The detector on torch's meta device: all its modules, no weights."""
-    from pipeline_steps.modeling.build import build_detector
+    from pipeline_steps.modeling.activation_checkpointing import checkpoint_activations
+    from pipeline_steps.modeling.build import build_from_config, detector_config
 
+    training = recipe.training_of(recipe.model(name))
     with torch.device("meta"):
-        return build_detector(recipe, name, categories, device="meta")
+        model = build_from_config(detector_config(recipe, name, categories), "meta")
+    if training.activation_checkpointing:
+        checkpoint_activations(model.backbone.bottom_up)
+    model.channels_last = training.channels_last
+    return model
 
 
 def give_memory(model: nn.Module, device: str) -> None:
@@ -94,12 +102,12 @@ def _account(model: nn.Module, accountant: Accountant) -> Account:
     )
 
 
-def trace_training(recipe: Recipe, name: str, categories: int, images: int, size: tuple[int, int]) -> Account:
-    """One step of ``images`` images of ``size`` (height, width; multiples of 32) of the model ``name``."""
+def trace_training(recipe: Recipe, name: str, wanted: Request, size: Size) -> Account:
+    """One training step of the model ``name`` with images of ``size`` (multiples of 32)."""
     from pipeline_steps.training.optimizer import build_optimizer
 
     training = recipe.training_of(recipe.model(name))
-    model = skeleton(recipe, name, categories)
+    model = skeleton(recipe, name, wanted.categories)
     with _accounted() as accountant:
         give_memory(model, "cpu")
         model.train()
@@ -107,8 +115,8 @@ def trace_training(recipe: Recipe, name: str, categories: int, images: int, size
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
-        dtype = DTYPES.get(training.precision)
-        pixels = torch.empty(images, 3, *size)
+        dtype = DTYPES.get(wanted.precision)
+        pixels = torch.empty(wanted.images, 3, *size)
         with torch.autocast("cpu", dtype) if dtype else nullcontext():
             loss = training_loss(model, pixels)
         loss.backward()
@@ -168,22 +176,22 @@ def _mask_logits(heads: Any, features: dict[str, Tensor], boxes: int) -> Tensor:
     return MaskRCNNConvUpsampleHead.layers(heads.mask_head, pooled)  # as on a GPU
 
 
-def trace_view(recipe: Recipe, name: str, categories: int, images: int, size: tuple[int, int], proposals: int) -> Account:
-    """Testing ``images`` images at one size: boxes from ``proposals`` proposals each; with 0, masks of known boxes."""
-    model = skeleton(recipe, name, categories)
+def trace_view(recipe: Recipe, name: str, wanted: Request, size: Size) -> Account:
+    """Testing images at one size: their boxes, or the masks of boxes that are known."""
+    model = skeleton(recipe, name, wanted.categories)
     with _accounted() as accountant, torch.no_grad():
         give_memory(model, "cpu")
         model.train(False)
-        dtype = DTYPES.get(recipe.testing.precision)
-        pixels = torch.empty(images, 3, *size)
+        dtype = DTYPES.get(wanted.precision)
+        pixels = torch.empty(wanted.images, 3, *size)
         with torch.autocast("cpu", dtype) if dtype else nullcontext():
             features = model.backbone(pixels)
             heads = model.roi_heads
-            if not proposals:
-                _mask_logits(heads, features, images * MASKED_BOXES).float().sigmoid()
+            if wanted.purpose == "masks":
+                _mask_logits(heads, features, wanted.images * MASKED_BOXES).float().sigmoid()
             else:
                 model.proposal_generator.rpn_head([features[key] for key in model.proposal_generator.in_features])
-                boxes = images * proposals
+                boxes = wanted.images * wanted.proposals
                 pooled = _pooled(heads.box_pooler, heads.box_in_features, features, boxes)
                 logits, deltas = heads.box_predictor(heads.box_head(pooled))
                 model.scores(logits)

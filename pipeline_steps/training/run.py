@@ -22,6 +22,7 @@ from pipeline_steps.modeling.build import build_detector, detector_config
 from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.modeling.weights import FORMAT, load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.run.estimates import require_training_memory
 from pipeline_steps.training.checkpoint import (
     OnMismatch,
     find_resumable,
@@ -98,6 +99,7 @@ def _train(job: Job, group: Processes) -> None:
     recipe, name = job.recipe, job.model_name
     training, seed = recipe.training_of(recipe.model(name)), recipe.seed_of(recipe.model(name))
     split = group.on_main(lambda: split_batch(training.images_per_batch, training.max_images_per_gpu, group.world_size))
+    group.on_main(lambda: _check_memory(job, group, split.images_per_step))
     training_set = _training_set(job, group)
     config = detector_config(recipe, name, len(training_set.category_ids))
     init_digest = group.on_main(lambda: file_digest(job.init) if job.init else "")
@@ -172,6 +174,16 @@ def _train(job: Job, group: Processes) -> None:
         _write_model(job, trainer, training_set, settings)
         # The final model is what counts; a checkpoint is twice its size and of no more use.
         remove_training_files(folder, keep_metrics=True)
+
+
+def _check_memory(job: Job, group: Processes, images: int) -> None:
+    """Compare the estimate of the largest step with the GPU before anything is loaded."""
+    gpu = group.device.type == "cuda"
+    on_gpu = torch.cuda.get_device_properties(group.device).total_memory if gpu else None
+    results = job.output.absolute().parent.parent.parent
+    warning = require_training_memory(job.recipe, job.model_name, images, results, on_gpu)
+    if warning:
+        log.warning("%s", warning)
 
 
 def _report(job: Job, kind: str, trainer: Trainer) -> Report:
