@@ -1,8 +1,8 @@
 """What a recipe takes before anything has run: FLOPs, GPU memory, files, GPU hours of V100, A100 and H100, disk.
 
-Needs no data and no GPU: the detectors are traced on fake tensors. Those of the recipes in config/ have been; others are
-traced now (some 10 seconds each) and kept in results/traces.json, where the plan of `snakemake -n` finds them. Exits with
-an error if the recipe does not fit compute.gpu_memory_gb.
+Needs no data and no GPU: the detectors are traced on fake tensors. Those of the recipes in config/ have been; others
+are traced now (some 10 seconds each) and kept in results/traces.json, where the plan of `snakemake -n` finds them.
+Exits with an error if the recipe does not fit compute.gpu_memory_gb.
 """
 
 from __future__ import annotations

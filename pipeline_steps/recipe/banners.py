@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_steps.recipe.schema import Recipe
-from pipeline_steps.run.estimates import recipe_estimate, require_memory, table_lines
+from pipeline_steps.run.estimates import recipe_estimate, table_lines
 
 FAILURES_SHOWN = 3
 
@@ -35,13 +35,7 @@ def _on_disk(recipe: Recipe, results: str) -> str:
 
 
 def plan_banner(recipe: Recipe, results: str) -> str:
-    """Recipe, models and members, what is there, and what the run takes.
-
-    Raises:
-        UserError: a job does not fit ``compute.gpu_memory_gb``.
-    """
-    estimate = recipe_estimate(recipe, results)
-    require_memory(recipe, estimate)
+    """Recipe, models and members, what is there, and what the run takes."""
     scales = ", ".join(map(str, recipe.testing.box_scales))
     return "\n".join(
         [
@@ -52,7 +46,7 @@ def plan_banner(recipe: Recipe, results: str) -> str:
             f"  ensemble:          {_names(recipe.ensemble.members)}; boxes and masks tested at {scales} px",
             f"  on the disk:       {_on_disk(recipe, results)}",
             f"  outputs:           {results}/",
-            *(f"  {line}" for line in table_lines(estimate)),
+            *(f"  {line}" for line in table_lines(recipe_estimate(recipe, results))),
         ]
     )
 

@@ -1,8 +1,8 @@
 """Counts the FLOPs and the memory of a computation operator by operator, on real tensors or on fake ones.
 
-With torch's fake tensors nothing is computed and nothing allocated: a step of the largest detector at its largest images
-is accounted for in seconds on any machine. What a kernel allocates for itself and frees again is not seen, with one
-exception that is large and known: the columns of torchvision's deformable convolution.
+With torch's fake tensors nothing is computed and nothing allocated: a step of the largest detector at its largest
+images is accounted for in seconds on any machine. What a kernel allocates for itself and frees again is not seen,
+with one exception that is large and known: the columns of torchvision's deformable convolution.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ BLOCK = 512
 aten, vision = torch.ops.aten, torch.ops.torchvision
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, output: Tensor, transposed: bool = False
-) -> int:
+def _convolution(x: Tensor, weight: Tensor, output: Tensor, transposed: bool = False) -> int:
     """Two for each multiplication: every output (transposed: input) meets one filter of all groups' own channels."""
     return 2 * (x if transposed else output).numel() * (weight.numel() // weight.shape[0])
 
@@ -51,7 +49,7 @@ def _deformable(args: Sequence[Any], output: Tensor) -> int:
     return _convolution(args[0], args[1], output) + _columns(args[0], args[1], output) * 8
 
 
-def _deformable_backward(args: Sequence[Any], output: Any) -> int:
+def _deformable_backward(args: Sequence[Any], _: Any) -> int:
     """Gradients of input and weight, and of each sampled value to its four neighbours and two coordinates."""
     gradient, x, weight = args[0], args[1], args[2]
     return 2 * _convolution(x, weight, gradient) + _columns(x, weight, gradient) * 3 * 8
@@ -93,7 +91,7 @@ FORMULAS: dict[Any, Callable[[Sequence[Any], Any], int]] = {
 def _kind(packet: Any, args: Sequence[Any]) -> str:
     if packet in (vision.deform_conv2d, vision._deform_conv2d_backward):
         return "deformable"
-    if packet is aten.convolution and args[8] > 1 or packet is aten.convolution_backward and args[9] > 1:
+    if (packet is aten.convolution and args[8] > 1) or (packet is aten.convolution_backward and args[9] > 1):
         return "grouped"
     return "dense"
 

@@ -1,7 +1,8 @@
-"""Disk that a recipe takes: data, archives while they are unpacked, checkpoints, tables, submission. In bytes, rounded up.
+"""Disk that a recipe takes: data, archives while they are unpacked, checkpoints, tables, submission. In bytes,
+rounded up.
 
-Sizes of archives are those of ``data.download.sources``, or the most that they can be. Nothing is subtracted for what is
-on the disk already.
+Sizes of archives are those of ``data.download.sources``, or the most that they can be. Nothing is subtracted for what
+is on the disk already.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pipeline_steps.run.sizes import split_images
 MINI_IMAGE = 12_000
 """Bytes of an image of the mini world."""
 BOX_ROW, MASK_ROW, SUBMISSION_ROW = 36, 144, 520
-"""Bytes of a detection in a table of boxes, in one with masks (216 MB for 1.5 million), and in a results file (771 MB)."""
+"""Bytes of a detection in a table of boxes, in one with masks (216 MB for 1.5 million), and in a results file (771
+MB)."""
 KEPT_CHECKPOINTS = 3
 """Two, and a third while it is written (``training/checkpoint.py``)."""
 

@@ -22,9 +22,9 @@ from pipeline_steps.run.traces import Purpose, Request, Trace, images_per_gpu, k
 GIB = 2**30
 MEMORY_FACTOR, MEMORY_RESERVE = 1.15, 1 * GIB
 """What a GPU must have beyond the tensors that are counted: buffers inside kernels, and CUDA itself. Counted as here,
-detectron2's Mask R-CNN with R50, R101 and X101-32x8d at two images of 800 x 1344 takes 2.9, 3.9 and 6.2 GiB; its model zoo
-states 3.4, 4.6 and 7.2 GB as measured, with the second copy of the gradients that its DistributedDataParallel has (0.2,
-0.2, 0.4 GB)."""
+detectron2's Mask R-CNN with R50, R101 and X101-32x8d at two images of 800 x 1344 takes 2.9, 3.9 and 6.2 GiB; its
+model zoo states 3.4, 4.6 and 7.2 GB as measured, with the second copy of the gradients that its
+DistributedDataParallel has (0.2, 0.2, 0.4 GB)."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,9 @@ _TRAINING_KEYS = (
     "lower training.max_images_per_gpu (the batch stays the same), set training.activation_checkpointing: true or "
     "training.precision: bf16, or lower shorter_edge and longer_edge of training.augmentation"
 )
-_TESTING_KEYS = "for testing lower testing.batch_images, testing.longer_edge or the largest scale, or set testing.precision: bf16"
+_TESTING_KEYS = (
+    "for testing lower testing.batch_images, testing.longer_edge or the largest scale, or set testing.precision: bf16"
+)
 
 
 def require_memory(recipe: Recipe, estimate: RecipeEstimate) -> None:
@@ -273,8 +275,8 @@ def require_memory(recipe: Recipe, estimate: RecipeEstimate) -> None:
         trained = [bool(job.checkpoint_bytes) for job in large]
         remedies = [_TRAINING_KEYS] * any(trained) + [_TESTING_KEYS] * (not all(trained))
         raise UserError(
-            f"compute.gpu_memory_gb is {limit:g}, but by the estimate these need more: {listing(named, 8)}. What helps: "
-            f"{'; '.join(remedies)}"
+            f"compute.gpu_memory_gb is {limit:g}, but by the estimate these need more: {listing(named, 8)}. "
+            f"What helps: {'; '.join(remedies)}"
         )
 
 
@@ -295,7 +297,9 @@ def require_training_memory(recipe: Recipe, name: str, images: int, results: str
     if trace is None or on_gpu is None:
         return ""
     needed = trace.peak_bytes[1] * MEMORY_FACTOR + MEMORY_RESERVE
-    what = f"by the estimate {name} needs {needed / GIB:.1f} GiB with {images} images of the largest size at once on a GPU"
+    what = (
+        f"by the estimate {name} needs {needed / GIB:.1f} GiB with {images} images of the largest size at once on a GPU"
+    )
     if limit is not None and needed > limit * GIB:
         raise UserError(f"compute.gpu_memory_gb is {limit:g}, but {what}. What helps: {_TRAINING_KEYS}")
     if limit is None and needed > on_gpu:
@@ -313,7 +317,9 @@ def one_line(estimate: RecipeEstimate) -> str:
     if not estimate.on_gpus:
         return f"runs on CPUs; {disk}"
     hours = ", ".join(f"{card} {estimate.hours(card, missing_only=True):,.0f}" for card in CARDS)
-    unknown = f"; without {listing(dict.fromkeys(estimate.unknown.values()), 4)}, not traced yet" * bool(estimate.unknown)
+    unknown = f"; without {listing(dict.fromkeys(estimate.unknown.values()), 4)}, not traced yet" * bool(
+        estimate.unknown
+    )
     return f"GPU hours to do: {hours}; GPU memory {estimate.memory_gb:.0f} GiB; {disk}{unknown}"
 
 
@@ -351,10 +357,10 @@ def table_lines(estimate: RecipeEstimate, recipe_name: str = "R") -> list[str]:
         lines.append(f"{name:48}{'':11}{total:10,.0f}{'':36}{hours}")
     disk = estimate.disk
     lines += [
-        f"disk: data {_gb(disk.data)} GB, archives while unpacking {_gb(disk.unpacking)} GB, checkpoints while training "
-        f"{_gb(disk.checkpoints)} GB, models, tables and submission {_gb(disk.results)} GB; together {_gb(disk.total)} GB",
-        f"GiB: tensors of one GPU at its peak, at the largest 4:3 image and at the largest of any aspect; the card needs "
-        f"{100 * (MEMORY_FACTOR - 1):.0f} % and {MEMORY_RESERVE / GIB:.0f} GiB more",
+        f"disk: data {_gb(disk.data)} GB, archives while unpacking {_gb(disk.unpacking)} GB, checkpoints in training "
+        f"{_gb(disk.checkpoints)} GB, models, tables, submission {_gb(disk.results)} GB; together {_gb(disk.total)} GB",
+        "GiB: tensors of one GPU at its peak, at the largest 4:3 image and at the largest of any aspect; the card "
+        f"needs {100 * (MEMORY_FACTOR - 1):.0f} % and {MEMORY_RESERVE / GIB:.0f} GiB more",
         *(f"hours: {assumption(precision)}" for precision in sorted({job.precision for job in estimate.jobs})),
         "(origin of the constants: pipeline_steps/run/cards.py)",
     ]

@@ -2,9 +2,9 @@
 
 Planning must not import torch, so that it reads numbers here that :mod:`pipeline_steps.run.tracing` has made:
 ``traces.json`` beside this module for the detectors of config/, and ``results/traces.json`` for others. The key of a
-trace is the content of the detector file and of those it inherits from, its options, and the sizes; the version of torch
-is not part of it. After a change of the networks themselves: ``python -m pipeline_steps.estimate --shipped`` (a test
-traces some of them again).
+trace is the content of the detector file and of those it inherits from, its options, and the sizes; the version of
+torch is not part of it. After a change of the networks themselves: ``python -m pipeline_steps.estimate --shipped`` (a
+test traces some of them again).
 """
 
 from __future__ import annotations

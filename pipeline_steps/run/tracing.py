@@ -1,11 +1,11 @@
 """One training step, or one view of testing, of a detector on fake tensors: its FLOPs and its peak memory.
 
-The network, its normalisation, mixed precision, activation checkpointing and optimiser are the real ones. What depends
-on data is replaced by its largest size: proposals are all drawn, a quarter of them (the configured part) foreground, and
-spread evenly over the levels of the pyramid; the losses, far below 1 % of either number, are plain ones. Gradients are
-there from the beginning, as DistributedDataParallel and gradient accumulation keep them. The tensors' device is the CPU
-because torch's backward pass asks the driver about any CUDA device, fake ones too; the modules are the standard ones, and
-hold the same tensors on both devices (tested for the forward pass).
+The network, its normalisation, mixed precision, activation checkpointing and optimiser are the real ones. What
+depends on data is replaced by its largest size: proposals are all drawn, a quarter of them (the configured part)
+foreground, and spread evenly over the levels of the pyramid; the losses, far below 1 % of either number, are plain
+ones. Gradients are there from the beginning, as DistributedDataParallel and gradient accumulation keep them. The
+tensors' device is the CPU because torch's backward pass asks the driver about any CUDA device, fake ones too; the
+modules are the standard ones, and hold the same tensors on both devices (tested for the forward pass).
 
 Symbols:
     N: images of a step; R: proposals, combined over images
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
 
 OBJECTS = 100
-"""Annotated objects of an image, for matching them with the anchors. (More than memory allows are matched on the CPU.)"""
+"""Annotated objects of an image, for matching them with the anchors. (More than memory allows are matched on the
+CPU.)"""
 MASKED_BOXES = 300
 """Boxes of an image whose masks are predicted."""
 
@@ -132,7 +133,9 @@ def training_loss(model: LvisRCNN, pixels: Tensor) -> Tensor:
     heads, images = model.roi_heads, len(pixels)
     proposing = _proposal_loss(model, features, images)
     boxes = images * heads.batch_size_per_image
-    logits, deltas = heads.box_predictor(heads.box_head(_pooled(heads.box_pooler, heads.box_in_features, features, boxes)))
+    logits, deltas = heads.box_predictor(
+        heads.box_head(_pooled(heads.box_pooler, heads.box_in_features, features, boxes))
+    )
     loss = proposing + F.binary_cross_entropy_with_logits(logits.float(), torch.zeros_like(logits, dtype=torch.float))
     loss = loss + deltas.float().abs().mean()
     if heads.mask_on:

@@ -10,6 +10,7 @@ import pytest
 from pipeline_steps.recipe.banners import failure_message, is_dry_run, plan_banner, start_banner
 from pipeline_steps.recipe.load import resolve_recipe
 
+
 def challenge(**values):
     return resolve_recipe({"extends": "challenge.yaml", **values})
 

@@ -107,7 +107,9 @@ def test_fake_and_real_tensors_are_counted_alike_and_the_allocator_agrees():
 
     def step():
         torch.manual_seed(0)
-        body = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.Conv2d(32, 32, 1))
+        body = nn.Sequential(
+            nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.Conv2d(32, 32, 1)
+        )
         x = torch.zeros(2, 32, 64, 64)
         y = x
         for _ in range(4):

@@ -14,7 +14,15 @@ from pipeline_steps.recipe.banners import plan_banner
 from pipeline_steps.recipe.load import resolve_recipe
 from pipeline_steps.recipe.training import Augmentation
 from pipeline_steps.run.cards import CARDS, DENSE_RATE, GROUPED_RATE, gpu_seconds
-from pipeline_steps.run.estimates import GIB, MEMORY_FACTOR, MEMORY_RESERVE, one_line, recipe_estimate, require_memory, require_training_memory
+from pipeline_steps.run.estimates import (
+    GIB,
+    MEMORY_FACTOR,
+    MEMORY_RESERVE,
+    one_line,
+    recipe_estimate,
+    require_memory,
+    require_training_memory,
+)
 from pipeline_steps.run.sizes import area, fitted, largest, training_pixels
 from pipeline_steps.run.traces import known_traces, request
 
@@ -36,7 +44,9 @@ def estimate(recipe, exists=NOTHING):
 def hours(recipe, stage, exists=NOTHING, missing_only=False):
     found = estimate(recipe, exists)
     return sum(
-        job.hours("V100") for job in found.jobs if job.stage == stage and not (missing_only and job.output in found.done)
+        job.hours("V100")
+        for job in found.jobs
+        if job.stage == stage and not (missing_only and job.output in found.done)
     )
 
 
@@ -49,11 +59,13 @@ def test_every_detector_of_the_shipped_recipes_is_traced(path):
 
 
 def test_planning_takes_no_torch_and_the_plan_shows_the_table():
-    code = (
-        "import sys, time; from pipeline_steps.recipe import load_recipe; from pipeline_steps.recipe.banners import plan_banner;"
-        "print(plan_banner(load_recipe('config/challenge.yaml'), 'results/challenge'));"
-        "print([name for name in ('torch', 'detectron2', 'snakemake') if name in sys.modules])"
-    )
+    code = """
+import sys
+from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.banners import plan_banner
+print(plan_banner(load_recipe("config/challenge.yaml"), "results/challenge"))
+print([name for name in ("torch", "detectron2", "snakemake") if name in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=CONFIG.parent, capture_output=True, text=True, check=True)
     *table, modules = done.stdout.splitlines()
     assert modules == "[]"
@@ -72,11 +84,11 @@ def test_the_rates_give_the_published_times_of_the_model_zoo():
 
 
 def test_training_hours_are_images_times_the_flops_of_their_size():
-    one_size = {"shorter_edge": [800], "shorter_edge_sampling": "choice"}
+    one_size = {"shorter_edge": [1400], "shorter_edge_sampling": "choice"}
     recipe = challenge(training={"augmentation": one_size})
     (job,) = [job for job in estimate(recipe).jobs if (job.stage, job.name) == ("LVIS fine-tuning", "x101")]
     trace = known_traces()[request(recipe, "x101", "train").key]
-    assert job.total_flops == pytest.approx(1_440_000 / 2 * sum(trace.flops_at(800 * 1088).values()))
+    assert job.total_flops == pytest.approx(1_440_000 / 2 * sum(trace.flops_at(1056 * 1408).values()))
     assert job.memory < job.largest_memory
     double = challenge(training={"augmentation": one_size, "schedule": {"images": 2_880_000}})
     assert hours(double, "LVIS fine-tuning") == pytest.approx(2 * hours(recipe, "LVIS fine-tuning"))
@@ -135,8 +147,9 @@ def test_what_is_on_the_disk_is_not_counted_again(tmp_path):
 def test_a_recipe_that_does_not_fit_its_gpus_is_refused_with_the_keys_that_help():
     needed = {job.name: job.needed / GIB for job in estimate(challenge()).jobs if job.checkpoint_bytes}
     between = (needed["x101"] + needed["se154"]) / 2
+    tight = challenge(compute={"gpu_memory_gb": between})
     with pytest.raises(UserError) as refused:
-        plan_banner(challenge(compute={"gpu_memory_gb": between}), "results/challenge")
+        require_memory(tight, estimate(tight))
     text = str(refused.value)
     assert "se154 (LVIS fine-tuning)" in text
     assert "x101 (" not in text
@@ -144,7 +157,7 @@ def test_a_recipe_that_does_not_fit_its_gpus_is_refused_with_the_keys_that_help(
         assert key in text
     fits = challenge(compute={"gpu_memory_gb": needed["se154"] + 1})
     require_memory(fits, estimate(fits))
-    plan_banner(challenge(), "results/challenge")  # nothing is known about the GPUs: nothing is refused
+    require_memory(challenge(), estimate(challenge()))  # nothing is known about the GPUs: nothing is refused
 
 
 def test_one_training_is_judged_by_itself_before_its_first_step():

@@ -31,28 +31,31 @@ def one_model(detector="r50_fpn", options=(), **training):
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("basic", "mini.yaml"), ("x101", "challenge.yaml")], ids=["mini", "x101"]
+    ("name", "path", "purpose"),
+    [("basic", "mini.yaml", "boxes"), ("x101", "challenge.yaml", "train")],
+    ids=["mini, a view", "x101, a training step"],
 )
-def test_the_shipped_numbers_are_those_of_the_present_networks(name, path):
+def test_the_shipped_numbers_are_those_of_the_present_networks(name, path, purpose):
     """If this fails after a change of the networks: python -m pipeline_steps.estimate --shipped."""
     recipe = load_recipe(CONFIG / path)
-    for purpose in ("train", "boxes") if name == "basic" else ("train",):
-        wanted = request(recipe, name, purpose)
-        shipped, now = known_traces()[wanted.key], make_trace(recipe, name, wanted)
-        assert now.weight_bytes == shipped.weight_bytes
-        assert now.trained_bytes == shipped.trained_bytes
-        assert now.flops.keys() == shipped.flops.keys()
-        for kind, values in shipped.flops.items():
-            assert now.flops[kind] == pytest.approx(values, rel=1e-6)
-        # What is saved for the backward pass may differ a little between versions of torch.
-        assert now.peak_bytes == pytest.approx(shipped.peak_bytes, rel=0.05)
+    wanted = request(recipe, name, purpose)
+    shipped, now = known_traces()[wanted.key], make_trace(recipe, name, wanted)
+    assert now.weight_bytes == shipped.weight_bytes
+    assert now.trained_bytes == shipped.trained_bytes
+    assert now.flops.keys() == shipped.flops.keys()
+    for kind, values in shipped.flops.items():
+        assert now.flops[kind] == pytest.approx(values, rel=1e-6)
+    # What is saved for the backward pass may differ a little between versions of torch.
+    assert now.peak_bytes == pytest.approx(shipped.peak_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_fake_step_takes_what_the_same_step_takes_on_real_tensors(checkpointing):
-    """The mini detector, for real: FLOPs are equal, the peak too, and the allocator's is at most a tenth above."""
+    """The mini detector, computed: equal FLOPs, and a peak within a few percent."""
     recipe = load_recipe(CONFIG / "mini.yaml")
-    recipe = resolve_recipe({**recipe.model_dump(), "training": {**recipe.training.model_dump(), "activation_checkpointing": checkpointing}})
+    recipe = resolve_recipe(
+        {**recipe.model_dump(), "training": {**recipe.training.model_dump(), "activation_checkpointing": checkpointing}}
+    )
     wanted = request(recipe, "basic", "train")
     fake = trace_training(recipe, "basic", wanted, (128, 160))
 
@@ -73,7 +76,7 @@ def test_a_fake_step_takes_what_the_same_step_takes_on_real_tensors(checkpointin
     with Accountant() as real:
         step()
     assert real.flops == fake.flops
-    assert real.peak == pytest.approx(fake.peak_bytes, rel=0.01)
+    assert real.peak == pytest.approx(fake.peak_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,8 @@ def test_a_fake_step_takes_what_the_same_step_takes_on_real_tensors(checkpointin
     ids=["R50-FPN", "X101-32x8d-FPN"],
 )
 def test_memory_is_near_what_detectron2_publishes(options, published, parameters):
-    """Mask R-CNN of the model zoo, fp32, two images of up to 800 x 1344 pixels; its trainer holds each gradient twice."""
+    """Mask R-CNN of the model zoo, fp32, two images of up to 800 x 1344 pixels; its trainer holds each gradient
+    twice."""
     recipe = one_model(options=options, precision="fp32", augmentation={"shorter_edge": [800], "longer_edge": 1333})
     account = trace_training(recipe, "m", request(recipe, "m", "train"), (800, 1344))
     gib = (account.peak_bytes + 4 * parameters) / 2**30
@@ -93,11 +97,12 @@ def test_memory_is_near_what_detectron2_publishes(options, published, parameters
 
 
 def test_recomputed_activations_take_less_memory_and_more_arithmetic():
-    size = (384, 512)
-    plain, recomputed = one_model(), one_model(activation_checkpointing=True)
+    size = (512, 672)
+    plain, recomputed = (one_model(detector="x101_fpn", activation_checkpointing=on) for on in (False, True))
     wanted = request(plain, "m", "train")
     of_plain, of_recomputed = (trace_training(recipe, "m", wanted, size) for recipe in (plain, recomputed))
-    assert of_recomputed.peak_bytes < 0.85 * of_plain.peak_bytes
+    held = 3 * of_plain.trained_bytes  # weights, gradients, momentum
+    assert of_recomputed.peak_bytes - held < 0.6 * (of_plain.peak_bytes - held)
     assert of_plain.flops["dense"] < of_recomputed.flops["dense"] < 4 / 3 * of_plain.flops["dense"]
     assert of_recomputed.weight_bytes == of_plain.weight_bytes
 
@@ -107,7 +112,8 @@ def test_fake_tensors_hold_the_same_on_a_gpu():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     def held(device):
-        model = skeleton(one_model(detector="x101_dcn_fpn"), "m", 1230)
+        options = ["MODEL.RESNETS.NORM SyncBN", "MODEL.RESNETS.DEFORM_ON_PER_STAGE [False,True,True,True]"]
+        model = skeleton(one_model(options=options), "m", 80)
         with FakeTensorMode(allow_non_fake_inputs=True), Accountant() as accountant:
             give_memory(model, device)
             pixels = torch.empty(2, 3, 160, 224, device=device)

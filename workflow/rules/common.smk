@@ -22,6 +22,7 @@ from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
+from pipeline_steps.run.estimates import recipe_estimate, require_memory
 from pipeline_steps.training.schedule import check_batches
 
 put_interpreter_first()
@@ -31,6 +32,8 @@ try:
     recipe = resolve_recipe(config)
     validate(recipe.model_dump(), "../schemas/config.schema.yaml")
     check_batches(recipe)
+    if recipe.compute.gpu_memory_gb:
+        require_memory(recipe, recipe_estimate(recipe, f"results/{recipe.name}"))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
