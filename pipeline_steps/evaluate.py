@@ -1,7 +1,8 @@
 """Step: average precision of a detections file against ground truth.
 
 LVIS AP as the official evaluator defines it (at most 300 detections per image), and AP_fixed (no cap per image, at most
-10,000 per category over the data set), for boxes or masks; with ``--format coco`` COCO AP.
+10,000 per category over the data set), for boxes or masks; with ``--format coco`` COCO AP. With ``--expert`` LVIS AP
+over the categories that an expert shares with LVIS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pipeline_steps.common.atomic import atomic_output, write_json
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.provenance.step import run_recorded_step
+from pipeline_steps.recipe import load_recipe
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +56,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol"
     )
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe, for --expert")
+    parser.add_argument(
+        "--expert",
+        metavar="NAME",
+        help="the detections are of this expert of the recipe: its categories are mapped to those of LVIS, and only "
+        "the shared ones count",
+    )
     return parser
+
+
+def _expert_ids(arguments: argparse.Namespace) -> dict[int, int] | None:
+    if arguments.expert is None:
+        return None
+    from pipeline_steps.data.expert_categories import expert_lvis_ids
+    from pipeline_steps.data.lvis import read_categories
+
+    return expert_lvis_ids(load_recipe(arguments.recipe), arguments.expert, read_categories(arguments.annotations))
 
 
 def _line(metrics: dict[str, object]) -> str:
@@ -70,6 +88,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     if min(arguments.max_detections, arguments.fixed_per_category) < 1:
         raise UserError("--max-detections and --fixed-per-category must be at least 1")
+    if arguments.expert is not None and (arguments.recipe is None or arguments.format == "coco"):
+        raise UserError("--expert needs --recipe, which says how its categories are mapped, and --format lvis")
     if arguments.format == "coco":
         metrics, categories = coco_metrics(
             arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator
@@ -83,6 +103,7 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.fixed_per_category,
             arguments.evaluator,
             read_categories(arguments.train_annotations) if arguments.train_annotations else None,
+            _expert_ids(arguments),
         )
     if arguments.per_category:
         with atomic_output(arguments.per_category) as temporary:

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
-    experts = {expert.name: expert for expert in recipe.experts}
+    experts = [expert.name for expert in recipe.experts]
     if arguments.model not in {*experts, *(model.name for model in recipe.models)}:
         known = ", ".join([*(model.name for model in recipe.models), *experts])
         raise UserError(f"recipe {recipe.name} has no model and no expert {arguments.model!r}; it has {known}")
@@ -55,8 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     testing = recipe.testing
     work = Work.plan(paths, dataset.images, testing.box_scales, testing, arguments.shard, arguments.shards)
     detector = load_detector(recipe, arguments.model, arguments.weights, choose_device(recipe))
-    expert = experts.get(arguments.model)
-    if expert is None or expert.category_table != "coco":
+    if arguments.model not in experts:  # an expert's categories are mapped where members are merged
         check_categories(detector, arguments.weights, dataset.category_ids, annotations)
     settings = BoxSettings(
         testing.score_threshold, testing.nms_iou, testing.keep_per_image, testing.scale_fusion, detector.precision

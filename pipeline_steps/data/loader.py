@@ -31,6 +31,10 @@ from pipeline_steps.recipe.training import Training
 log = logging.getLogger(__name__)
 
 
+OWN_CATEGORIES = ("coco_train", "openimages_own_train")
+"""Training sets whose categories are not those of LVIS."""
+
+
 class Share(NamedTuple):
     """The part of one process in every batch."""
 
@@ -48,7 +52,7 @@ class TrainingSet:
         images: all images, packed.
         category_ids: the data sets' own id of each position.
         category_names: name of each position.
-        tail: bool[C], rare and common categories; None for data without frequencies (COCO).
+        tail: bool[C], rare and common categories of LVIS; None for data in other categories.
     """
 
     images: PackedImages
@@ -83,10 +87,11 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     model = recipe.model(model_name)
     training = recipe.training_of(model)
     paths = DatasetPaths(recipe)
-    if "coco_train" in model.datasets and len(model.datasets) > 1:
-        raise UserError(f"{model_name}: coco_train has categories of its own and cannot be mixed with other data sets")
-    if training.loss == "eql" and "coco_train" in model.datasets:
-        raise UserError(f"{model_name}: loss 'eql' needs LVIS categories; choose softmax or sigmoid for coco_train")
+    own = next((name for name in OWN_CATEGORIES if name in model.datasets), None)
+    if own and len(model.datasets) > 1:
+        raise UserError(f"{model_name}: {own} has categories of its own and cannot be mixed with other data sets")
+    if own and training.loss == "eql":
+        raise UserError(f"{model_name}: loss 'eql' needs LVIS categories; choose softmax or sigmoid for {own}")
     datasets = [_read(name, paths) for name in model.datasets]
     regions: list[RegionSource | None] = [None] * len(datasets)
     if training.coco_ignore.enabled and "lvis_train" in model.datasets:
@@ -117,7 +122,7 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
         images=images,
         category_ids=categories.ids.tolist(),
         category_names=categories.names,
-        tail=None if "coco_train" in model.datasets else categories.tail,
+        tail=None if own else categories.tail,
     )
 
 

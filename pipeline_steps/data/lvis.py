@@ -75,6 +75,8 @@ class LvisDataset:
 
     def known(self, image: ImageRecord) -> np.ndarray:
         """bool[C]: categories of which ``image`` says anything, by position; False means no loss at all."""
+        if image.judged_only:
+            return self.judged(image)
         if image.known_category_ids is None:
             return np.ones(len(self.categories), dtype=bool)
         return self.categories.mask(image.known_category_ids)

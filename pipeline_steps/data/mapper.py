@@ -130,7 +130,7 @@ class TrainingMapper:
             "has_masks": not box_only,
             "instances": instances,
             "judged": torch.from_numpy(images.judged(index)),
-            "known": torch.from_numpy(images.known_sets[images.known_set[index]].copy()),
+            "known": torch.from_numpy(images.known(index)),
             "region_boxes": torch.from_numpy(geometry.boxes(images.regions[regions])),
             "region_weights": torch.from_numpy(images.region_weights[regions].copy()),
             "region_groups": torch.from_numpy(images.region_groups[regions].copy()),

@@ -27,7 +27,8 @@ class PackedImages:
         sizes: int32[N, 2], height and width as annotated.
         box_only: bool[N], no masks in this image.
         exhaustive: bool[N], every category is judged (COCO).
-        known_set: int32[N], row of ``known_sets``.
+        judged_only: bool[N], nothing is known of categories that are not judged.
+        known_set: int32[N], row of ``known_sets``; for other images.
         known_sets: bool[K, C], categories of which an image says anything.
         paths: uint8, UTF-8 file names; ragged over images.
         positives: int32, categories annotated in an image (S_P), each once; ragged over images.
@@ -47,6 +48,7 @@ class PackedImages:
     sizes: np.ndarray
     box_only: np.ndarray
     exhaustive: np.ndarray
+    judged_only: np.ndarray
     known_set: np.ndarray
     known_sets: np.ndarray
     paths: np.ndarray
@@ -95,6 +97,10 @@ class PackedImages:
             judged[getattr(self, name)[offsets[index] : offsets[index + 1]]] = True
         return judged
 
+    def known(self, index: int) -> np.ndarray:
+        """bool[C]: categories of which an image says anything; False means no loss at all."""
+        return self.judged(index) if self.judged_only[index] else self.known_sets[self.known_set[index]].copy()
+
     def polygons(self, annotation: int) -> list[np.ndarray]:
         """Polygons of an object, views of float32 x y x y ...; empty for box-only and RLE objects."""
         start, end = self.polygons_offsets[annotation : annotation + 2]
@@ -109,7 +115,7 @@ class PackedImages:
         """Digest of everything but masks and file names: tells whether two runs would see the same data."""
         value = hashlib.sha256()
         names = ("image_ids", "sizes", "objects_offsets", "boxes", "classes", "negatives", "regions", "region_groups")
-        for name in (*names, "known_set"):
+        for name in (*names, "judged_only", "known_set"):
             value.update(np.ascontiguousarray(getattr(self, name)).view(np.uint8).data)
         return value.hexdigest()[:16]
 

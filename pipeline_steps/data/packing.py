@@ -76,7 +76,8 @@ class _Packer:
 
     def __init__(self, ignore_boxes: bool, unknown_categories: bool) -> None:
         self.ignore_boxes, self.unknown_categories = ignore_boxes, unknown_categories
-        self.columns: dict[str, list[Any]] = {n: [] for n in ("image_ids", "sizes", "box_only", "exhaustive", "known")}
+        names = ("image_ids", "sizes", "box_only", "exhaustive", "judged_only", "known")
+        self.columns: dict[str, list[Any]] = {name: [] for name in names}
         self.known_sets: dict[bytes, int] = {}
         self.ragged = {
             "paths": _Ragged(np.uint8),
@@ -142,13 +143,15 @@ class _Packer:
             annotations = [a for a in dataset.annotations[image.id] if not a.iscrowd]
             kept = sum(self._add_object(a, position_of[a.category_id], image, dataset.path) for a in annotations)
             self.objects.append(kept)
-            known = dataset.known(image)
-            if not self.unknown_categories:
-                known = np.ones_like(known)
+            judged_only = image.judged_only and self.unknown_categories
+            known = np.ones(len(position_of), bool)
+            if self.unknown_categories and not judged_only:  # what is judged has a column of its own
+                known = dataset.known(image)
             self.columns["image_ids"].append(image.id)
             self.columns["sizes"].append((image.height, image.width))
             self.columns["box_only"].append(image.box_only)
             self.columns["exhaustive"].append(dataset.exhaustive)
+            self.columns["judged_only"].append(judged_only)
             self.columns["known"].append(self.known_sets.setdefault(known.tobytes(), len(self.known_sets)))
             self.ragged["paths"].add(np.frombuffer(str(image_path(image)).encode(), np.uint8))
             # S_P holds what was judged to be there, whether or not the annotation is of use for a box.
@@ -180,6 +183,7 @@ class _Packer:
             sizes=np.asarray(self.columns["sizes"], dtype=np.int32).reshape(count, 2),
             box_only=np.asarray(self.columns["box_only"], dtype=bool),
             exhaustive=np.asarray(self.columns["exhaustive"], dtype=bool),
+            judged_only=np.asarray(self.columns["judged_only"], dtype=bool),
             known_set=np.asarray(self.columns["known"], dtype=np.int32),
             known_sets=np.stack(rows),
             region_weights=np.asarray(self.region_weights, dtype=np.float32),
@@ -209,7 +213,8 @@ def pack(
         regions: for each data set its regions, or None.
         ignore_boxes: make the images' ``ignore_boxes`` and ``group_boxes`` regions of weight 0; if not, they are
             background.
-        unknown_categories: heed the images' ``known_category_ids``; if not, every category counts as known.
+        unknown_categories: heed the images' ``known_category_ids`` and ``judged_only``; if not, every category counts
+            as known.
 
     Raises:
         UserError: the data sets have different categories; no image at all; an RLE of another size than its image.

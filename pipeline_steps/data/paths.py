@@ -99,6 +99,10 @@ class DatasetPaths:
         self.openimages_ids = derived / "openimages_ids.txt"
         self.openimages_train = derived / "openimages_lvis.json"
         self.openimages_summary = derived / "openimages_summary.csv"
+        # OpenImages in its own classes is the same for every LVIS release.
+        self.openimages_own_ids = self.made_root / "derived" / "openimages_own_ids.txt"
+        self.openimages_own_train = self.made_root / "derived" / "openimages_own.json"
+        self.openimages_own_summary = self.made_root / "derived" / "openimages_own_summary.csv"
         self.coco_table = self._table(recipe, recipe.data.coco_to_lvis)
         self.openimages_table = self._table(recipe, recipe.data.openimages_to_lvis)
 
@@ -124,6 +128,7 @@ class DatasetPaths:
             "lvis_train": self.lvis_train,
             "coco_train": self.coco_train,
             "openimages_train": self.openimages_train,
+            "openimages_own_train": self.openimages_own_train,
         }[name]
 
     def image_path(self, image: ImageRecord | Mapping[str, Any]) -> Path:

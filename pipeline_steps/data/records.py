@@ -23,6 +23,8 @@ class Category(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     synonyms: tuple[str, ...] = ()
     definition: str = msgspec.field(default="", name="def")
     supercategory: str = ""
+    freebase_id: str = ""
+    """OpenImages: MID of the class."""
 
 
 class ImageRecord(msgspec.Struct):
@@ -43,6 +45,8 @@ class ImageRecord(msgspec.Struct):
     """True for OpenImages: no masks, so no mask loss on this image."""
     known_category_ids: tuple[int, ...] | None = None
     """Categories that the annotators of this image had a name for; None: all."""
+    judged_only: bool = False
+    """Nothing is known of categories that are neither annotated nor verified to be absent (OpenImages' own classes)."""
     ignore_boxes: tuple[tuple[float, float, float, float], ...] = ()
     """Objects x, y, w, h that must not be learned as background, though they are no annotation."""
     group_boxes: tuple[tuple[float, float, float, float], ...] = ()

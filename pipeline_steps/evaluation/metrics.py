@@ -6,12 +6,14 @@ else in it says how they came about.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import file_digest
 from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
@@ -72,20 +74,32 @@ def lvis_metrics(
     fixed_per_category: int,
     evaluator: Evaluator,
     train: CategoryList | None = None,
+    lvis_ids: Mapping[int, int] | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """LVIS AP and AP_fixed of a detections file: the metrics, and a row per category.
 
     ``train_images`` of the rows is the ``image_count`` in ``train``, the categories of the train file; without them,
     or without a count there, it is missing.
 
+    ``lvis_ids`` is for an expert: LVIS category id by own category id. Detections of other categories are left out
+    before any cap, and the figures and rows are those of the LVIS categories that it names.
+
     Raises:
-        UserError: see :func:`read_ground_truth`, :func:`read_results`, :func:`evaluate_lvis`.
+        UserError: see :func:`read_ground_truth`, :func:`read_results`, :func:`evaluate_lvis`; an expert without any
+            detection of a shared category.
     """
     truth = read_ground_truth(annotations, iou_type)
     results = read_results(detections, iou_type)
+    shared = np.ones(len(truth.categories), bool)
+    if lvis_ids is not None:
+        results = results.mapped(lvis_ids)
+        shared = np.isin(truth.category_ids, list(lvis_ids.values()))
+        if not len(results):
+            raise UserError(f"{detections}: no detection of a category that is shared with {annotations}")
     evaluation = evaluate_lvis(truth, results, iou_type, max_detections, fixed_per_category, evaluator)
-    fixed = summarize(evaluation.fixed, truth.frequencies)
-    values = summarize(evaluation.capped, truth.frequencies)
+    capped, uncapped = evaluation.capped.restricted_to(shared), evaluation.fixed.restricted_to(shared)
+    fixed = summarize(uncapped, truth.frequencies)
+    values = summarize(capped, truth.frequencies)
     values |= {f"{key}_fixed": fixed[key] for key in ("AP", "APr", "APc", "APf")}
     metrics = {
         **{key: values[key] for key in KEYS},
@@ -97,8 +111,9 @@ def lvis_metrics(
         "max_detections": max_detections,
         "fixed_per_category": fixed_per_category,
         "detections_per_image": evaluation.detections_per_image,
+        **({} if lvis_ids is None else {"shared_categories": int(shared.sum())}),
         "counts": _lvis_counts(truth, evaluation),
-        "precision_at_recall": group_curves(evaluation.capped, truth.frequencies),
+        "precision_at_recall": group_curves(capped, truth.frequencies),
         "inputs": _inputs(annotations=annotations, detections=detections),
     }
     pairs = truth.annotation_pairs
@@ -109,12 +124,12 @@ def lvis_metrics(
             "annotations": np.bincount(pairs[:, 1], minlength=count),
             "annotated_images": np.bincount(np.unique(pairs, axis=0)[:, 1], minlength=count),
             "detections": evaluation.counted,
-            "AP": _rounded(by_category(evaluation.capped)),
-            "AP_fixed": _rounded(by_category(evaluation.fixed)),
+            "AP": _rounded(by_category(capped)),
+            "AP_fixed": _rounded(by_category(uncapped)),
         },
         train,
     )
-    return metrics, table
+    return metrics, table[shared]
 
 
 def coco_metrics(

@@ -28,6 +28,13 @@ class Accumulated:
     recall: np.ndarray
     """float64[T, C, A]."""
 
+    def restricted_to(self, categories: np.ndarray) -> Accumulated:
+        """The same with no ground truth in other categories: bool[C]."""
+        return Accumulated(
+            np.where(categories[None, None, :, None], self.precision, -1.0),
+            np.where(categories[None, :, None], self.recall, -1.0),
+        )
+
 
 def _mean(values: np.ndarray) -> float | None:
     """Mean in per cent of the values that exist; None if none does."""

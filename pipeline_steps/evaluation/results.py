@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import mmap
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +52,20 @@ class Results:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def mapped(self, category_ids: Mapping[int, int]) -> Results:
+        """Detections of the categories that ``category_ids`` has, in the categories that it names; the order stays."""
+        rows = np.flatnonzero(np.isin(self.category_ids, list(category_ids)))
+        masks = self.masks
+        return replace(
+            self,
+            image_ids=self.image_ids[rows],
+            category_ids=np.array([category_ids[own] for own in self.category_ids[rows].tolist()], np.int64),
+            scores=self.scores[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            masks=None if masks is None else lambda wanted: masks(rows[wanted]),
+            mask_sizes=None if self.mask_sizes is None else self.mask_sizes[rows],
+        )
 
 
 def read_results(path: str | Path, iou_type: str) -> Results:

@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.categories import load_mapping
 from pipeline_steps.data.category_list import CategoryList
-from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.data.expert_categories import expert_lvis_ids, expert_tables
 from pipeline_steps.detections.ensemble import Member
 from pipeline_steps.detections.table import TableReader
 from pipeline_steps.inference.sharding import SHARD_KEY
@@ -34,20 +33,14 @@ def open_members(
         UserError: a table is missing, damaged or a shard, or a category table does not fit.
     """
     tables_used: dict[str, Path] = {}
-    kinds = {expert.name: expert.category_table for expert in recipe.experts}
-    paths = DatasetPaths(recipe)
+    experts = {expert.name for expert in recipe.experts}
     members = []
     for entry in recipe.ensemble.members:
-        kind = kinds.get(entry.name)
-        if kind is None:
-            lvis_ids = {category_id: category_id for category_id in categories.ids.tolist()}
-        elif kind == "coco":
-            lvis_ids = load_mapping(recipe, "coco", categories).by_number()
-            tables_used["coco_to_lvis"] = paths.coco_table
+        if entry.name in experts:
+            lvis_ids = expert_lvis_ids(recipe, entry.name, categories)
+            tables_used |= {path.stem: path for path in expert_tables(recipe, entry.name)}
         else:
-            known = load_mapping(recipe, "openimages", categories).known_lvis_ids
-            lvis_ids = {category_id: category_id for category_id in known}
-            tables_used["openimages_to_lvis"] = paths.openimages_table
+            lvis_ids = {category_id: category_id for category_id in categories.ids.tolist()}
         reader = stack.enter_context(TableReader(files[entry.name], masks=False))
         shard = reader.metadata.get(SHARD_KEY, {"count": 1})
         if shard["count"] != 1:
@@ -55,5 +48,5 @@ def open_members(
                 f"member {entry.name}: {reader.path} is shard {shard['index']} of {shard['count']}: "
                 "gather all of them first"
             )
-        members.append(Member(entry.name, reader, lvis_ids, kind is not None, entry.weight))
+        members.append(Member(entry.name, reader, lvis_ids, entry.name in experts, entry.weight))
     return members, tables_used

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline_steps.data.expert_categories import expert_tables
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.detectors import detector_files
@@ -58,18 +59,17 @@ def _recipe_files(step: str, arguments: argparse.Namespace, recipe: Recipe) -> l
             models = [path for name, _ in arguments.weights for path in detector_files(recipe, name)]
             return [data.annotations(arguments.split), *map(Path, models)]
         case "rescore_ensemble":
-            return [data.coco_table, data.openimages_table]
+            return [data.coco_table, data.openimages_table, data.openimages_classes]
+        case "evaluate":
+            return expert_tables(recipe, arguments.expert) if arguments.expert else []
         case "index_coco_boxes":
             return [data.lvis_train, data.coco_train]
         case "select_openimages":
             tables = [data.openimages_boxes, data.openimages_labels, data.openimages_classes]
-            return [
-                data.lvis_train,
-                *tables,
-                data.openimages_hierarchy,
-                data.openimages_rotation,
-                data.openimages_table,
-            ]
+            tables += [data.openimages_hierarchy, data.openimages_rotation]
+            if arguments.dataset == "openimages_own_train":
+                return tables
+            return [data.lvis_train, *tables, data.openimages_table]
         case "count_samples":
             return _training_files(recipe, arguments.model, data)
         case "convert_weights":

@@ -90,8 +90,8 @@ class Recipe(Section):
         self._check_ablations()
         if not self.data.openimages.enabled:
             for model in trained:
-                if "openimages_train" in model.datasets:
-                    raise ValueError(f"{model.name} trains on openimages_train, but data.openimages.enabled is false")
+                if used := [name for name in model.datasets if name.startswith("openimages")]:
+                    raise ValueError(f"{model.name} trains on {used[0]}, but data.openimages.enabled is false")
         return self
 
     def _check_tested(self, testing: Testing, ensemble: Ensemble, origin: str = "") -> None:

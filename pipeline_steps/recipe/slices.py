@@ -23,6 +23,10 @@ WITHOUT_EFFECT = {
 """Training keys that change speed or comfort, not the weights (beyond rounding)."""
 
 
+OPENIMAGES_FORMAT = 2
+"""Form of the files that are made from OpenImages; 2: groups of objects have a list of their own."""
+
+
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
@@ -33,8 +37,14 @@ def mini_slice(recipe: Recipe) -> str:
 
 
 def openimages_slice(recipe: Recipe) -> str:
-    """Settings of the OpenImages selection."""
-    return _text([recipe.lvis_version, recipe.data.openimages.model_dump()])
+    """Settings of the OpenImages selection for LVIS models."""
+    return _text([OPENIMAGES_FORMAT, recipe.lvis_version, recipe.data.openimages.model_dump()])
+
+
+def openimages_own_slice(recipe: Recipe) -> str:
+    """Settings of the OpenImages selection in OpenImages' own classes."""
+    data = recipe.data
+    return _text([OPENIMAGES_FORMAT, data.openimages_own.model_dump(), data.openimages.skip_rotated])
 
 
 def training_slice(recipe: Recipe, name: str) -> str:
@@ -67,15 +77,28 @@ def masks_slice(recipe: Recipe) -> str:
     return _text(_testing(recipe, "mask_scales", "longer_edge", "horizontal_flip", "precision", "batch_images"))
 
 
+def _sharing(recipe: Recipe) -> dict[str, Any]:
+    """What decides which categories the experts share with LVIS."""
+    data = recipe.data
+    return {
+        "coco": [data.coco_relations, data.coco_verdicts],
+        "openimages": [data.openimages.relations, data.openimages.verdicts, data.openimages.frequency_groups],
+    }
+
+
+def expert_slice(recipe: Recipe, name: str) -> str:
+    """Settings of the evaluation of an expert in the categories that it shares with LVIS."""
+    tables = {expert.name: expert.category_table for expert in recipe.experts}
+    return _text(_sharing(recipe)[tables[name]])
+
+
 def ensemble_slice(recipe: Recipe, split: str) -> str:
     """Settings of the re-scored ensemble of a split."""
-    data = recipe.data
     return _text(
         {
             "ensemble": recipe.ensemble.model_dump(exclude={"keep_per_image"}),
             "keep": getattr(recipe.ensemble.keep_per_image, split),
-            "coco": [data.coco_relations, data.coco_verdicts],
-            "openimages": [data.openimages.relations, data.openimages.verdicts],
+            "sharing": _sharing(recipe),
             "tables": {expert.name: expert.category_table for expert in recipe.experts},
         }
     )

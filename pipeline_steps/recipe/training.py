@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline_steps.recipe.base import PathText, Section
 
@@ -137,8 +137,10 @@ class Model(Section):
     """Name of the model: its folder below results and its ensemble member name."""
     detector: PathText
     """detectron2 yacs file, e.g. ``config/detectors/r50_fpn.yaml``."""
-    datasets: list[Literal["lvis_train", "coco_train", "openimages_train"]] = ["lvis_train"]
-    """Data sets that are concatenated for training."""
+    datasets: list[Literal["lvis_train", "coco_train", "openimages_train", "openimages_own_train"]] = ["lvis_train"]
+    """Data sets that are concatenated for training. ``openimages_train``: boxes of LVIS categories on the images that
+    ``data.openimages`` chooses; ``openimages_own_train``: OpenImages' own classes, ``data.openimages_own``;
+    ``coco_train``: COCO's categories, without the images that LVIS tests on. The last two stand alone."""
     init: str = ""
     """Initial weights: the name of a model of ``pretraining``, of converted weights (``weights``), or empty."""
     seed: int | None = None
@@ -156,7 +158,18 @@ class Expert(Model):
     """A detector trained on another data set whose detections of shared categories join the ensemble."""
 
     category_table: Literal["coco", "openimages"]
-    """Table that maps its categories to LVIS. An OpenImages expert trains on LVIS-numbered categories already."""
+    """Table that maps its categories to LVIS: ``coco`` for an expert that is trained on ``coco_train``, ``openimages``
+    for one that is trained on ``openimages_own_train``."""
+
+    @model_validator(mode="after")
+    def _trained_on_its_table(self) -> Expert:
+        wanted = {"coco": "coco_train", "openimages": "openimages_own_train"}[self.category_table]
+        if self.datasets != [wanted]:
+            raise ValueError(
+                f"{self.name}: category_table {self.category_table!r} maps the categories of {wanted}, and the expert "
+                f"is trained on {', '.join(self.datasets) or 'nothing'}: set datasets to [{wanted}]"
+            )
+        return self
 
 
 class Weights(Section):

@@ -58,12 +58,15 @@ class Measured:
             return ""
         shape = {"segm": "masks", "bbox": "boxes"}.get(self.metrics.get("iou_type", ""), "?")
         mini = "mini " if self.data == "mini" else ""
-        return f"{shape}, {f'{mini}COCO' if self.metrics.get('format') == 'coco' else self.data} val"
+        shared = self.metrics.get("shared_categories")  # an expert's with LVIS
+        categories = "" if shared is None else f", {shared} shared categories"
+        return f"{shape}, {f'{mini}COCO' if self.metrics.get('format') == 'coco' else self.data} val{categories}"
 
     @property
     def is_lvis_mask_ap(self) -> bool:
         """Whether these are mask AP by the LVIS protocol, whatever the data and the cap per image."""
-        return self.metrics.get("iou_type") == "segm" and self.metrics.get("format") == "lvis"
+        whole = "shared_categories" not in self.metrics
+        return whole and self.metrics.get("iou_type") == "segm" and self.metrics.get("format") == "lvis"
 
     @property
     def is_like_published(self) -> bool:

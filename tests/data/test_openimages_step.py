@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline_steps import select_openimages
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.lvis import read_lvis
+from pipeline_steps.data.openimages.own import choose_seeded, seeded_order
+from pipeline_steps.data.packing import pack
 from tests.data.lvis_files import lvis_content, write
 from tests.data.openimages_files import box_line, image_id, write_boxes, write_csv, write_image, write_vocabulary
 
@@ -196,3 +201,86 @@ def test_a_disabled_openimages_is_said(world: Path, capsys: pytest.CaptureFixtur
 def test_an_output_must_be_asked_for(world: Path, capsys: pytest.CaptureFixture[str]):
     assert run(world, "--output", str(world / "x.json")) == 2
     assert "give either --output and --summary, or --list-only" in capsys.readouterr().err
+
+
+OWN = ("--dataset", "openimages_own_train")
+
+
+def run_own(world: Path, **own: object) -> dict:
+    """Make the data of an OpenImages expert; the table of LVIS categories must not matter."""
+    path = recipe(world)
+    content = json.loads(path.read_text())
+    content["data"]["openimages_own"] = own
+    content["data"]["openimages_to_lvis"] = "nowhere.csv"
+    path.write_text(json.dumps(content))
+    files = ["--output", str(world / "derived/own.json"), "--summary", str(world / "derived/own.csv")]
+    arguments = ["--recipe", str(path), *OWN, *files]
+    assert call_step(select_openimages.build_parser(), select_openimages.main, arguments) == 0
+    return json.loads((world / "derived/own.json").read_text())
+
+
+def test_an_expert_gets_openimages_own_classes_without_those_that_have_no_box(world: Path):
+    content = run_own(world)
+    # Place in the class descriptions, from 1: animal, bear, polar, brown, car, van, tree. Image 4 has a depiction only,
+    # image 3 is rotated.
+    assert [image["file_name"][-6:-4] for image in content["images"]] == ["01", "02", "05", "06", "07"]
+    assert content["categories"] == [
+        {"id": 2, "name": "Bear", "freebase_id": "/m/bear", "image_count": 1, "instance_count": 1},
+        {"id": 3, "name": "Polar bear", "freebase_id": "/m/polar", "image_count": 1, "instance_count": 1},
+        {"id": 5, "name": "Car", "freebase_id": "/m/car", "image_count": 3, "instance_count": 3},
+        {"id": 7, "name": "Tree", "freebase_id": "/m/tree", "image_count": 1, "instance_count": 1},
+    ]
+    dataset = read_lvis(world / "derived/own.json", "openimages")
+    facts = {
+        image.file_name[-6:-4]: (
+            dataset.annotated_ids(image),
+            np.array(dataset.category_ids)[dataset.known(image)].tolist(),
+            image.group_boxes,
+        )
+        for image in dataset.images
+    }
+    assert facts == {
+        "01": ([2], [2], ((0, 0, 101, 50),)),  # a group of cars: no car has a box, nothing is known of them
+        "02": ([3, 5], [3, 5], ()),  # a polar bear says nothing against bears
+        "05": ([7], [7], ()),
+        "06": ([5], [2, 3, 5], ()),  # animals are absent, and with them all kinds of them
+        "07": ([5], [5], ()),
+    }
+    with (world / "derived/own.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert [rows["Car"][key] for key in ("category_id", "images_available", "images", "boxes")] == ["5", "3", "3", "3"]
+    assert rows["Van"]["images"] == "0"
+    assert len(rows) == 7
+
+
+def test_what_is_not_judged_has_no_loss_unless_every_category_counts_as_known(world: Path):
+    run_own(world)
+    dataset = read_lvis(world / "derived/own.json", "openimages")
+    images = pack([dataset], lambda image: world / image.file_name)
+    assert [images.known(k).tolist() for k in range(5)] == [dataset.known(image).tolist() for image in dataset.images]
+    assert images.known(0).sum() == 1
+    assert pack([dataset], lambda image: world / image.file_name, unknown_categories=False).known(0).all()
+    assert images.digest() != pack([dataset], lambda image: world / "x", unknown_categories=False).digest()
+
+
+def test_a_larger_selection_holds_a_smaller_one_and_the_seed_decides(world: Path):
+    def chosen(**own: object) -> set[str]:
+        return {image["file_name"] for image in run_own(world, **own)["images"]}
+
+    everything = chosen(max_images=None)
+    sets = [chosen(max_images=count) for count in range(1, 6)]
+    assert [len(found) for found in sets] == [1, 2, 3, 4, 5]
+    assert all(small < large for small, large in itertools.pairwise(sets))
+    assert sets[-1] == everything == chosen()
+    assert len({next(iter(chosen(max_images=1, seed=seed))) for seed in range(12)}) > 2
+
+
+def test_images_of_the_seeded_order_are_those_with_the_smallest_digests():
+    ids = [image_id(number).encode() for number in range(300)]
+    slow = sorted(range(300), key=lambda k: hashlib.blake2b(ids[k], digest_size=16, key=b"7").hexdigest())
+    assert seeded_order(ids, 7).tolist() == slow
+    pair_image = np.array([0, 3, 3, 200, 299, 5])
+    choice = choose_seeded(pair_image, np.array([0, 0, 1, 1, 0, 1]), np.array(ids), 3, 2, 7)
+    best = [k for k in slow if k in set(pair_image.tolist())][:2]
+    assert choice.images.tolist() == sorted(best)
+    assert choice.available.tolist() == [3, 3, 0]

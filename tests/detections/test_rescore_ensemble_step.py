@@ -49,11 +49,14 @@ def world(tmp_path):
         f"{header}17,cat,thing3.n.01,equal,use,\n18,dog,thing4.n.01,equal,doubtful,not sure\n"
     )
     (tables / "openimages_to_lvis.csv").write_text(f"{header}/m/01,Thing,thing5.n.01,equal,use,\n")
+    classes = tmp_path / "data" / "openimages" / "class-descriptions-boxable.csv"
+    classes.parent.mkdir()
+    classes.write_text("/m/02,Other\n/m/03,More\n/m/01,Thing\n")  # the third class is LVIS category 5
     images = {
         "basic": [image_of(i, (1, 0.3, A), (3, 0.6, A), (4, 0.2, B)) for i in (2, 1)],
         "bottleneck": [image_of(i, (3, 0.5, A), (4, 0.7, B)) for i in (1, 2)],
         "coco_expert": [image_of(1, (17, 0.9, A), (18, 0.95, B), (1, 0.99, B))],
-        "openimages_expert": [image_of(1, (5, 0.4, B), (2, 0.97, B))],
+        "openimages_expert": [image_of(1, (3, 0.4, B), (2, 0.97, B), (5, 0.98, B))],
     }
     argv = ["--recipe", str(tmp_path / "recipe.yaml"), "--categories", str(tmp_path / "lvis.json"), "--split", "val"]
     argv += ["--output", str(tmp_path / "out.parquet"), "--detections"]
@@ -75,7 +78,7 @@ def test_the_step_merges_models_and_experts_through_the_recipes_tables(world):
     assert [(category, source) for category, source, _ in rows] == [
         (3, "coco_expert"),  # COCO 17; COCO 18 is doubtful and COCO 1 not in the table
         (4, "bottleneck"),
-        (5, "openimages_expert"),  # category 2 is not in the OpenImages table
+        (5, "openimages_expert"),  # its own category 3; LVIS has none of its other categories
         (1, "basic"),
     ]
     assert [rank for _, _, rank in rows] == [pytest.approx(x, abs=1e-4) for x in (0.9, 0.7, 0.5, 0.4)]
@@ -87,7 +90,7 @@ def test_the_step_merges_models_and_experts_through_the_recipes_tables(world):
     assert metadata["arguments"]["keep_per_image"] == 20
     assert metadata["arguments"]["ensemble"]["alpha"] == {"rare": 0.1, "common": 0.05, "frequent": 0.0}
     assert set(metadata["inputs"]) == {
-        *("categories", "coco_to_lvis", "openimages_to_lvis"),
+        *("categories", "coco_to_lvis", "openimages_to_lvis", "class-descriptions-boxable"),
         *("basic", "bottleneck", "coco_expert", "openimages_expert"),
     }
 

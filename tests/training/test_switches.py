@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline_steps.data.loader import load_training_set
 from tests.training.world import make_recipe
 
@@ -15,7 +17,7 @@ class TestSwitches:
     def facts(self, world: Path, **training: Any) -> tuple[list[float], int]:
         """Weights of all regions, and number of pairs (image, category) without any loss."""
         images = load_training_set(make_recipe(world, **training), "basic").images
-        known = images.known_sets[images.known_set]
+        known = np.stack([images.known(index) for index in range(len(images))])
         return sorted(images.region_weights.tolist()), int((~known).sum())
 
     def test_each_switch_has_its_own_effect(self, world):

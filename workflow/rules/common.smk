@@ -15,6 +15,7 @@ from pipeline_steps.common.atomic import write_json, write_text
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.common.queue import refuse_queued_jobs
+from pipeline_steps.data.expert_categories import expert_tables
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import slices
 from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
@@ -77,6 +78,7 @@ OPENIMAGES_TABLES = [
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
 COCO_IMAGES = [DATA.manifests / "coco_images.json"] if DOWNLOADS else []
 OPENIMAGES_IMAGES = [DATA.manifest(DATA.openimages_ids.with_suffix(""))] if DOWNLOADS else []
+OPENIMAGES_OWN_IMAGES = [DATA.manifest(DATA.openimages_own_ids.with_suffix(""))] if DOWNLOADS else []
 USES_OPENIMAGES = recipe.data.openimages.enabled
 DATASET_FILES = {
     "lvis_train": [*checked(DATA.lvis_train), *COCO_IMAGES],
@@ -85,6 +87,13 @@ DATASET_FILES = {
         *COCO_IMAGES,
     ],  # less what is tested on
     "openimages_train": [DATA.openimages_train, *checked(DATA.lvis_train)],  # LVIS numbers its categories
+    "openimages_own_train": [DATA.openimages_own_train],
+}
+USED_DATASETS = {
+    name
+    for models in (recipe.pretraining, recipe.models, recipe.experts)
+    for model in models
+    for name in model.datasets
 }
 SPLIT_FILES = {
     "val": [*checked(DATA.lvis_val), *COCO_IMAGES],
@@ -101,6 +110,8 @@ FOLDER = {model.name: folder for folder, models in STAGES.items() for model in m
 MODELS = [model.name for model in recipe.models]
 EXPERTS = [expert.name for expert in recipe.experts]
 COCO_EXPERTS = [expert.name for expert in recipe.experts if expert.category_table == "coco"]
+MAPPED_EXPERTS = [name for name in EXPERTS if name not in COCO_EXPERTS]
+EXPERT_CLASSES = [DATA.openimages_classes] if MAPPED_EXPERTS else []  # their places in it are the expert's category ids
 MEMBERS = [member.name for member in recipe.ensemble.members]
 PREDICTED = list(dict.fromkeys([*MODELS, *MEMBERS]))  # LVIS models are evaluated even when they are no members
 STARTS = [recipe.model(name).init for name in PREDICTED]

@@ -35,6 +35,7 @@ else:
             download_coco_images,
             download_openimages_tables,
             download_openimages_images,
+            download_openimages_own_images,
             download_weights,
 
     rule download_lvis:
@@ -151,8 +152,24 @@ else:
         params:
             recipe=shared_recipe,
             settings=slices.openimages_slice(recipe),
+            dataset="openimages_train",
         shell:
-            "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --list-only {output:q} 2>&1 | tee -i {log:q}"
+            "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --dataset {params.dataset:q}"
+            " --list-only {output:q} 2>&1 | tee -i {log:q}"
+
+    use rule choose_openimages as choose_openimages_own with:
+        input:
+            checked(*OPENIMAGES_TABLES),
+        output:
+            DATA.openimages_own_ids,
+        log:
+            f"{LOGS}/choose_openimages_own.log",
+        benchmark:
+            f"{BENCHMARKS}/choose_openimages_own.tsv"
+        params:
+            recipe=shared_recipe,
+            settings=slices.openimages_own_slice(recipe),
+            dataset="openimages_own_train",
 
     rule download_openimages_images:
         input:
@@ -170,6 +187,16 @@ else:
         shell:
             "python -m pipeline_steps.download --recipe {params.recipe:q} --only openimages_images --image-list {input:q} --manifest {output:q}"
             " 2>&1 | tee -i {log:q}"
+
+    use rule download_openimages_images as download_openimages_own_images with:
+        input:
+            DATA.openimages_own_ids,
+        output:
+            OPENIMAGES_OWN_IMAGES,
+        log:
+            f"{LOGS}/download/openimages_own_images.log",
+        benchmark:
+            f"{BENCHMARKS}/download/openimages_own_images.tsv"
 
 
 rule index_coco_boxes:
@@ -206,8 +233,30 @@ rule select_openimages:
     params:
         recipe=shared_recipe,
         settings=slices.openimages_slice(recipe),
+        dataset="openimages_train",
     shell:
-        "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --output {output.annotations:q} --summary {output.summary:q} 2>&1 | tee -i {log:q}"
+        "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --dataset {params.dataset:q}"
+        " --output {output.annotations:q} --summary {output.summary:q} 2>&1 | tee -i {log:q}"
+
+
+use rule select_openimages as select_openimages_own with:
+    input:
+        checked(*OPENIMAGES_TABLES),
+        OPENIMAGES_OWN_IMAGES,
+    output:
+        annotations=DATA.openimages_own_train,
+        summary=DATA.openimages_own_summary,
+    log:
+        f"{LOGS}/select_openimages_own.log",
+    benchmark:
+        f"{BENCHMARKS}/select_openimages_own.tsv"
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(120),
+    params:
+        recipe=shared_recipe,
+        settings=slices.openimages_own_slice(recipe),
+        dataset="openimages_own_train",
 
 
 rule data:
@@ -217,6 +266,7 @@ rule data:
             for name, files in DATASET_FILES.items()
             for file in files
             if name != "openimages_train" or USES_OPENIMAGES
+            if name != "openimages_own_train" or name in USED_DATASETS
         ],
         DATA.coco_boxes_train,
         checked(DATA.coco_val) if COCO_EXPERTS else [],

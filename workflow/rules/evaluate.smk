@@ -5,6 +5,7 @@ rule evaluate_lvis:
         # For the numbers of train images; the categories of COCO have none.
         train=lambda wildcards: [] if wildcards.name in COCO_EXPERTS else DATA.lvis_train,
         detections=lambda wildcards: {**EVALUATED, **VARIANTS}[wildcards.name],
+        tables=lambda wildcards: expert_tables(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else [],
         code=code("evaluate.py", "evaluation/*.py"),
     output:
         metrics=f"{RESULTS}/evaluation/{{name}}/metrics.json",
@@ -24,12 +25,19 @@ rule evaluate_lvis:
         train=lambda wildcards, input: ["--train-annotations", str(input.train)] if input.train else [],
         iou_type=lambda wildcards: "bbox" if wildcards.name in EXPERTS else "segm",
         format=lambda wildcards: "coco" if wildcards.name in COCO_EXPERTS else "lvis",
+        # An expert of another data set than COCO is evaluated in the categories that it shares with LVIS.
+        expert=lambda wildcards: (
+            ["--expert", wildcards.name, "--recipe", RECIPE] if wildcards.name in MAPPED_EXPERTS else []
+        ),
+        sharing=lambda wildcards: (
+            slices.expert_slice(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else ""
+        ),
         maximum=recipe.evaluation.max_detections,
         fixed=recipe.evaluation.fixed_per_category,
         evaluator=recipe.evaluation.evaluator,
     shell:
         "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train:q}"
-        " --format {params.format:q}"
+        " --format {params.format:q} {params.expert:q}"
         " --iou-type {params.iou_type:q} --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q}"
         " --evaluator {params.evaluator:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
 

@@ -33,8 +33,10 @@ from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.transfer import RETRIED_STATUS, Patience, go_on, part_of
 
 IMAGE_ID = re.compile(r"^(?:train/)?([0-9a-f]{8,32})$")
+TRAIN_IMAGES = 1_743_042
+"""Train images with boxes."""
 BYTES_PER_IMAGE = 310_000
-"""Mean size of a train image: the 16 archives of all 1,743,042 have 539 GB."""
+"""Mean size of a train image: the 16 archives of all of them have 539 GB."""
 _AFTER_END = 4096
 
 

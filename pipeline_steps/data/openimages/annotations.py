@@ -141,8 +141,13 @@ def lvis_image(
     labels: VerifiedLabels,
     inference: Inference,
     counts: Counter[str],
+    judged_only: bool = False,
 ) -> dict[str, Any]:
-    """The LVIS image record; ``counts["contradiction"]`` grows by categories that are present and absent at once."""
+    """The LVIS image record; ``counts["contradiction"]`` grows by categories that are present and absent at once.
+
+    ``judged_only``: nothing is known of categories that are neither annotated nor absent; otherwise the annotators
+    looked for every category that they have a name for.
+    """
     annotated = {category for category, _ in objects.annotated}
     present = set(objects.present).union(*map(inference.present_with, labels.present))
     absent: set[int] = set().union(*map(inference.absent_with, labels.absent))
@@ -155,7 +160,7 @@ def lvis_image(
         "neg_category_ids": sorted(absent - present - annotated),
         "not_exhaustive_category_ids": sorted((present - annotated) | objects.incomplete),
         "box_only": True,
-        "known_category_ids": inference.known_ids,
+        **({"judged_only": True} if judged_only else {"known_category_ids": inference.known_ids}),
         "ignore_boxes": objects.ignored,
         "group_boxes": objects.groups,
     }

@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,8 @@ class Selection:
     inference: Inference
     boxes: BoxTable
     choice: Choice
+    judged_only: bool = False
+    """See :func:`~pipeline_steps.data.openimages.annotations.lvis_image`."""
 
     @property
     def image_ids(self) -> list[str]:
@@ -67,15 +68,31 @@ def _without_rotated(boxes: BoxTable, path: Path) -> np.ndarray:
     return ~rotated[boxes.pair_image]
 
 
+def usable_pairs(recipe: Recipe, boxes: BoxTable) -> tuple[np.ndarray, np.ndarray]:
+    """Image and category positions of the pairs that count, int[m] each; without rotated images unless wanted."""
+    paths = DatasetPaths(recipe)
+    if boxes.problems:
+        log.warning("%s: left out: %s", paths.openimages_boxes, boxes.describe_problems())
+    if not recipe.data.openimages.skip_rotated:
+        return boxes.pair_image, boxes.pair_category
+    usable = _without_rotated(boxes, paths.openimages_rotation)
+    return boxes.pair_image[usable], boxes.pair_category[usable]
+
+
+def require_enabled(recipe: Recipe) -> None:
+    """Refuse a recipe that says it uses no OpenImages images."""
+    if not recipe.data.openimages.enabled:
+        raise UserError(f"recipe {recipe.name}: data.openimages.enabled is false, there is nothing to select")
+
+
 def select(recipe: Recipe) -> Selection:
-    """Choose images for a recipe. Needs the annotation files only, no image.
+    """Choose images for the LVIS models of a recipe. Needs the annotation files only, no image.
 
     Raises:
         UserError: OpenImages is disabled; a file is missing or damaged; no image shows a shared category.
     """
+    require_enabled(recipe)
     settings = recipe.data.openimages
-    if not settings.enabled:
-        raise UserError(f"recipe {recipe.name}: data.openimages.enabled is false, there is nothing to select")
     paths = DatasetPaths(recipe)
     categories = read_categories(paths.lvis_train)
     vocabulary = read_vocabulary(paths.openimages_classes, paths.openimages_hierarchy)
@@ -90,15 +107,11 @@ def select(recipe: Recipe) -> Selection:
     boxes = read_boxes(
         paths.openimages_boxes, vocabulary, dict(zip(mapping.lvis_ids, positions, strict=True)), inference.ignored_mids
     )
-    if boxes.problems:
-        log.warning("%s: left out: %s", paths.openimages_boxes, boxes.describe_problems())
-    usable = np.ones(len(boxes.pair_image), bool)
-    if settings.skip_rotated:
-        usable = _without_rotated(boxes, paths.openimages_rotation)
+    pair_image, pair_category = usable_pairs(recipe, boxes)
     counts = lvis_image_counts(paths.lvis_train, categories)
     choice = choose_images(
-        boxes.pair_image[usable],
-        boxes.pair_category[usable],
+        pair_image,
+        pair_category,
         counts,
         settings.max_images,
         settings.max_images_per_category,
@@ -108,7 +121,7 @@ def select(recipe: Recipe) -> Selection:
     log.info(
         "%d images chosen of %d; %d of %d shared categories get images",
         len(choice.images),
-        len(np.unique(boxes.pair_image[usable])),
+        len(np.unique(pair_image)),
         np.count_nonzero(choice.added),
         len(inference.known_ids),
     )
@@ -158,7 +171,14 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
             counts["image without boxes"] += 1
             continue
         image = lvis_image(
-            len(images), f"{folder}/{name}.jpg", found.sizes[name], objects, labels[name], selection.inference, counts
+            len(images),
+            f"{folder}/{name}.jpg",
+            found.sizes[name],
+            objects,
+            labels[name],
+            selection.inference,
+            counts,
+            selection.judged_only,
         )
         images.append(image)
         for category, box in objects.annotated:
@@ -182,8 +202,9 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
     }
 
 
-def summary_csv(selection: Selection, images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]]) -> str:
+def summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
     """One line for each LVIS category: train images before and after, and what was added; as CSV text."""
+    annotations = dataset["annotations"]
     boxes = Counter(annotation["category_id"] for annotation in annotations)
     shown = {(annotation["image_id"], annotation["category_id"]) for annotation in annotations}
     added = Counter(category for _, category in shown)
@@ -205,5 +226,5 @@ def summary_csv(selection: Selection, images: Sequence[dict[str, Any]], annotati
                 added[category.id], boxes[category.id], before + added[category.id],
             ]
         )  # fmt: skip
-    log.info("%d images added for %d categories", len(images), len(added))
+    log.info("%d images added for %d categories", len(dataset["images"]), len(added))
     return text.getvalue()

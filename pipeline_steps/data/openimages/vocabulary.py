@@ -68,11 +68,16 @@ def _walk(node: Any, parent: str | None, parents: defaultdict[str, set[str]], pa
         _walk(part, None, parents, path)
 
 
-def read_vocabulary(classes: str | Path, hierarchy: str | Path) -> Vocabulary:
-    """Read ``class-descriptions-boxable.csv`` (no header: MID, name) and ``bbox_labels_600_hierarchy.json``.
+def class_numbers(mids: Iterable[str]) -> dict[str, int]:
+    """OpenImages' own category ids: place of each class in the class descriptions, from 1, by MID."""
+    return {mid: number for number, mid in enumerate(mids, start=1)}
+
+
+def read_class_names(classes: str | Path) -> dict[str, str]:
+    """Read ``class-descriptions-boxable.csv`` (no header: MID, name): names by MID, in the order of the file.
 
     Raises:
-        UserError: a file is missing or damaged, a MID occurs twice, or the hierarchy goes round in a circle.
+        UserError: the file is missing or damaged, or a MID occurs twice.
     """
     classes = require_file(classes, "OpenImages class descriptions", REMEDY)
     names: dict[str, str] = {}
@@ -86,6 +91,16 @@ def read_vocabulary(classes: str | Path, hierarchy: str | Path) -> Vocabulary:
             names[cells[0]] = cells[1]
     if repeated or not names:
         raise UserError(f"{classes}: {'MIDs occur twice: ' + listing(repeated) if repeated else 'no classes'}")
+    return names
+
+
+def read_vocabulary(classes: str | Path, hierarchy: str | Path) -> Vocabulary:
+    """Read ``class-descriptions-boxable.csv`` and ``bbox_labels_600_hierarchy.json``.
+
+    Raises:
+        UserError: a file is missing or damaged, a MID occurs twice, or the hierarchy goes round in a circle.
+    """
+    names = read_class_names(classes)
     hierarchy = Path(hierarchy)
     found: defaultdict[str, set[str]] = defaultdict(set)
     _walk(read_json(hierarchy, "OpenImages hierarchy", REMEDY), None, found, hierarchy)

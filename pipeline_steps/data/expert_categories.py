@@ -1,0 +1,44 @@
+"""Which LVIS category each of an expert's own categories stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.categories import load_mapping
+from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.openimages.vocabulary import class_numbers, read_class_names
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.recipe import Recipe
+
+
+def expert_lvis_ids(recipe: Recipe, name: str, categories: CategoryList) -> dict[int, int]:
+    """LVIS category id by own category id, for the categories that an expert shares with LVIS.
+
+    Args:
+        recipe: the recipe; its category tables, relations and verdicts say what is shared.
+        name: an expert of the recipe.
+        categories: of LVIS.
+
+    Raises:
+        UserError: a table is missing or does not fit, or there is no such expert.
+    """
+    tables = {expert.name: expert.category_table for expert in recipe.experts}
+    if name not in tables:
+        raise UserError(f"recipe {recipe.name} has no expert {name!r}; it has {listing(tables) or 'none'}")
+    mapping = load_mapping(recipe, tables[name], categories)
+    if tables[name] == "coco":
+        return mapping.by_number()
+    paths = DatasetPaths(recipe)
+    numbers = class_numbers(read_class_names(paths.openimages_classes))
+    unknown = [str(row) for row in mapping.rows if row.source_id not in numbers]
+    if unknown:
+        raise UserError(f"{paths.openimages_table}: classes that {paths.openimages_classes} lacks: {listing(unknown)}")
+    return {numbers[mid]: lvis_id for mid, lvis_id in mapping.lvis_ids.items()}
+
+
+def expert_tables(recipe: Recipe, name: str) -> list[Path]:
+    """Files that :func:`expert_lvis_ids` reads besides the categories of LVIS."""
+    paths = DatasetPaths(recipe)
+    tables = {expert.name: expert.category_table for expert in recipe.experts}
+    return [paths.coco_table] if tables[name] == "coco" else [paths.openimages_table, paths.openimages_classes]
