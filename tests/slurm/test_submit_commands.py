@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CPU_STAGES = {
     "index_coco_boxes",
     "select_openimages",
+    "select_openimages_own",
     "rescore_ensemble",
     "gather_boxes",
     "gather_masks",
@@ -37,6 +38,7 @@ DOWNLOADS = {
     "download_coco_images",
     "download_openimages_tables",
     "download_openimages_images",
+    "download_openimages_own_images",
     "download_weights",
 }
 

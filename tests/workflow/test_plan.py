@@ -9,6 +9,7 @@ from tests.workflow.checkout import TARGETS
 COMMON = {
     "index_coco_boxes": 1,
     "select_openimages": 1,
+    "select_openimages_own": 1,
     "pretrain_coco": 2,
     "finetune_lvis": 2,
     "train_expert": 2,
@@ -35,7 +36,9 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
         "download_openimages_tables": 5,
         "check_data": 9,
         "choose_openimages": 1,
+        "choose_openimages_own": 1,
         "download_openimages_images": 1,
+        "download_openimages_own_images": 1,
         "download_weights": 2,
         "convert_weights": 2,
         "predict_boxes": 8 * 32,

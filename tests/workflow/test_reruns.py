@@ -25,11 +25,13 @@ ENSEMBLE = {"rescore_ensemble": 2, **ENSEMBLE_MASKS}
 ALL_MASKS = {**ENSEMBLE_MASKS, "predict_masks": 8, "gather_masks": 4, "evaluate_lvis": 3}
 INFERENCE = {"predict_boxes": 16, "gather_boxes": 8, **ENSEMBLE, **ALL_MASKS, "evaluate_lvis": 5}
 ONE_EXPERT = {"train_expert": 1, "predict_boxes": 4, "gather_boxes": 2, **ENSEMBLE, "evaluate_lvis": 2}
+DATA = {"make_mini": 1, "index_coco_boxes": 1, "select_openimages": 1, "select_openimages_own": 1}
 EVERYTHING = {
     "count_samples": 1,
     "make_mini": 1,
     "index_coco_boxes": 1,
     "select_openimages": 1,
+    "select_openimages_own": 1,
     "pretrain_coco": 2,
     "finetune_lvis": 2,
     "train_expert": 2,
@@ -47,8 +49,12 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("data={mini: {seed: 1}}", EVERYTHING),
         (
             "data={openimages: {max_images: 12}}",
-            {"select_openimages": 1, "finetune_lvis": 2, "train_expert": 1, "count_samples": 1}
-            | {**INFERENCE, "predict_boxes": 12, "gather_boxes": 6, "evaluate_lvis": 4},
+            {"select_openimages": 1, "finetune_lvis": 2, "count_samples": 1}
+            | {**INFERENCE, "predict_boxes": 8, "gather_boxes": 4, "evaluate_lvis": 3},
+        ),
+        (
+            "data={openimages_own: {max_images: 12}}",
+            {**ONE_EXPERT, "select_openimages_own": 1},
         ),
         (
             "training={repeat_factor_threshold: 0.01}",
@@ -179,7 +185,7 @@ def test_added_member_trains_and_tests_only_the_new_one(smoke):
             | {"gather_masks": 3, "evaluate_lvis": 2},
         ),
         # only up to here
-        (("-F", "--", "data"), {"make_mini": 1, "index_coco_boxes": 1, "select_openimages": 1}),
+        (("-F", "--", "data"), DATA),
         (("-F", "--until", "pretrain_coco", "--", "all"), {"make_mini": 1, "pretrain_coco": 2}),
         # the submission only: nothing of the evaluation
         (("--", "submission"), {}),
