@@ -33,6 +33,7 @@ from pipeline_steps.data.download.openimages_images import (
 )
 from pipeline_steps.data.download.sources import Source, mirrored, read_sources
 from pipeline_steps.data.download.transfer import Patience
+from pipeline_steps.data.images_on_disk import count_files
 from pipeline_steps.recipe import Recipe, load_recipe
 
 GROUPS = ("lvis", "coco_annotations", "coco_images", "openimages_tables", "openimages_images", "weights")
@@ -128,7 +129,9 @@ def _fetch_images(source: Source, arguments: argparse.Namespace, recipe: Recipe,
     print(f"{outcome.present} images were there, {outcome.fetched} fetched, {len(outcome.failed)} failed")
     require_few_failures(outcome, recipe.data.download.max_failed_images, len(ids))
     if arguments.manifest:
-        write_json(arguments.manifest, {"images": len(ids), "failed": dict(sorted(outcome.failed.items()))}, indent=1)
+        there = count_files(folder / f"{image_id}.jpg" for image_id in ids if image_id not in outcome.failed)
+        failed = dict(sorted(outcome.failed.items()))
+        write_json(arguments.manifest, {"images": len(ids), "bytes": there["bytes"], "failed": failed}, indent=1)
 
 
 def main(arguments: argparse.Namespace) -> None:

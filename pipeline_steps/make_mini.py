@@ -24,13 +24,11 @@ import numpy as np
 from pipeline_steps.common.atomic import atomic_directory, write_json
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import read_json
+from pipeline_steps.common.files import folder_digest, read_json
 from pipeline_steps.data import mini
 from pipeline_steps.data.mini import PARTS, write_world
-from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.data.paths import MINI_WORLD, DatasetPaths
 from pipeline_steps.recipe import Recipe, load_recipe
-
-MANIFEST = "mini_world.json"
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +59,6 @@ def file_names(recipe: Recipe) -> dict[str, str]:
     return {key: path.name for key, path in files.items()}
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files of a folder; empty if there is no such folder."""
-    if not folder.is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
 def generator_digest() -> str:
     """SHA-256 of the generator's source code and the versions of the libraries that its bytes depend on."""
     digest = hashlib.sha256(f"opencv {cv2.__version__} numpy {np.__version__}".encode())
@@ -83,7 +69,7 @@ def generator_digest() -> str:
 
 def is_complete(output: Path, settings: dict[str, Any]) -> bool:
     """Whether ``output`` holds the world of these settings, undamaged."""
-    manifest = output / MANIFEST
+    manifest = output / MINI_WORLD
     if not manifest.is_file():
         return False
     try:
@@ -115,9 +101,9 @@ def main(arguments: argparse.Namespace) -> None:
         # Left in reverse order: the last one entered is put in place first.
         folders = {part: stack.enter_context(atomic_directory(output / part)) for part in reversed(PARTS)}
         summary = write_world(recipe.data.mini, folders, file_names(recipe), recipe.lvis_version)
-        (output / MANIFEST).unlink(missing_ok=True)
+        (output / MINI_WORLD).unlink(missing_ok=True)
     digests = {part: folder_digest(output / part) for part in PARTS}
-    write_json(output / MANIFEST, {"settings": settings, "folders": digests}, indent=2)
+    write_json(output / MINI_WORLD, {"settings": settings, "folders": digests}, indent=2)
     log.info("%s: %s", output, summary)
 
 

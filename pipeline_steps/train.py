@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.cli import step_parser
+from pipeline_steps.provenance.files import BESIDE
 from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
 
@@ -45,6 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
+    from pipeline_steps.training.gradients import GRADIENTS_FILE
+    from pipeline_steps.training.metrics import METRICS_FILE
     from pipeline_steps.training.run import Job, train  # imports torch and detectron2: seconds
 
     train(
@@ -57,6 +60,8 @@ def main(arguments: argparse.Namespace) -> None:
             on_mismatch=arguments.on_mismatch,
         )
     )
+    records = (arguments.output.with_name(name) for name in (METRICS_FILE, GRADIENTS_FILE))
+    setattr(arguments, BESIDE, [path for path in records if path.is_file()])  # what figures are made from
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ _LVIS_FILES = {
     "v1": ("lvis_v1_train.json", "lvis_v1_val.json", "lvis_v1_image_info_test_dev.json"),
 }
 
+MINI_WORLD = "mini_world.json"
+"""File below ``datasets_root`` with settings and digests of a mini world."""
+
 
 def find_image(root: str | Path, image: ImageRecord | Mapping[str, Any]) -> Path:
     """Path of an image record of LVIS, COCO or the derived OpenImages file.
@@ -97,6 +100,9 @@ class DatasetPaths:
         self.openimages_hierarchy = self.openimages_root / "bbox_labels_600_hierarchy.json"
         self.openimages_rotation = self.openimages_root / "train-images-boxable-with-rotation.csv"
         self.openimages_ids = derived / "openimages_ids.txt"
+        self.mini_world = self.root / MINI_WORLD
+        self.coco_images_manifest = self.manifests / "coco_images.json"
+        self.openimages_images_manifest = self.manifest(self.openimages_ids.with_suffix(""))
         self.openimages_train = derived / "openimages_lvis.json"
         self.openimages_summary = derived / "openimages_summary.csv"
         # OpenImages in its own classes is the same for every LVIS release.

@@ -12,8 +12,11 @@ from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.detectors import detector_files
 
-OUTPUT_OPTIONS = ("output", "summary", "per_category", "csv", "zip", "picture", "page")
+OUTPUT_OPTIONS = ("output", "list_only", "summary", "per_category", "csv", "zip", "picture", "page")
 """Options that name files which a step writes; the first gives the manifest its name."""
+
+BESIDE = "beside"
+"""Attribute of a parsed command line with further files that a step has left beside its output, to be recorded too."""
 
 
 def written_files(arguments: argparse.Namespace) -> list[Path]:
@@ -41,7 +44,7 @@ def read_files(step: str, arguments: argparse.Namespace, recipe: Recipe | None) 
     named = [
         path
         for option, value in vars(arguments).items()
-        if option not in (*OUTPUT_OPTIONS, "recipe")
+        if option not in (*OUTPUT_OPTIONS, BESIDE, "recipe")
         for path in _paths(value)
     ]
     found = [*named, *(_recipe_files(step, arguments, recipe) if recipe else [])]

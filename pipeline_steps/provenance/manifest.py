@@ -16,16 +16,17 @@ from typing import Any
 
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.files import file_digest, read_json
-from pipeline_steps.provenance.files import read_files, written_files
+from pipeline_steps.provenance.files import BESIDE, read_files, written_files
 from pipeline_steps.provenance.surroundings import code_version, hardware, job, packages
 from pipeline_steps.recipe import Recipe
 
 FORMAT = 1
+MANIFEST_SUFFIX = ".manifest.json"
 
 
 def manifest_path(output: Path) -> Path:
     """Name of the manifest of a result: beside it, with its name."""
-    return output.with_name(f"{output.stem}.manifest.json")
+    return output.with_name(f"{output.stem}{MANIFEST_SUFFIX}")
 
 
 def _relative(path: Path) -> str:
@@ -60,6 +61,7 @@ def build_manifest(step: str, arguments: argparse.Namespace, recipe: Recipe | No
         "step": step,
         "command": ["python", "-m", f"pipeline_steps.{step}", *sys.argv[1:]],
         "outputs": {_relative(path): describe(path) for path in written_files(arguments)},
+        "beside": {_relative(path): describe(path) for path in getattr(arguments, BESIDE, [])},
         "inputs": inputs,
         "models": _models(step, arguments, inputs),
         "times": {

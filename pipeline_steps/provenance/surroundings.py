@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     return result.stdout.strip()
 
 
+@cache
 def packages() -> dict[str, str]:
     """Version of every installed package, by name."""
     found = {item.metadata["Name"]: item.version for item in metadata.distributions() if item.metadata["Name"]}

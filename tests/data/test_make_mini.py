@@ -15,8 +15,10 @@ import pytest
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import folder_digest
 from pipeline_steps.data.mini import PARTS, World
-from pipeline_steps.make_mini import MANIFEST, build_parser, folder_digest, main
+from pipeline_steps.data.paths import MINI_WORLD
+from pipeline_steps.make_mini import build_parser, main
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.data import MiniWorld
 from tests.data.mini_worlds import SMALL, make, write_recipe
@@ -102,13 +104,13 @@ def test_a_damaged_world_is_made_again(tmp_path: Path, damage: str) -> None:
     elif damage == "truncated":
         target.write_bytes(target.read_bytes()[:-10])
     elif damage == "no manifest":
-        (root / MANIFEST).unlink()
+        (root / MINI_WORLD).unlink()
         next((root / "coco" / "train2017").iterdir()).unlink()
     else:
-        (root / MANIFEST).write_text('{"settings":')
+        (root / MINI_WORLD).write_text('{"settings":')
     make(tmp_path, TINY % "")
     assert digests(root) == expected
-    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MANIFEST, "derived"])
+    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MINI_WORLD, "derived"])
 
 
 def test_changed_settings_replace_the_world(tmp_path: Path) -> None:
@@ -129,10 +131,10 @@ def test_a_killed_run_leaves_no_folder_that_looks_complete_and_the_next_run_fini
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    assert not any((root / name).exists() for name in (*PARTS, MANIFEST))
+    assert not any((root / name).exists() for name in (*PARTS, MINI_WORLD))
     assert list(root.iterdir())  # what the killed run had begun
     assert run(write_recipe(tmp_path / "tiny.yaml", TINY % ""), root).wait(120) == 0
-    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MANIFEST])
+    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MINI_WORLD])
 
 
 def test_an_error_on_the_way_keeps_the_old_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +148,7 @@ def test_an_error_on_the_way_keeps_the_old_world(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space"):
         make(tmp_path, TINY % ", seed: 5")
     assert digests(root) == before
-    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MANIFEST])
+    assert sorted(path.name for path in root.iterdir()) == sorted([*PARTS, MINI_WORLD])
 
 
 @pytest.mark.parametrize("below", ["", "deeper/world"])

@@ -191,7 +191,8 @@ def test_images_are_fetched_one_by_one_and_failures_are_listed(site, capsys):
     (site / "ids.txt").write_text("\n".join(lines))
     options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
     assert download(site, *options) == 0
-    assert json.loads((site / "m.json").read_text()) == {"images": 3, "failed": {"00000000000000ff": "status 404"}}
+    failed = {"00000000000000ff": "status 404"}
+    assert json.loads((site / "m.json").read_text()) == {"images": 3, "bytes": 2 * len(JPEG), "failed": failed}
     assert download(site, *options) == 0
     assert "2 images were there, 0 fetched, 1 failed" in capsys.readouterr().out
 
@@ -229,7 +230,7 @@ def test_images_are_tried_again_after_passing_faults(site, server, fault):
     (site / "ids.txt").write_text("00000000000000aa\n")
     options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(site / "m.json")]
     assert download(site, *options) == 0
-    assert json.loads((site / "m.json").read_text()) == {"images": 1, "failed": {}}
+    assert json.loads((site / "m.json").read_text()) == {"images": 1, "bytes": len(JPEG), "failed": {}}
     assert contents(site / "data") == {"openimages/train/00000000000000aa.jpg": JPEG}
 
 

@@ -17,6 +17,7 @@ from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.common.queue import refuse_queued_jobs
 from pipeline_steps.data.expert_categories import expert_tables
 from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.provenance.verification import start_command
 from pipeline_steps.recipe import slices
 from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
 from pipeline_steps.recipe.detectors import detector_files
@@ -41,6 +42,7 @@ except UserError as error:
 ENVIRONMENT = "../environment/conda.yaml"  # used with --software-deployment-method conda, ignored otherwise
 RESULTS = f"results/{recipe.name}"
 RECIPE = f"{RESULTS}/recipe.yaml"  # the resolved recipe: written when a run starts, read by every step
+START = start_command(sys.argv, RECIPE)
 LOGS, BENCHMARKS = f"{RESULTS}/logs", f"{RESULTS}/benchmarks"
 SHARDS = recipe.testing.shards
 SPLITS = ["val", "test"]
@@ -76,7 +78,7 @@ OPENIMAGES_TABLES = [
     *([DATA.openimages_rotation] if recipe.data.openimages.skip_rotated else []),
 ]
 CATEGORY_TABLES = [DATA.coco_table, DATA.openimages_table]
-COCO_IMAGES = [DATA.manifests / "coco_images.json"] if DOWNLOADS else []
+COCO_IMAGES = [DATA.coco_images_manifest] if DOWNLOADS else []
 OPENIMAGES_IMAGES = [DATA.manifest(DATA.openimages_ids.with_suffix(""))] if DOWNLOADS else []
 OPENIMAGES_OWN_IMAGES = [DATA.manifest(DATA.openimages_own_ids.with_suffix(""))] if DOWNLOADS else []
 USES_OPENIMAGES = recipe.data.openimages.enabled

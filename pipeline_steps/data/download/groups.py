@@ -5,7 +5,6 @@ What is there and not whole is named and never touched: it may be somebody's onl
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -20,6 +19,7 @@ from pipeline_steps.data.download.locks import exclusive
 from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.sources import Source, mirrored
 from pipeline_steps.data.download.transfer import Patience, fetch, part_of
+from pipeline_steps.data.images_on_disk import count_folder
 
 UNPACKED_RATIO = {"coco_images": 1.02, "coco_annotations": 3.4, "lvis": 4.0}
 """Unpacked size of a group's archives as a multiple of their own: JPEG does not shrink, JSON does."""
@@ -215,7 +215,5 @@ def manifest(paths: list[Path], root: Path) -> dict[str, object]:
         if path.is_file():
             files[name] = {"bytes": path.stat().st_size}
             continue
-        with os.scandir(path) as entries:
-            sizes = [entry.stat().st_size for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-        folders[name] = {"files": len(sizes), "bytes": sum(sizes)}
+        folders[name] = count_folder(path)
     return {key: value for key, value in (("files", files), ("folders", folders)) if value}

@@ -1,0 +1,103 @@
+"""Check that finished results are what they were when they were made, and were made from one another.
+
+Snakemake looks at times; this reads every byte that a manifest names, from the data to the submission: a flipped byte,
+a file that was exchanged, edited or deleted, and a result that was made from another version of its input are named,
+with the command that makes them again. Exit code 1 if there is any.
+
+Images are counted and their sizes added up, and compared with what was noted when they came; those of the mini world
+are read. Files that no step has declared (checkpoints, logs, benchmarks) are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.data.download.bars import format_bytes
+from pipeline_steps.data.images_on_disk import image_problems
+from pipeline_steps.provenance.verification import Verification, start_command, verify_results
+from pipeline_steps.recipe import Recipe, load_recipe
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this step."""
+    parser = step_parser("verify", __doc__ or "")
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results of a recipe, e.g. results/mini")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="nothing but these results and what they rest on; no images",
+    )
+    parser.add_argument("--expected", nargs="*", default=[], metavar="FILE", help="results that should be there")
+    parser.add_argument(
+        "--start",
+        metavar="COMMAND",
+        help="how the workflow is started, for the commands that are shown "
+        "(default: snakemake --configfile RESULTS/recipe.yaml --cores all)",
+    )
+    return parser
+
+
+def remedies(outcome: Verification, start: str) -> list[str]:
+    """Lines with the commands that mend what was found."""
+
+    def command(names: list[str]) -> str:
+        # What no expected result rests on is no part of `all`: it has to be asked for.
+        alone = [
+            name for name in names if not any(path == name or path.startswith(f"{name}/") for path in outcome.reached)
+        ]
+        return f"  {start} -R {shlex.join(names)} -- {shlex.join([*alone, 'all'])}"
+
+    again = list(dict.fromkeys(name for finding in outcome.findings for name in finding.again))
+    meant = list(dict.fromkeys(name for finding in outcome.findings for name in finding.if_meant))
+    lines = []
+    if again:
+        lines += ["To make it again, with all that rests on it:", command(again)]
+    if meant:
+        changed = ", ".join(finding.path for finding in outcome.findings if finding.if_meant)
+        lines += [
+            f"Put back {changed} (downloaded data: delete it, and `{start} -- data` fetches it again).",
+            "Or, if the change is meant, make again what was made from it:",
+            command(meant),
+        ]
+    return lines
+
+
+def _recipe_of(results: Path) -> Recipe | None:
+    path = results / "recipe.yaml"
+    return load_recipe(path) if path.is_file() else None
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    results: Path = arguments.results
+    started = time.monotonic()
+    recipe = _recipe_of(results)
+    drawn = recipe.datasets_root if recipe and recipe.data.source == "mini" else ""
+    start = arguments.start or start_command([], str(results / "recipe.yaml"))
+    outcome = verify_results(results, arguments.expected, arguments.only, drawn)
+    images = image_problems(recipe, start) if recipe and not arguments.only else {}
+    named = {folder for finding in outcome.findings for folder in Path(finding.path).parents}
+    images = {folder: problem for folder, problem in images.items() if folder not in named}
+    for name, problem in [*((finding.path, finding.problem) for finding in outcome.findings), *images.items()]:
+        print(f"{name}: {problem}")
+    for name in outcome.not_made:
+        print(f"{name}: not made yet (no result here was made from it)")
+    print("".join(f"{line}\n" for line in remedies(outcome, start)), end="")
+    seconds = time.monotonic() - started
+    read = f"{outcome.files} files of {outcome.results} results, {format_bytes(outcome.bytes)}, read in {seconds:.1f} s"
+    wrong = len(outcome.findings) + len(images)
+    if wrong:
+        print(f"{results}: {wrong} things are not what they should be ({read})", file=sys.stderr)
+        sys.exit(1)
+    print(f"{results}: all is what its manifests say, from the data to the results ({read})")
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
