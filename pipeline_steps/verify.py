@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.bars import format_bytes
 from pipeline_steps.data.images_on_disk import image_problems
 from pipeline_steps.provenance.verification import Verification, start_command, verify_results
@@ -70,8 +71,12 @@ def remedies(outcome: Verification, start: str) -> list[str]:
 
 
 def _recipe_of(results: Path) -> Recipe | None:
-    path = results / "recipe.yaml"
-    return load_recipe(path) if path.is_file() else None
+    """The recipe of the results, which names the images; None if there is none, or one of another version."""
+    try:
+        return load_recipe(results / "recipe.yaml")
+    except UserError as error:
+        print(f"images are not looked at: {error}", file=sys.stderr)
+        return None
 
 
 def main(arguments: argparse.Namespace) -> None:
