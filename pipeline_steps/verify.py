@@ -2,7 +2,7 @@
 
 Snakemake looks at times; this reads every byte that a manifest names, from the data to the submission: a flipped byte,
 a file that was exchanged, edited or deleted, and a result that was made from another version of its input are named,
-with the command that makes them again. Exit code 1 if there is any.
+with the command that makes them again. The exit code is not 0 then.
 
 Images are counted and their sizes added up, and compared with what was noted when they came; those of the mini world
 are read. Files that no step has declared (checkpoints, logs, benchmarks) are left alone.
@@ -99,8 +99,7 @@ def main(arguments: argparse.Namespace) -> None:
     read = f"{outcome.files} files of {outcome.results} results, {format_bytes(outcome.bytes)}, read in {seconds:.1f} s"
     wrong = len(outcome.findings) + len(images)
     if wrong:
-        print(f"{results}: {wrong} things are not what they should be ({read})", file=sys.stderr)
-        sys.exit(1)
+        raise UserError(f"{results}: {wrong} of its files or folders are not what they should be ({read})")
     print(f"{results}: all is what its manifests say, from the data to the results ({read})")
 
 

@@ -12,7 +12,7 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -302,11 +302,19 @@ def _is_readable(path: Path) -> bool:
 
 
 def _leave_out_what_follows(outcome: Verification, results: _Results) -> None:
-    """Keep as ``again`` only what does not rest on others that are made again: the workflow makes that anyway."""
-    again = {name for finding in outcome.findings for name in finding.again}
-    first = {name for name in again if not results.rest_on(_files_of(name, results)) & again}
+    """Keep only what does not rest on others that are made again: the workflow makes that anyway."""
+
+    def first(names: set[str]) -> set[str]:
+        return {name for name in names if not results.rest_on(_files_of(name, results)) & names}
+
+    again = first({name for finding in outcome.findings for name in finding.again})
+    if_meant = first({name for finding in outcome.findings for name in finding.if_meant})
     outcome.findings = [
-        Finding(finding.path, finding.problem, tuple(name for name in finding.again if name in first), finding.if_meant)
+        replace(
+            finding,
+            again=tuple(name for name in finding.again if name in again),
+            if_meant=tuple(name for name in finding.if_meant if name in if_meant),
+        )
         for finding in outcome.findings
     ]
 

@@ -65,21 +65,21 @@ def test_untouched_results_pass(results, capsys):
 @pytest.mark.parametrize("damage", [flipped, lambda content: content[:-1], lambda content: content + b" "])
 def test_every_damaged_result_is_named_with_the_command_that_makes_it_again(results, capsys, name, damage):
     change(name, damage(Path(name).read_bytes()))
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr()
     assert f"{name}: has changed since " in shown.out
-    assert "1 things are not what they should be" in shown.err
+    assert "error: results: 1 of its files or folders are not what they should be (" in shown.err
     assert command_of(shown.out) == ["snakemake", "-R", name, "--", "all"]
 
 
 def test_deleted_intermediate_result_is_said(results, capsys):
     Path(SHARD).unlink()
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
     assert f"{SHARD}: is gone\n" in shown
     assert command_of(shown) == ["snakemake", "-R", SHARD, "--", "all"]
     manifest_path(Path(SHARD)).unlink()
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
     assert f"{SHARD}: is gone, and its manifest too\n" in shown
     assert command_of(shown) == ["snakemake", "-R", SHARD, "--", "all"]
@@ -87,17 +87,17 @@ def test_deleted_intermediate_result_is_said(results, capsys):
 
 def test_lost_and_damaged_manifests_are_said(results, capsys):
     manifest_path(Path(SHARD)).unlink()
-    assert run() == 1
+    assert run() == 2
     assert f"{SHARD}: has lost its manifest\n" in capsys.readouterr().out
     manifest_path(Path(MODEL)).write_text('{"step": "train"')
-    assert run() == 1
+    assert run() == 2
     assert f"{manifest_path(Path(MODEL))}: is no whole manifest" in capsys.readouterr().out
 
 
 def test_result_of_an_older_input_breaks_the_chain(recipe, results, capsys):  # noqa: F811
     """The model was trained again, and its manifest with it: every file is what its own manifest says."""
     leave("train", MODEL, recipe, "trained again", model="basic", init=None)
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
     shards = [f"results/basic/shards/{number}.parquet" for number in range(2)]
     for shard in shards:
@@ -110,14 +110,14 @@ def test_edited_result_with_an_edited_manifest_breaks_the_chain(results, capsys)
     manifest = json.loads(manifest_path(Path(MODEL)).read_text())
     manifest["outputs"][MODEL] = {"bytes": 6, "sha256": file_digest(MODEL)}
     manifest_path(Path(MODEL)).write_text(json.dumps(manifest))
-    assert run() == 1
+    assert run() == 2
     assert f"was not made from the present {MODEL}" in capsys.readouterr().out
 
 
 def test_only_the_first_of_damaged_results_is_made_again(results, capsys):
     for name in (MODEL, SHARD, SUBMISSION):
         change(name, b"damaged")
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     assert command_of(capsys.readouterr().out) == ["snakemake", "-R", MODEL, "--", "all"]
 
 
@@ -141,11 +141,11 @@ def test_only_what_a_result_rests_on(results, capsys):
     assert other["inputs"]
     change("results/other.parquet", b"x")
     assert run("--only", SUBMISSION) == 0
-    assert run("--expected", SUBMISSION) == 1
+    assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
     assert command_of(shown) == ["snakemake", "-R", "results/other.parquet", "--", "results/other.parquet", "all"]
     change(MODEL, b"x")
-    assert run("--only", SUBMISSION) == 1
+    assert run("--only", SUBMISSION) == 2
 
 
 def test_expected_results_are_there_with_a_manifest_or_not_made_yet(results, capsys):
@@ -153,7 +153,7 @@ def test_expected_results_are_there_with_a_manifest_or_not_made_yet(results, cap
     assert "results/report/index.html: not made yet" in capsys.readouterr().out
     Path("results/report").mkdir()
     Path("results/report/index.html").write_text("page")
-    assert run("--expected", SUBMISSION, "results/report/index.html") == 1
+    assert run("--expected", SUBMISSION, "results/report/index.html") == 2
     assert "results/report/index.html: has no manifest" in capsys.readouterr().out
 
 
@@ -172,7 +172,7 @@ def test_every_file_of_a_folder_is_covered(recipe, results, capsys):  # noqa: F8
     write_manifest("plot", argparse.Namespace(output=folder), None, time.time() - 1)
     assert run("--expected", SUBMISSION, "results/figures") == 0
     change("results/figures/b.svg", b"c.svg")
-    assert run("--expected", SUBMISSION, "results/figures") == 1
+    assert run("--expected", SUBMISSION, "results/figures") == 2
     shown = capsys.readouterr().out
     assert "results/figures/b.svg: has changed since plot wrote it" in shown
     assert command_of(shown) == ["snakemake", "-R", "results/figures", "--", "all"]
@@ -185,7 +185,7 @@ def test_records_beside_a_model_are_covered_and_made_again_with_it(recipe, resul
     leave("train", "results/third/model.pth", recipe, model="basic", init=None, beside=[metrics])
     assert run() == 0
     change(str(metrics), b'{"loss": 2}\n')
-    assert run() == 1
+    assert run() == 2
     shown = capsys.readouterr().out
     assert f"{metrics}: has changed since train wrote it" in shown
     assert command_of(shown)[:3] == ["snakemake", "-R", "results/third/model.pth"]
@@ -194,7 +194,7 @@ def test_records_beside_a_model_are_covered_and_made_again_with_it(recipe, resul
 def test_results_are_found_from_another_folder_but_not_moved(results, tmp_path, monkeypatch, capsys):
     change(SHARD, b"x")
     monkeypatch.chdir("/")
-    assert run(results=str(tmp_path / "results")) == 1
+    assert run(results=str(tmp_path / "results")) == 2
     assert f"{SHARD}: has changed" in capsys.readouterr().out
     (tmp_path / "results/basic/shards").rename(tmp_path / "results/basic/moved")
     (tmp_path / "results/basic").rename(tmp_path / "basic")
