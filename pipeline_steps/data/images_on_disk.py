@@ -54,12 +54,14 @@ def image_problems(recipe: Recipe, start: str) -> dict[Path, str]:
         for name, noted in read_json(paths.coco_images_manifest)["folders"].items():
             remedy = f"put them back, or delete the folder and {paths.coco_images_manifest}, then {start} -- data"
             problems[paths.root / name] = _difference(count_folder(paths.root / name), noted, remedy)
-    if paths.openimages_images_manifest.is_file() and paths.openimages_ids.is_file():
-        noted = read_json(paths.openimages_images_manifest)
+    for ids in (paths.openimages_ids, paths.openimages_own_ids):
+        manifest = paths.manifest(ids.with_suffix(""))
+        noted = read_json(manifest) if manifest.is_file() and ids.is_file() else {}
         if "bytes" in noted:  # not in those of earlier versions
-            names = (Path(line).name for line in paths.openimages_ids.read_text(encoding="utf-8").split())
+            names = (Path(line).name for line in ids.read_text(encoding="utf-8").split())
             files = [paths.openimages_images / f"{name}.jpg" for name in names if name not in noted["failed"]]
             noted = {"files": noted["images"] - len(noted["failed"]), "bytes": noted["bytes"]}
-            remedy = f"put them back, or delete {paths.openimages_images_manifest}, then {start} -- data"
-            problems[paths.openimages_images] = _difference(count_files(files), noted, remedy)
+            remedy = f"put them back, or delete {manifest}, then {start} -- data"
+            if difference := _difference(count_files(files), noted, remedy):
+                problems[paths.openimages_images] = f"of those in {ids.name}, {difference}"
     return {folder: problem for folder, problem in problems.items() if problem}

@@ -102,7 +102,6 @@ class DatasetPaths:
         self.openimages_ids = derived / "openimages_ids.txt"
         self.mini_world = self.root / MINI_WORLD
         self.coco_images_manifest = self.manifests / "coco_images.json"
-        self.openimages_images_manifest = self.manifest(self.openimages_ids.with_suffix(""))
         self.openimages_train = derived / "openimages_lvis.json"
         self.openimages_summary = derived / "openimages_summary.csv"
         # OpenImages in its own classes is the same for every LVIS release.

@@ -231,9 +231,10 @@ def test_images_are_counted_and_their_sizes_added_up(recipe, damage):  # noqa: F
         for name in "abc":
             (folder / f"{name}.jpg").write_bytes(b"image")
     paths.coco_images_manifest.parent.mkdir(parents=True)
-    paths.openimages_images_manifest.parent.mkdir(parents=True)
+    manifest = paths.manifest(paths.openimages_ids.with_suffix(""))
+    manifest.parent.mkdir(parents=True)
     paths.coco_images_manifest.write_text(json.dumps({"folders": {"coco/val2017": {"files": 3, "bytes": 15}}}))
-    paths.openimages_images_manifest.write_text(json.dumps({"images": 4, "bytes": 15, "failed": {"d": "status 404"}}))
+    manifest.write_text(json.dumps({"images": 4, "bytes": 15, "failed": {"d": "status 404"}}))
     paths.openimages_ids.write_text("train/a\ntrain/b\ntrain/c\ntrain/d\n")
     assert image_problems(recipe, "snakemake") == {}
     for folder in folders.values():
