@@ -1,65 +1,94 @@
-"""Self-contained HTML pages: one file, no network, readable in light and dark, on a phone and on a desk."""
+"""Self-contained HTML pages: one file, no network, readable in light and dark, on a phone, on a desk and on paper.
+
+All HTML is in ``templates/``, with one style sheet and one script for every page.
+"""
 
 from __future__ import annotations
 
 import base64
-import re
-from html import escape
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --paper: #ffffff; --panel: #f3f5f7; --line: #d5dae0;
-  --link: #0a58b8; --good: #1a7f37; --bad: #c4232b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaef; --soft: #9aa5b1; --paper: #14171b; --panel: #1f242a;
-  --line: #363d45; --link: #79b8ff; --good: #56d364; --bad: #ff7b72; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem clamp(0.75rem, 3vw, 2rem) 3rem; max-width: 76rem; background: var(--paper);
-  overflow-wrap: break-word; color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0.5rem 0; } h2 { font-size: 1.25rem; margin: 2.2rem 0 0.3rem; }
-p { margin: 0.4rem 0; max-width: 70ch; } a { color: var(--link); } .soft, figcaption { color: var(--soft); }
-nav { display: flex; flex-wrap: wrap; gap: 0.25rem 1.1rem; margin: 0.8rem 0; }
-figure { margin: 1rem 0; padding: 0.8rem; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }
-figcaption { font-size: 0.92rem; margin-top: 0.4rem; max-width: 80ch; } img, svg { max-width: 100%; }
-"""
+TEMPLATES = Path(__file__).with_name("templates")
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+PIXELS_PER_INCH = 120
+"""Size of the figures on a page."""
+
+_BEGIN, _END = "<!-- content -->", "<!-- end of content -->"
 
 
-def html_page(title: str, body: str, style: str = "", script: str = "") -> str:
-    """A whole page.
-
-    Args:
-        title: plain text.
-        body: HTML below ``<body>``.
-        style: further CSS.
-        script: JavaScript at the end of the page.
-    """
-    tail = f"<script>{script}</script>\n" if script else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n'
-        f"<style>{style}</style>\n"
-        f"</head>\n<body>\n{body}\n{tail}</body>\n</html>\n"
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 
-def page_parts(path: str | Path) -> tuple[str, str]:
-    """Style and body of a page that :func:`html_page` has made, to put it into another one.
+def render(template: str, **values: Any) -> Markup:
+    """A template of :data:`TEMPLATES` with its values; text in them is escaped."""
+    return Markup(_environment().get_template(template).render(values))
+
+
+def part(name: str, *values: Any) -> Markup:
+    """A macro of ``parts.html`` with its arguments."""
+    return getattr(_environment().get_template("parts.html").module, name)(*values)
+
+
+def html_page(
+    title: str,
+    content: Markup,
+    lead: Iterable[str] = (),
+    links: Iterable[tuple[str, str]] = (),
+    heading: str = "",
+) -> str:
+    """A whole page.
+
+    Args:
+        title: heading, as plain text.
+        content: what the page shows.
+        lead: sentences below the heading.
+        links: anchor and name of each section, for the list that stays in sight.
+        heading: of the content, which is not part of it: where it is put into another page, that has its own.
+    """
+    style, script = (Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    return render(
+        "page.html",
+        title=title,
+        content=content,
+        lead=list(lead),
+        links=list(links),
+        heading=heading,
+        style=style,
+        script=script,
+        begin=Markup(_BEGIN),
+        end=Markup(_END),
+    )
+
+
+def page_content(path: str | Path) -> Markup:
+    """What :func:`html_page` was given to show, to put it into another page.
 
     Raises:
-        UserError: the file is missing or no such page.
+        UserError: the file is missing, truncated or no such page.
     """
     text = require_file(path, "page").read_text(encoding="utf-8", errors="replace")
-    found = re.search(r"<style>[^<]*</style>\n<style>([^<]*)</style>\n</head>\n<body>\n(.*)\n</body>", text, re.DOTALL)
-    if found is None:
+    content, end, _ = text.partition(_BEGIN)[2].partition(_END)
+    if not end:
         raise UserError(f"{path} is no page of this pipeline, or is truncated")
-    return found[1], found[2]
+    return Markup(content)
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -252,7 +252,7 @@ def test_report_of_made_up_runs_has_every_table_figure_and_finding(run_folder: P
     page = (tmp_path / "out/index.html").read_text()
     for name in ("differences", "gradients", "gradients_by_category", "rare_scores"):
         assert (tmp_path / f"out/{name}.svg").stat().st_size > 2000
-        assert f'<figure id="{name}">' in page
+        assert f'<figure id="ablation-{name}">' in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 

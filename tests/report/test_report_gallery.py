@@ -27,7 +27,7 @@ from tests.report.tiny_world import write_tiny_world
 class _Tags(HTMLParser):
     """Start tags with their attributes, and whether open and close tags agree."""
 
-    VOID = {"meta", "link", "use", "image", "path", "br", "img"}
+    VOID = {"input", "meta", "link", "use", "image", "path", "br", "img"}
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ def test_page_is_one_well_formed_file_that_needs_no_network(tmp_path: Path, worl
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert {link[1:] for link in links if link.startswith("#")} <= ids
     assert "url(" not in text
-    assert sum(tag == "image" for tag, _ in page.tags) == text.count("<figure>") > 3
-    assert sum(tag == "use" for tag, _ in page.tags) == 2 * text.count("<figure>")
+    assert sum(tag == "image" for tag, _ in page.tags) == text.count('<figure class="scene">') > 3
+    assert sum(tag == "use" for tag, _ in page.tags) == 2 * text.count('<figure class="scene">')
 
 
 def test_each_image_is_shown_once_and_at_most_as_many_as_the_recipe_says(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.report.ablations import figures, text
@@ -19,8 +19,8 @@ from pipeline_steps.report.ablations.runs import METRICS, Runs
 from pipeline_steps.report.ablations.statistics import describe
 from pipeline_steps.report.ablations.tables import differences_frame, ratios_frame, runs_frame, settings_frame
 from pipeline_steps.report.figures.style import MissingInputError, save
-from pipeline_steps.report.markdown import MISSING, figure, markdown_table
-from pipeline_steps.report.page import file_uri, html_page
+from pipeline_steps.report.markdown import MISSING, Grid, figure, markdown_table
+from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, html_page, part
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE, MARKDOWN = "index.html", "ablations.md"
-
-_STYLE = """
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { white-space: normal; vertical-align: bottom; min-width: 4rem; } .wide { margin: 0.5rem 0 1rem; }
-.plot { overflow-x: auto; background: #fff; border-radius: 4px; padding: 0.4rem; }
-.plot img { display: block; min-width: min(34rem, 130vw); max-width: 100%; height: auto; margin: 0 auto; }
-"""
 
 
 @dataclass(frozen=True)
@@ -261,30 +252,24 @@ def _markdown(runs: Runs, sections: Sequence[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _html_figure(name: str, caption: str, draw: Callable[[], Figure], folder: Path) -> str:
+def _plot(name: str, caption: str, draw: Callable[[], Figure], folder: Path) -> Markup:
     try:
         drawn = draw()
     except MissingInputError as error:
         log.info("%s is not drawn: %s", name, error)
-        return f"<p class='soft'>{escape(name)} is not drawn: {escape(str(error))}.</p>"
+        return part("absent", f"{name} is not drawn: {error}.")
     save(drawn, folder, name)
-    return (
-        f'<figure id="{name}"><div class="plot"><img alt="{escape(caption)}" src="{file_uri(folder / f"{name}.svg")}">'
-        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    width = round(drawn.get_figwidth() * PIXELS_PER_INCH)
+    return part("plot", f"ablation-{name}", caption, "", file_uri(folder / f"{name}.svg"), width)
 
 
 def _page(runs: Runs, sections: Sequence[Section], folder: Path) -> str:
-    body = [f"<h1>{escape(_title(runs))}</h1>", *(f"<p>{escape(note)}</p>" for note in _note(runs))]
+    content = Markup()
     for section in sections:
-        body.append(f"<h2>{escape(section.title)}</h2>")
-        body += [_html_table(header, rows) for header, rows in section.tables]
-        body += [f"<p>{escape(paragraph)}</p>" for paragraph in section.paragraphs]
-        body += [_html_figure(*one, folder) for one in section.figures]
-    return html_page(_title(runs), "\n".join(body), _STYLE)
+        content += part("heading", section.title)
+        for number, (header, rows) in enumerate(section.tables, 1):
+            label = f"{section.title}, table {number}"
+            content += part("table", Grid(label, header, rows, 1, []), label)
+        content += part("paragraphs", section.paragraphs)
+        content += Markup().join(_plot(*one, folder) for one in section.figures)
+    return html_page(_title(runs), content, _note(runs), heading="Settings compared over seeds")

@@ -11,11 +11,13 @@ import csv
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from pipeline_steps.common.progress import format_duration
+from pipeline_steps.report.page import render
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 158, 46, 18, 34
 """Size of a node and distances between nodes, in units of the drawing."""
@@ -33,17 +35,6 @@ STAGES = {
     "report": "Report",
 }
 """Files of rules, in the order of the recipe."""
-
-STYLE = """
-.graph { overflow-x: auto; } .graph svg { display: block; margin: 0 auto; max-width: none; }
-.graph rect { stroke: var(--line); stroke-width: 1; }
-.graph text { fill: #14171b; text-anchor: middle; font-size: 12px; }
-.graph .jobs { font-size: 10.5px; fill: #3c444d; } .graph path { fill: none; stroke: var(--soft); stroke-width: 1.2; }
-.keys { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; font-size: 0.88rem; margin-top: 0.5rem; }
-.keys span::before { content: ""; display: inline-block; width: 0.9em; height: 0.9em; border-radius: 3px;
-  margin-right: 0.35em; background: var(--key); vertical-align: -0.08em; border: 1px solid var(--line); }
-"""
-_COLOURS = ("#d9e5ef", "#f2d9b8", "#cfe8d3", "#e3d5ee", "#f6e7a8", "#f3cfcf", "#d5e9ee")
 
 
 @dataclass(frozen=True)
@@ -165,7 +156,7 @@ class _Drawing:
 
 
 def _edge(drawing: _Drawing, chain: list[str]) -> str:
-    """A smooth line along a chain of nodes."""
+    """A smooth line along a chain of nodes, as the path of an SVG."""
     points = [(drawing.x[name], drawing.y[name]) for name in chain]
     x, y = points[0][0], points[0][1] + HEIGHT
     parts = [f"M{x:.0f},{y:.0f}"]
@@ -175,7 +166,7 @@ def _edge(drawing: _Drawing, chain: list[str]) -> str:
         if k < len(points) - 1:
             parts.append(f"V{top + HEIGHT:.0f}")
         x, y = next_x, top + HEIGHT
-    return f'<path d="{"".join(parts)}" marker-end="url(#arrow)"/>'
+    return "".join(parts)
 
 
 def benchmark_seconds(folder: Path, rule: str) -> float | None:
@@ -192,36 +183,31 @@ def benchmark_seconds(folder: Path, rule: str) -> float | None:
     return sum(seconds) if seconds else None
 
 
-def draw_graph(graph: RuleGraph, seconds: Mapping[str, float | None]) -> str:
+def draw_graph(graph: RuleGraph, seconds: Mapping[str, float | None], caption: str) -> Markup:
     """The graph as HTML with inline SVG.
 
     Args:
         graph: at least one rule.
         seconds: time of all jobs of each rule, None if unknown.
+        caption: what stands below it.
     """
     drawing = _Drawing(graph)
     left = min(drawing.x[name] - drawing.width(name) / 2 for name in drawing.x) - 4
     right = max(drawing.x[name] + drawing.width(name) / 2 for name in drawing.x) + 4
-    height = len(drawing.rows) * (HEIGHT + GAP_Y) - GAP_Y + 8
-    colours = dict(zip(STAGES, _COLOURS))
     nodes = []
     for name, count in graph.jobs.items():
-        x, y = drawing.x[name], drawing.y[name]
         told = f"{count} jobs" if count > 1 else "1 job"
         if (spent := seconds.get(name)) is not None:
             told += f", {format_duration(spent)}"
-        nodes.append(
-            f'<rect x="{x - WIDTH / 2:.0f}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8" '
-            f'fill="{colours[graph.stages[name]]}"/><text x="{x:.0f}" y="{y + 20}">{escape(name)}</text>'
-            f'<text class="jobs" x="{x:.0f}" y="{y + 36}">{escape(told)}</text>'
-        )
-    used = [stage for stage in STAGES if stage in graph.stages.values()]
-    keys = "".join(f'<span style="--key:{colours[stage]}">{STAGES[stage]}</span>' for stage in used)
-    return (
-        f'<div class="graph"><svg width="{right - left:.0f}" height="{height}" viewBox="{left:.0f} -4 '
-        f'{right - left:.0f} {height}" role="img" aria-label="rules of the workflow"><defs><marker id="arrow" '
-        'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0,0L8,4L0,8z" '
-        'style="fill:var(--soft);stroke:none"/></marker></defs>'
-        f"{''.join(_edge(drawing, chain) for chain in drawing.chains)}{''.join(nodes)}</svg></div>"
-        f'<div class="keys">{keys}</div>'
+        place = {"x": round(drawing.x[name]), "y": drawing.y[name]}
+        nodes.append({"name": name, "told": told, "stage": graph.stages[name], **place})
+    return render(
+        "graph.html",
+        box=[round(left), -4, round(right - left), len(drawing.rows) * (HEIGHT + GAP_Y) - GAP_Y + 8],
+        edges=[_edge(drawing, chain) for chain in drawing.chains],
+        nodes=nodes,
+        width=WIDTH,
+        height=HEIGHT,
+        stages=[(stage, name) for stage, name in STAGES.items() if stage in graph.stages.values()],
+        caption=caption,
     )

@@ -6,14 +6,14 @@ Symbols: boxes are x1 y1 x2 y2 in pixels of the augmented image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 
-from pipeline_steps.report.page import data_uri, html_page
+from pipeline_steps.report.page import data_uri, html_page, render
 from pipeline_steps.report.samples.count import Batch
 
 SAME_OBJECT_IOU = 0.5
@@ -25,23 +25,13 @@ POSITIVES_SHOWN, NEGATIVES_SHOWN = 2, 3
 LONGEST_EDGE = 640
 """Larger images are embedded at this size."""
 
-STYLE = """
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 0.9rem; }
-.examples figure { margin: 0; } .examples svg { display: block; width: 100%; height: auto; border-radius: 4px; }
-.examples rect { fill: none; vector-effect: non-scaling-stroke; stroke-width: 2; }
-.examples .annotated { stroke: #ff3b30; stroke-width: 2.6; } .examples .positive { stroke: #34d058; stroke-width: 1.3; }
-.examples .coco { stroke: #ffd60a; stroke-width: 2.6; } .examples .negative { stroke: #2f9bff; stroke-width: 1.3; }
-.colours { display: flex; flex-wrap: wrap; gap: 0.25rem 1.2rem; font-size: 0.92rem; margin: 0.5rem 0; }
-.colours span::before { content: ""; display: inline-block; width: 0.85em; height: 0.85em; margin-right: 0.4em;
-  border: 3px solid var(--tint); vertical-align: -0.1em; }
-"""
-
 _LEGEND = (
-    ("#ff3b30", "annotated in LVIS"),
-    ("#34d058", "positive proposal"),
-    ("#ffd60a", "annotated in COCO only"),
-    ("#2f9bff", "background proposal on such an object"),
+    ("annotated", "annotated in LVIS"),
+    ("positive", "positive proposal"),
+    ("coco", "annotated in COCO only"),
+    ("negative", "background proposal on such an object"),
 )
+"""Kinds of boxes by the name of their style."""
 
 
 @dataclass(frozen=True)
@@ -115,28 +105,26 @@ class Examples:
         return ranked[: self.count]
 
 
-def _rectangles(boxes: np.ndarray, kind: str) -> str:
-    return "".join(
-        f'<rect class="{kind}" x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"/>'
-        for x1, y1, x2, y2 in boxes.tolist()
-    )
+def _rectangles(boxes: np.ndarray) -> list[list[str]]:
+    """x, y, width and height of each box as text."""
+    return [[f"{value:.1f}" for value in (x1, y1, x2 - x1, y2 - y1)] for x1, y1, x2, y2 in boxes.tolist()]
 
 
-def _picture(example: Example) -> str:
+def _picture(example: Example) -> dict[str, Any]:
     height, width = example.pixels.shape[:2]
     shrink = LONGEST_EDGE / max(height, width)
     pixels = example.pixels if shrink >= 1 else cv2.resize(example.pixels, None, fx=shrink, fy=shrink)
     content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
     layers = (("positive", example.positives), ("negative", example.negatives))
     layers += (("annotated", example.annotated), ("coco", example.unannotated))
-    drawn = "".join(_rectangles(boxes, kind) for kind, boxes in layers)
-    count = len(example.unannotated)
-    told = f"{len(example.annotated)} annotated, {count} more that COCO annotates"
-    return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="image {example.image_id}"><image href='
-        f'"{data_uri(content, "image/jpeg")}" width="{width}" height="{height}"/>{drawn}</svg>'
-        f"<figcaption>Image {example.image_id}: {told}.</figcaption></figure>"
-    )
+    return {
+        "image_id": example.image_id,
+        "uri": data_uri(content, "image/jpeg"),
+        "width": width,
+        "height": height,
+        "layers": [(kind, _rectangles(boxes)) for kind, boxes in layers],
+        "told": f"{len(example.annotated)} annotated, {len(example.unannotated)} more that COCO annotates",
+    }
 
 
 def missing_page(title: str, lines: list[str], examples: list[Example]) -> str:
@@ -147,12 +135,5 @@ def missing_page(title: str, lines: list[str], examples: list[Example]) -> str:
         lines: what was measured.
         examples: pictures to show; may be empty.
     """
-    legend = "".join(f'<span style="--tint:{tint}">{text}</span>' for tint, text in _LEGEND)
-    pictures = "".join(map(_picture, examples))
-    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    shown = (
-        f'<div class="colours">{legend}</div><div class="examples">{pictures}</div>'
-        if examples
-        else '<p class="soft">No image shows this.</p>'
-    )
-    return html_page(title, f"<h1>{escape(title)}</h1>{text}{shown}", STYLE)
+    pictures = [_picture(example) for example in examples]
+    return html_page(title, render("missing.html", lines=lines, pictures=pictures, legend=_LEGEND))
