@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import itertools
 import json
 import os
@@ -29,12 +30,25 @@ BROKEN_LINKS = """
 """
 TOO_WIDE = """
 [...document.querySelectorAll("body *")].filter(e => {
-  const scrolls = ".wide, .plot, .graph";  // these scroll by themselves
+  const scrolls = ".wide, .plot, .graph, .contents";  // these scroll by themselves
   if (e.closest(scrolls) && !e.matches(scrolls)) return false;
   const box = e.getBoundingClientRect();
   return box.width > 0 && box.right > document.documentElement.clientWidth + 1 && !e.closest("svg");
 }).map(e => e.tagName + "." + e.className)
 """
+
+AXE = """
+axe.run(document, {resultTypes: ["violations"], rules: {"landmark-one-main": {enabled: true}}})
+  .then(r => r.violations.map(v => [v.impact, v.id, v.nodes.length, v.nodes[0].html.slice(0, 160)]))
+"""
+
+
+def axe_source() -> str:
+    """axe-core, which finds barriers for people with disabilities; its package is used for nothing else."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    assert spec is not None, "axe-playwright-python is missing: run make env"
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0], "axe.min.js").read_text(encoding="utf-8")
 
 
 def find_browser() -> str | None:
@@ -79,6 +93,7 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self) -> Browser:
         return self
@@ -147,6 +162,35 @@ class Browser:
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
             self._note(next(self._messages(deadline)))
         self.run("Promise.all([...document.images].map(i => i.decode().catch(() => 0))).then(() => 0)")
+
+    def media(self, scheme: str = "light", paper: bool = False) -> None:
+        """Show pages in a colour scheme (``light`` or ``dark``), on a screen or as on paper."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media="print" if paper else "", features=features)
+
+    def barriers(self) -> list[list[Any]]:
+        """What axe-core finds serious or critical in the page: impact, rule, number of elements, the first of them."""
+        self.run(f"{axe_source()}; 0")
+        return [found for found in self.run(AXE) if found[0] in ("serious", "critical")]
+
+    def pdf(self) -> bytes:
+        """The page as printed on A4."""
+        answer = self.call("Page.printToPDF", timeout=120, paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True)
+        return base64.b64decode(answer["data"])
+
+    def box(self, selector: str) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the first element that matches, in the window."""
+        found = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        return tuple(self.run(f"(r => [r.left, r.top, r.right, r.bottom])({found})"))
+
+    def hover(self, x: float, y: float) -> None:
+        """Move the pointer to a place of the window."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def press(self, key: str) -> None:
+        """Press and release a key."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key)
 
     def run(self, expression: str) -> Any:
         """Value of a JavaScript expression in the page; promises are waited for."""

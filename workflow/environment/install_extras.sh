@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs detectron2, lvis and ensemble-boxes, which cannot be in requirements.lock because their own metadata ask for less
-# than what they run with (numpy<2, another OpenCV). Run it after `pip install -r requirements.lock`:
+# Installs detectron2, lvis, ensemble-boxes and axe-core, which cannot be in requirements.lock because their own metadata ask
+# for less than what they run with (numpy<2, another OpenCV) or for what is not used. Run it after `pip install -r requirements.lock`:
 #   workflow/environment/install_extras.sh [python]        (python: the environment's interpreter; default: python)
 # What is there already is left alone, an official build of detectron2 included. Files are checked against the sha256 in
-# detectron2.txt and extras.txt. Without the Internet: put the three wheels into a folder and set
+# detectron2.txt and extras.txt. Without the Internet: put the four wheels into a folder and set
 # PIP_NO_INDEX=1 PIP_FIND_LINKS=<folder>.
 set -euo pipefail
 
@@ -76,5 +76,5 @@ case $(find_detectron2) in
 esac
 
 "$python" -m pip install --quiet --no-deps --require-hashes --requirement "$here/extras.txt" ||
-  fail "lvis and ensemble-boxes were not installed: a wheel could not be had, or its sha256 is not the one in extras.txt (see above)"
-echo "lvis, ensemble-boxes: installed"
+  fail "lvis, ensemble-boxes and axe-core were not installed: a wheel could not be had, or its sha256 is not the one in extras.txt (see above)"
+echo "lvis, ensemble-boxes, axe-core: installed"

@@ -1,6 +1,6 @@
 # What people look at: tables, figures, pictures, and the page that shows them all.
 
-GALLERY = ["gallery", "page", "picture", "scenes", "selection"]
+GALLERY = ["badges", "gallery", "page", "picture", "scenes", "selection"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
 COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
@@ -38,7 +38,7 @@ rule draw_predictions:
     input:
         annotations=DATA.lvis_val,
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
-        code=code("draw_predictions.py", *(f"report/{name}.py" for name in GALLERY)),
+        code=code("draw_predictions.py", "report/templates/*", *(f"report/{name}.py" for name in GALLERY)),
     output:
         page=report(
             f"{RESULTS}/report/gallery.html",
@@ -177,7 +177,7 @@ rule write_report:
         figures=rules.plot_figures.output,
         gallery=rules.draw_predictions.output.page,
         missing=rules.count_samples.output.page,
-        code=code("write_report.py", "report/run_page/*.py", "report/figures/captions.py")
+        code=code("write_report.py", "report/run_page/*.py", "report/templates/*", "report/figures/captions.py")
         + code(*(f"report/{name}.py" for name in ("markdown", "measured", "page", "published", "tables"))),
     output:
         report(
