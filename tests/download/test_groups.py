@@ -8,13 +8,14 @@ import warnings
 import zipfile
 
 import pytest
+import yaml
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download import bars
 from pipeline_steps.data.download.archives import unpack
 from pipeline_steps.data.download.openimages_images import read_image_list
 from pipeline_steps.data.download.transfer import Patience, fetch
-from tests.download.sites import JPEG, TABLE, TRAIN, VAL, contents, download, write_recipe, zipped
+from tests.download.sites import JPEG, ROOT, TABLE, TRAIN, VAL, contents, download, write_recipe, zipped
 
 
 def test_groups_are_fetched_unpacked_counted_and_archives_removed(site):
@@ -253,3 +254,22 @@ def test_progress_of_a_file_tells_rate_and_time_left(site, server, capsys, monke
     lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"big.zip: 2.1 MB of 5.0 MB \(42%\), [\d.]+ [kMG]B/s, \d+s left", lines[2]), lines
     assert re.fullmatch(r"big.zip: 5.0 MB, [\d.]+ [kMG]B/s, done in \d+s", lines[-1])
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("version", ["v0.5", "v1"])
+def test_lvis_v05_that_is_no_longer_published_names_the_recipe_of_v1(site, server, capsys, status, version):
+    """As the public server answers: 403 for files that are not in its bucket."""
+    with (site / "sources.csv").open("a") as file:
+        for name in ("v0.5", "v1"):
+            archive = f"lvis_{name}_train.json.zip"
+            file.write(f"lvis,{name},archives/{archive},https://x.org/{archive},,,,lvis,{archive[:-4]},,CC,t\n")
+    recipe = yaml.safe_load((site / "recipe.yaml").read_text())
+    (site / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "lvis_version": version}))
+    server.faults[f"lvis_{version}_train.json.zip"] = [status]
+    assert download(site, "--only", "lvis") != 0
+    error = capsys.readouterr().err
+    assert f"lvis_{version}_train.json.zip answered with status {status}" in error
+    assert ("config/challenge_v1.yaml is the same recipe" in error) == (version == "v0.5")
+    assert len(server.requests) == 1
+    assert (ROOT / "config/challenge_v1.yaml").is_file()

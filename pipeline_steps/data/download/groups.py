@@ -18,7 +18,7 @@ from pipeline_steps.data.download.expected import mismatch
 from pipeline_steps.data.download.locks import exclusive
 from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.sources import Source, mirrored
-from pipeline_steps.data.download.transfer import Patience, fetch, part_of
+from pipeline_steps.data.download.transfer import NotServed, Patience, fetch, part_of
 from pipeline_steps.data.images_on_disk import count_folder
 
 UNPACKED_RATIO = {"coco_images": 1.02, "coco_annotations": 3.4, "lvis": 4.0}
@@ -129,6 +129,16 @@ def space_needed(missing: list[Source], root: Path) -> int:
     return sum(bytes_to_fetch(source, root) for source in missing) + unpacked
 
 
+def _way_on(source: Source) -> str:
+    """What to do about a file that its server does not give out, as the end of a message."""
+    if source.group == "lvis" and source.lvis_version == "v0.5":
+        return (
+            f". If LVIS v0.5 is no longer published: put {', '.join(source.members)} where the dry run of this step "
+            "shows, or use LVIS v1, for which config/challenge_v1.yaml is the same recipe"
+        )
+    return ""
+
+
 def _bring(source: Source, settings: Settings, position: int, stop: Event) -> None:
     """Fetch and unpack one source, unless another process has done it in the meantime."""
     archive = settings.root / source.file
@@ -142,7 +152,10 @@ def _bring(source: Source, settings: Settings, position: int, stop: Event) -> No
             FileBar(archive.name, source.bytes, position) as bar,
         ):
             url = mirrored(source.url, settings.mirrors)
-            fetch(url, archive, source.expected, settings.patience, bar.report, bar.tell, stop)
+            try:
+                fetch(url, archive, source.expected, settings.patience, bar.report, bar.tell, stop)
+            except NotServed as error:
+                raise UserError(f"{error}{_way_on(source)}") from None
         if not source.unpack_into:
             return
         into = settings.root / source.unpack_into

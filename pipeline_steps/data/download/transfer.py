@@ -41,6 +41,10 @@ class _Retry(Exception):
         self.wait = wait
 
 
+class NotServed(UserError):
+    """The server answers that it does not have the file or does not give it out: trying again is of no use."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long a transfer goes on against faults."""
@@ -99,7 +103,8 @@ def _check_status(response: requests.Response, url: str) -> None:
         raise _Retry(f"status {status}", float(wait) if wait.isascii() and wait.isdigit() else None)
     if status not in (200, 206, 416):
         remedy = {404: "the address is wrong or the file was moved", 403: "access is refused", 401: "log-in is needed"}
-        raise UserError(
+        kind = NotServed if status in (401, 403, 404, 410) else UserError
+        raise kind(
             f"{url} answered with status {status} ({remedy.get(status, response.reason)}); "
             "check config/sources.csv or set a mirror in data.download.mirrors"
         )
@@ -279,6 +284,7 @@ def fetch(
         stop: ends the transfer with InterruptedError when it is set; what has come is kept.
 
     Raises:
+        NotServed: the server refuses, or does not have the file.
         UserError: another file is there already; refused or missing at the server, a web page instead of the file,
             wrong size (told from what the server announces, where it does) or checksum (the wrong file is removed), no
             progress after all retries (what has come is kept and resumed by the next call), a server that has the
