@@ -23,7 +23,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics", type=named_path, nargs="*", default=[], metavar="NAME=JSON", help="metrics of each evaluation"
     )
-    parser.add_argument("--table", metavar="NAME", help="table1 .. table5 of the report instead of the summary")
+    parser.add_argument(
+        "--table",
+        metavar="NAME",
+        help="table1 .. table5 of the report, or lvis_v1 (later publications), instead of the summary",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="MD", help="the table as Markdown")
     parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, unrounded")
     return parser

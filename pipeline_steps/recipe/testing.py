@@ -143,8 +143,9 @@ class Report(Section):
     sample_images: int = Field(2000, ge=1)
     """Training images from which the samples of the box head are counted, with and without the equalization loss."""
     tables: dict[str, dict[str, list[str]]] = {}
-    """Rows of the report's tables that this recipe reproduces: table (``table1`` .. ``table5``) -> row -> names of
-    evaluations, i.e. of models, ``variants`` or ``ensemble``; several names are runs of a row with different seeds."""
+    """Rows of published tables that this recipe reproduces: table (``table1`` .. ``table5`` of the report, ``lvis_v1``:
+    later publications on LVIS v1) -> row -> names of evaluations, i.e. of models, ``variants`` or ``ensemble``; several
+    names are runs of a row with different seeds."""
     ablations: Ablations = Ablations()
     """Settings compared over seeds."""
 

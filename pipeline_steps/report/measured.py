@@ -28,9 +28,9 @@ def data_name(recipe: Recipe) -> str:
     return PUBLISHED_DATA if recipe.lvis_version == "v0.5" else f"LVIS {recipe.lvis_version}"
 
 
-def like_published(recipe: Recipe) -> bool:
-    """Whether a recipe's mask AP can stand beside the report's: the same data, the same protocol."""
-    return data_name(recipe) == PUBLISHED_DATA and recipe.evaluation.max_detections == PUBLISHED_CAP
+def like_published(recipe: Recipe, data: str = PUBLISHED_DATA) -> bool:
+    """Whether a recipe's mask AP can stand beside published figures on ``data``: the same data, the same protocol."""
+    return data_name(recipe) == data and recipe.evaluation.max_detections == PUBLISHED_CAP
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,9 @@ class Measured:
         whole = "shared_categories" not in self.metrics
         return whole and self.metrics.get("iou_type") == "segm" and self.metrics.get("format") == "lvis"
 
-    @property
-    def is_like_published(self) -> bool:
-        """Whether these can stand beside the report's figures: mask AP on the same data under the same cap."""
-        return (
-            self.is_lvis_mask_ap and self.data == PUBLISHED_DATA and self.metrics.get("max_detections") == PUBLISHED_CAP
-        )
+    def is_like_published(self, data: str) -> bool:
+        """Whether these can stand beside published figures on ``data``: mask AP on the same data under the same cap."""
+        return self.is_lvis_mask_ap and self.data == data and self.metrics.get("max_detections") == PUBLISHED_CAP
 
 
 def read_measured(name: str, path: str | Path, recipe: Recipe) -> Measured:

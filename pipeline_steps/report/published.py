@@ -1,7 +1,14 @@
-"""The result tables of the technical report as data: mask AP on LVIS v0.5.
+"""Published result tables as data: mask AP on LVIS val.
 
-Tan et al., "Equalization Loss for Large Vocabulary Instance Segmentation", LVIS Challenge Track at ICCV 2019, tables 1
-to 5. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
+``table1`` to ``table5``: Tan et al., "Equalization Loss for Large Vocabulary Instance Segmentation", LVIS Challenge
+Track at ICCV 2019, on LVIS v0.5. ``lvis_v1``: the same losses and their successors on LVIS v1,
+
+- baseline, RFS, EQL and EQLv2: README of the authors' repository github.com/tztztztztz/eqlv2, "Pretrained Models on
+  LVIS" (Tan et al., "Equalization Loss v2", CVPR 2021); ResNet-50, 12 epochs ("1x"), batch 16;
+- Seesaw: README of configs/seesaw_loss in github.com/open-mmlab/mmdetection (Wang et al., "Seesaw Loss for Long-Tailed
+  Instance Segmentation", CVPR 2021); 24 epochs ("2x"); it gives no AP of frequency groups.
+
+The report has no figures on v1. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
 """
 
 from __future__ import annotations
@@ -11,10 +18,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of a table: mask AP in per cent, overall and of rare, common and frequent categories."""
+    """One row of a table: mask AP in per cent, overall and of rare, common, frequent categories; NaN: not published."""
 
     label: str
-    """What the report calls it."""
+    """What the publication calls it, with its setting where rows differ."""
     AP: float
     APr: float
     APc: float
@@ -23,12 +30,19 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One table of the report."""
+    """One table of the report or of a later publication."""
 
     caption: str
     """Its caption."""
     rows: dict[str, PublishedRow]
-    """Rows in the report's order, by the key that recipes name them by."""
+    """Rows in its order, by the key that recipes name them by."""
+    data: str = "LVIS"
+    """Data of its figures, as :func:`pipeline_steps.report.measured.data_name` calls them; ``LVIS`` is v0.5."""
+    source: str = "report"
+    """Where the figures come from, in a word."""
+
+
+NOT_PUBLISHED = float("nan")
 
 
 def _table(caption: str, **rows: tuple[str, float, float, float, float]) -> PublishedTable:
@@ -73,5 +87,20 @@ TABLES = {
         test_lvis_paper=("LVIS paper, test", 20.5, 9.8, 21.1, 30.0),
         test=("Challenge entry, test", 28.9, 17.7, 30.8, 36.7),
     ),
+    "lvis_v1": PublishedTable(
+        "Mask R-CNN with FPN on LVIS v1 val",
+        {
+            "softmax": PublishedRow("ResNet-50, 12 epochs, softmax", 16.1, 0.0, 12.0, 27.4),
+            "rfs": PublishedRow("ResNet-50, 12 epochs, softmax with resampling (RFS)", 22.2, 11.5, 21.2, 28.0),
+            "eql": PublishedRow("ResNet-50, 12 epochs, EQL", 18.6, 2.1, 17.4, 27.2),
+            "eqlv2": PublishedRow("ResNet-50, 12 epochs, EQLv2", 23.7, 14.9, 22.8, 28.6),
+            "seesaw": PublishedRow("ResNet-50, 24 epochs, Seesaw, RFS, normalised masks", 26.8, *3 * [NOT_PUBLISHED]),
+            "seesaw_r101": PublishedRow(
+                "ResNet-101, 24 epochs, Seesaw, RFS, normalised masks", 28.2, *3 * [NOT_PUBLISHED]
+            ),
+        },
+        data="LVIS v1",
+        source="published",
+    ),
 }
-"""The report's tables by name."""
+"""Published tables by name."""

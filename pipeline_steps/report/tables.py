@@ -87,13 +87,13 @@ def _check_mapping(name: str, mapping: dict[str, list[str]], table: PublishedTab
 
 
 def published_table(name: str) -> PublishedTable:
-    """The report's table ``name``.
+    """The published table ``name``.
 
     Raises:
         UserError: there is none.
     """
     if name not in TABLES:
-        raise UserError(f"no table {name!r} in the report; tables: {', '.join(TABLES)}")
+        raise UserError(f"no published table {name!r}; tables: {', '.join(TABLES)}")
     return TABLES[name]
 
 
@@ -118,10 +118,10 @@ def _seeds(recipe: Recipe, names: Sequence[str]) -> str:
 
 
 def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) -> pd.DataFrame:
-    """A table of the report with ours beside it: one row per published row, in the report's order.
+    """A published table with ours beside it: one row per published row, in its order.
 
     Only mask AP counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r, AP_c, AP_f
-    the report's figure (``_report``), the mean over our runs (``_ours``), their standard deviation (``_sd``, with at
+    the published figure (``_report``), the mean over our runs (``_ours``), their standard deviation (``_sd``, with at
     least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed columns; ``runs``
     (evaluations with figures), ``seeds`` and ``images_seen`` of each training, and ``models``.
 
@@ -134,8 +134,8 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
     table = published_table(name)
     mapping = recipe.report.tables.get(name, {})
     _check_mapping(name, mapping, table)
-    beside = like_published(recipe)
-    usable = {e.name: e for e in measured if (e.is_like_published if beside else e.is_lvis_mask_ap)}
+    beside = like_published(recipe, table.data)
+    usable = {e.name: e for e in measured if (e.is_like_published(table.data) if beside else e.is_lvis_mask_ap)}
     rows = []
     for key, published in table.rows.items():
         names = mapping.get(key, [])
@@ -162,6 +162,12 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
     return pd.DataFrame(rows).astype({"images_seen": "Int64"})
 
 
+def _figures_of(table: PublishedTable) -> str:
+    if table.source == "report":
+        return "The report's figures are of LVIS v0.5"
+    return f"The published figures are of {table.data}"
+
+
 def _seed_label(seeds: str) -> str:
     """Seeds as they are shown: a bare 0 would read as none."""
     numbers = seeds.split()
@@ -173,15 +179,16 @@ def _with_spread(mean: float, spread: float) -> str:
 
 
 def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> Grid:
-    """The comparison as it is shown: the report's line, ours and the difference below each other; or ours alone."""
+    """The comparison as it is shown: the published line, ours and the difference below each other; or ours alone."""
     frame = comparison_frame(name, measured, recipe)
-    beside = like_published(recipe)
+    table = published_table(name)
+    beside = like_published(recipe, table.data)
     rows, absent = [], []
     for row in frame.to_dict("records"):
         blanks = [""] * len(FIXED)
         if beside:
             theirs = (figure(row[f"{c}_report"]) for c in GROUPS.values())
-            rows.append([row["setting"], "report", *theirs, *blanks, "", ""])
+            rows.append([row["setting"], table.source, *theirs, *blanks, "", ""])
         label = "" if beside else row["setting"]
         if not row["runs"]:
             rows.append([label, "ours: missing" if beside else "missing", *[MISSING] * len(COLUMNS), "", ""])
@@ -201,8 +208,8 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
     ]
     if not beside:
         notes.append(
-            f"The report's figures are of LVIS v0.5 val with at most {PUBLISHED_CAP} detections per image: they are "
-            "not set beside these."
+            f"{_figures_of(table)} val with at most {PUBLISHED_CAP} detections per image: they are not set beside "
+            "these."
         )
     if absent:
         notes.append(
@@ -210,7 +217,9 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
         )
     used = {one for names in recipe.report.tables.get(name, {}).values() for one in names}
     notes += _notes([entry for entry in measured if entry.name in used], recipe)
-    title = f"{name.replace('table', 'Table ')} of the report: {published_table(name).caption}"
+    of_report = table.source == "report"
+    called = f"{name.replace('table', 'table ')} of the report" if of_report else "published results"
+    title = f"{called.capitalize()}: {table.caption}"
     if not beside:
-        title = f"Settings of {name.replace('table', 'table ')} of the report, on the data of this recipe"
+        title = f"Settings of {called}, on the data of this recipe"
     return Grid(title, header, rows, 2, notes)

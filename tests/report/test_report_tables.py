@@ -154,6 +154,29 @@ def test_figures_of_other_data_or_under_another_cap_are_not_set_beside_the_repor
     assert rows_of(tmp_path)["basic"]["evaluated"] == f"masks, {named} val"
 
 
+def test_published_results_on_v1_stand_beside_a_recipe_on_v1_and_no_other(tmp_path: Path, recipe: Path) -> None:
+    rows = "report: {tables: {lvis_v1: {eql: [basic], rfs: [bottleneck]}}}"
+    text = recipe.read_text()
+    text = text[: text.index("report:")] + rows
+    path = write_metrics(tmp_path / "m.json", 20)
+    for version in ("v1", "v0.5"):
+        recipe.write_text(f"lvis_version: {version}\n{text}\n")
+        assert run(tmp_path, recipe, "--table", "lvis_v1", "--metrics", f"basic={path}") == 0
+        found, shown = rows_of(tmp_path), (tmp_path / "t.md").read_text()
+        assert found["eql"]["AP_ours"] == "20.0"
+        if version == "v1":
+            assert list(found) == ["softmax", "rfs", "eql", "eqlv2", "seesaw", "seesaw_r101"]
+            assert float(found["eql"]["AP_difference"]) == pytest.approx(20 - 18.6)
+            assert (found["seesaw"]["AP_report"], found["seesaw"]["AP_r_report"]) == ("26.8", "")
+            assert "Published results: Mask R-CNN with FPN on LVIS v1 val" in shown
+            assert "| published " in shown
+            assert "of the report" not in shown
+        else:
+            assert "AP_difference" not in found["eql"]
+            assert "The published figures are of LVIS v1 val" in shown
+            assert "18.6" not in shown
+
+
 def test_metrics_under_another_cap_than_the_recipes_are_not_compared(tmp_path: Path, recipe: Path) -> None:
     path = write_metrics(tmp_path / "m.json", 20, max_detections=100)
     run(tmp_path, recipe, "--table", "table2", "--metrics", f"basic={path}")

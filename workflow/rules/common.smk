@@ -124,7 +124,7 @@ TESTED = with_variants(
 )  # folder of the recipe itself ("") and of each variant of testing and merging -> its recipe
 EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
 EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}
-TABLES = [f"table{number}" for number in range(1, 6)]  # of the report
+TABLES = [*(f"table{number}" for number in range(1, 6)), "lvis_v1"]  # of the report, and of later publications
 EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
 VARIANTS = {name: f"{RESULTS}/variants/{name}/ensemble/val/detections.parquet" for name in recipe.variants}
 
