@@ -25,9 +25,9 @@ from pipeline_steps.data.download.groups import (
 )
 from pipeline_steps.data.download.openimages_images import (
     BYTES_PER_IMAGE,
-    TRAIN_IMAGES,
     absent_images,
     download_images,
+    most_images,
     read_image_list,
     require_few_failures,
 )
@@ -90,15 +90,6 @@ def _print_plan(sources: list[Source], settings: Settings) -> None:
     )
 
 
-def _most_images(recipe: Recipe) -> int:
-    """OpenImages images that the recipe's selections have at most; the two may share some."""
-    options = recipe.data
-    most = options.openimages.max_images if options.openimages.enabled else 0
-    if any("openimages_own_train" in expert.datasets for expert in recipe.experts):
-        most += options.openimages_own.max_images or TRAIN_IMAGES
-    return min(most, TRAIN_IMAGES)
-
-
 def _print_image_plan(source: Source, arguments: argparse.Namespace, recipe: Recipe, settings: Settings) -> None:
     address = mirrored(source.url, settings.mirrors)
     if arguments.image_list:
@@ -106,7 +97,7 @@ def _print_image_plan(source: Source, arguments: argparse.Namespace, recipe: Rec
         missing = absent_images(ids, (settings.root / source.file).parent)
         amount = f"{len(missing)} of {len(ids)} images to fetch"
     else:
-        missing = range(_most_images(recipe))
+        missing = range(most_images(recipe))
         amount = f"up to {len(missing)} images, chosen by: select_openimages --list-only FILE"
     size = f"~{format_bytes(len(missing) * BYTES_PER_IMAGE)}"
     print(f"{size:>16}  {source.file}  <-  {address}  ({source.licence}): {amount}")

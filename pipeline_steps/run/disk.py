@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline_steps.data.download.groups import UNPACKED_RATIO
-from pipeline_steps.data.download.openimages_images import BYTES_PER_IMAGE
+from pipeline_steps.data.download.openimages_images import BYTES_PER_IMAGE, most_images
 from pipeline_steps.data.download.sources import Source, read_sources
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.sizes import split_images
@@ -64,7 +64,7 @@ def data_bytes(recipe: Recipe) -> tuple[int, int]:
     )
     archives = sum(source.planned_bytes for source in chosen if source.unpack_into)
     if any(source.group == "openimages_images" for source in chosen):
-        data += recipe.data.openimages.max_images * BYTES_PER_IMAGE
+        data += most_images(recipe) * BYTES_PER_IMAGE
     return data, archives
 
 

@@ -18,6 +18,7 @@ SPLITS = {"v0.5": {"val": 5_000, "test": 20_000}, "v1": {"val": 19_809, "test": 
 """Images of the LVIS splits (v1: val and test-dev)."""
 CATEGORIES = {"v0.5": 1_230, "v1": 1_203}
 COCO_CATEGORIES = 80
+OPENIMAGES_CLASSES = 601
 
 Size = tuple[int, int]
 """Height and width."""
@@ -32,10 +33,12 @@ def split_images(recipe: Recipe) -> dict[str, int]:
 
 
 def category_count(recipe: Recipe, model: Model) -> int:
-    """C, the foreground categories of a model."""
+    """C, the foreground categories of a model; for OpenImages' own classes as if all of them had boxes."""
     mini = recipe.data.mini
     if model.datasets == ["coco_train"]:
         return mini.coco_matching + mini.coco_only if recipe.data.source == "mini" else COCO_CATEGORIES
+    if model.datasets == ["openimages_own_train"] and recipe.data.source != "mini":
+        return OPENIMAGES_CLASSES
     return mini.shapes * mini.hues if recipe.data.source == "mini" else CATEGORIES[recipe.lvis_version]
 
 

@@ -13,8 +13,9 @@ import yaml
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download import bars
 from pipeline_steps.data.download.archives import unpack
-from pipeline_steps.data.download.openimages_images import read_image_list
+from pipeline_steps.data.download.openimages_images import most_images, read_image_list
 from pipeline_steps.data.download.transfer import Patience, fetch
+from pipeline_steps.recipe.load import resolve_recipe
 from tests.download.sites import JPEG, ROOT, TABLE, TRAIN, VAL, contents, download, write_recipe, zipped
 
 
@@ -273,3 +274,17 @@ def test_lvis_v05_that_is_no_longer_published_names_the_recipe_of_v1(site, serve
     assert ("config/challenge_v1.yaml is the same recipe" in error) == (version == "v0.5")
     assert len(server.requests) == 1
     assert (ROOT / "config/challenge_v1.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("data", "most"),
+    [
+        ({}, 220_000),
+        ({"openimages_own": {"max_images": 5}}, 20_005),
+        ({"openimages_own": {"max_images": None}}, 1_743_042),
+    ],
+)
+def test_images_of_both_openimages_selections_are_planned(data, most):
+    recipe = resolve_recipe({"extends": "challenge.yaml", "data": data})
+    assert most_images(recipe) == most
+    assert most_images(resolve_recipe({"extends": "ablations.yaml"})) == 0

@@ -69,6 +69,18 @@ def test_every_key_is_described():
         ({"testing": {"mask_models": ["nobody"]}}, "'nobody' is no model"),
         ({"data": {"openimages": {"enabled": False}}}, "data.openimages.enabled is false"),
         (
+            {
+                "experts": [
+                    {"name": "e", "detector": "d", "category_table": "openimages", "datasets": ["openimages_train"]}
+                ]
+            },
+            "category_table 'openimages' maps the categories of openimages_own_train",
+        ),
+        (
+            {"experts": [{"name": "e", "detector": "d", "category_table": "coco", "datasets": ["coco_train"] * 2}]},
+            "set datasets to [coco_train]",
+        ),
+        (
             {"variants": {"a": {"testing": {"box_scale": [1]}}}},
             "variants.a.testing: unknown key 'box_scale'; did you mean",
         ),

@@ -141,10 +141,11 @@ class TestBadInput:
         values = recipe_values(world)
         values["pretraining"] = []
         model = {"name": "m", "detector": "config/detectors/mini_basic_fpn.yaml", "training": {"loss": "sigmoid"}}
-        values["models"] = [{**model, "datasets": ["coco_train", "lvis_train"]}]
         values |= {"experts": [], "ensemble": {"members": [{"name": "m"}]}}
-        with pytest.raises(UserError, match="cannot be mixed"):
-            load_training_set(resolve_recipe(values, CONFIG_FOLDER), "m")
+        for own in ("coco_train", "openimages_own_train"):
+            values["models"] = [{**model, "datasets": [own, "lvis_train"]}]
+            with pytest.raises(UserError, match=f"{own} has categories of its own and cannot be mixed"):
+                load_training_set(resolve_recipe(values, CONFIG_FOLDER), "m")
 
     def test_a_file_without_usable_annotations_is_nothing_to_train_on(self, world, tmp_path):
         shutil.copytree(world, tmp_path / "world")

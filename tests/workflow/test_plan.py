@@ -47,11 +47,20 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
     assert not (checkout.folder / "results").exists()
 
 
-def test_lvis_v1_is_one_key_of_the_same_recipe(checkout):
-    assert checkout.planned("--config", "lvis_version=v1", "--", "all") == checkout.planned("--", "all")
-    shown = checkout.run("--config", "lvis_version=v1", "--cores", "1", "--dry-run", "--", "submission").stdout
+def test_lvis_v1_is_a_recipe_of_its_own_with_the_same_stages_and_no_file_of_v05(checkout):
+    v1 = ("--configfile", "config/challenge_v1.yaml")
+    expected = dict(checkout.planned("--", "all"))
+    del expected["tabulate_table"]  # the report's tables are of v0.5
+    assert checkout.planned(*v1, "--", "all") == expected
+    shown = checkout.run(*v1, "--cores", "1", "--dry-run", "--", "submission").stdout
     assert "datasets/lvis/lvis_v1_image_info_test_dev.json" in shown
     assert "lvis_v0.5" not in shown
+
+
+def test_the_published_results_on_v1_have_a_recipe_in_their_setting(checkout):
+    planned = checkout.planned("--configfile", "config/ablations_v1.yaml", "--", "lvis_v1")
+    assert (planned["finetune_lvis"], planned["evaluate_lvis"], planned["tabulate_table"]) == (3, 3, 1)
+    assert planned["pretrain_coco"] == planned["train_expert"] == planned["download_openimages_tables"] == 0
 
 
 def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
@@ -59,6 +68,7 @@ def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
     expected = {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
     del expected["tabulate_table"]  # the report's tables are of LVIS
     assert planned == expected
+    assert checkout.planned("--configfile", "config/mini_v1.yaml", "--", "all") == expected
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

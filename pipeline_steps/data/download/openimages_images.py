@@ -31,6 +31,7 @@ from pipeline_steps.data.download.disk import explained_if_full
 from pipeline_steps.data.download.locks import exclusive
 from pipeline_steps.data.download.parallel import in_parallel
 from pipeline_steps.data.download.transfer import RETRIED_STATUS, Patience, go_on, part_of
+from pipeline_steps.recipe import Recipe
 
 IMAGE_ID = re.compile(r"^(?:train/)?([0-9a-f]{8,32})$")
 TRAIN_IMAGES = 1_743_042
@@ -51,6 +52,14 @@ class Outcome:
     present: int = 0
     fetched: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+
+
+def most_images(recipe: Recipe) -> int:
+    """Images that the selections of a recipe have at most; the two may share some."""
+    most = recipe.data.openimages.max_images if recipe.data.openimages.enabled else 0
+    if any("openimages_own_train" in expert.datasets for expert in recipe.experts):
+        most += recipe.data.openimages_own.max_images or TRAIN_IMAGES
+    return min(most, TRAIN_IMAGES)
 
 
 def read_image_list(path: str | Path) -> list[str]:
