@@ -4,7 +4,7 @@
 rule rescore_ensemble:
     input:
         categories=DATA.lvis_train,
-        tables=[*CATEGORY_TABLES, *checked(*EXPERT_CLASSES)],
+        tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
         detections=members_boxes,
     output:
         f"{RESULTS}/{{variant}}ensemble/{{split}}/boxes.parquet",

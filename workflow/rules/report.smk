@@ -101,7 +101,7 @@ rule plot_figures:
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
         boxes=[f"{RESULTS}/predictions/val/{member}/boxes.parquet" for member in MEMBERS],
         samples=rules.count_samples.output.counts,
-        tables=CATEGORY_TABLES,
+        tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
         annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
         code=code("plot.py", "report/figures/*.py", "report/measured.py", "report/scenes.py"),
     output:

@@ -52,7 +52,7 @@ def ap_by_group(inputs: Inputs) -> Figure:
                     fontweight="bold",
                     bbox={"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none"},
                 )
-    labels = [f"{entry.name}\n({entry.evaluated.split(',')[0]})" for entry in entries]
+    labels = [f"{entry.name}\n({', '.join(entry.evaluated.split(', ')[::2])})" for entry in entries]
     axes.set_xticks(places, labels)
     axes.grid(visible=False, axis="x")
     axes.set_ylabel("AP, per cent")
