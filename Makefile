@@ -1,14 +1,16 @@
 # Shortcuts for a checkout without conda or Slurm. `make help` lists them; README.md tells what they do.
 # Variables: VENV (folder of the environment), PYTHON (interpreter to make it with), CORES (parallel jobs of `make demo`),
 # ARGS (more arguments for snakemake, pytest or the benchmarks, for example make test ARGS="-k equalization"), TESTS (which
-# tests by their marks: TESTS= for all, with those on a Slurm cluster, TESTS="not slow" for the quick ones).
+# tests by their marks: TESTS= for all, with those on a Slurm cluster or a GPU, TESTS="not slow" for the quick ones), ENV=none (make gpu
+# with PYTHON and the packages that it has, without making an environment).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 VENV ?= .venv
 CORES ?= all
 ARGS ?=
-TESTS ?= not slurm
+TESTS ?= not slurm and not gpu
+ENV ?=
 ENVIRONMENT := workflow/environment
 # Every recipe that runs Python starts with this, so that the jobs of a workflow find the same interpreter on their PATH.
 ACTIVATE := . "$(VENV)/bin/activate" &&
@@ -18,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slurm lint format bench env lock clean
+.PHONY: help demo test test-slurm gpu lint format bench env lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' "$(lastword $(MAKEFILE_LIST))"
@@ -41,6 +43,14 @@ test: env lint ## the checks of `make lint`, then all tests but those on a Slurm
 
 test-slurm: env ## the smallest recipe, disturbed, on a Slurm on this machine (root; apt-get install slurm-wlm munge)
 	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m slurm $(ARGS)
+
+# With ENV=none PYTHONPATH is the user's own: the packages may lie there.
+gpu: $(if $(filter none,$(ENV)),,env) ## where there is a GPU: tests on it at real sizes, and what is measured, as one table
+ifeq ($(ENV),none)
+	@PYTHONPATH="$(PYTHONPATH)" $(or $(PYTHON),python3) -m tests.gpu $(ARGS)
+else
+	@$(ACTIVATE) python -m tests.gpu $(ARGS)
+endif
 
 lint: env ## style of the Python and Snakemake files, without changing them
 	@$(ACTIVATE) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint

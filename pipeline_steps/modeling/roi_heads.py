@@ -78,6 +78,7 @@ class LvisROIHeads(StandardROIHeads):
         super().__init__(**arguments)
         self.statistics_period = statistics_period
         self._generators: list[torch.Generator | None] = []
+        self._foreground_counts: list[int] = []
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class LvisROIHeads(StandardROIHeads):
         if targets is None or facts is None:
             raise ValueError("training needs targets and facts")
         sampled = self.label_and_sample_proposals(proposals, targets, facts)
-        mask_rows = [self._foreground(image, has) for image, has in zip(sampled, facts.has_masks)]
+        mask_rows = [self._foreground(count, has) for count, has in zip(self._foreground_counts, facts.has_masks)]
         mask_count = sum(len(rows) for rows in mask_rows)
         (box_share, mask_share), (_, mean_mask_count) = process_shares(
             [sum(len(image) for image in sampled), mask_count], self._device
@@ -156,7 +157,7 @@ class LvisROIHeads(StandardROIHeads):
             copy = Instances(image.image_size, gt_boxes=image.gt_boxes, gt_classes=image.gt_classes)
             copy.gt_index = torch.arange(len(image), device=image.gt_classes.device)
             lean.append(copy)
-        self._generators = list(facts.generators)
+        self._generators, self._foreground_counts = list(facts.generators), []
         return super().label_and_sample_proposals(proposals, lean)
 
     def _sample_proposals(
@@ -173,6 +174,8 @@ class LvisROIHeads(StandardROIHeads):
         foreground, background = sample_labels(
             labels, self.batch_size_per_image, self.positive_fraction, self.num_classes, generator
         )
+        # The foreground comes first, so that nobody has to look for it (and wait for a GPU) again.
+        self._foreground_counts.append(len(foreground))
         drawn = torch.cat([foreground, background])
         return drawn, labels[drawn]
 
@@ -182,11 +185,9 @@ class LvisROIHeads(StandardROIHeads):
         predictions = self.box_predictions(features, sampled)
         return self.box_predictor.losses(predictions, sampled, facts, share)
 
-    def _foreground(self, image: Instances, has_masks: bool) -> Tensor:
-        """Rows of the sampled proposals that take part in the mask loss: LongTensor."""
-        if not has_masks:
-            return torch.zeros(0, dtype=torch.long, device=image.gt_classes.device)
-        return (image.gt_classes < self.num_classes).nonzero()[:, 0]
+    def _foreground(self, count: int, has_masks: bool) -> Tensor:
+        """Rows of an image's sampled proposals that take part in the mask loss, of ``count`` foreground ones."""
+        return torch.arange(count if has_masks else 0, device=self._device)
 
     def _mask_loss(
         self, features: Features, sampled: list[Instances], targets: list[Instances], rows: list[Tensor]

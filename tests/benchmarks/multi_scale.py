@@ -64,13 +64,13 @@ def spread(model: Any, picture: np.ndarray) -> None:
     scale(predictor.bbox_pred, deltas - deltas.mean(dim=0), 0.5)
     logits, deltas = model.box_predictions(features, proposals)
     generator = torch.Generator().manual_seed(0)
-    predictor.cls_score.bias += -5 + 1.3 * torch.randn(CATEGORIES, generator=generator) - logits.mean(dim=0)
+    predictor.cls_score.bias += -5 + 1.3 * torch.randn(predictor.num_classes, generator=generator) - logits.mean(dim=0)
     predictor.bbox_pred.bias -= deltas.mean(dim=0)
     masks = torch.logit(model.soft_masks(features, [proposals[0].proposal_boxes.tensor[:50]])[0])
     scale(model.roi_heads.mask_head.predictor, masks, 3.0)
 
 
-def build(detector: str, picture: np.ndarray, device: torch.device) -> tuple[Any, Any]:
+def build(detector: str, picture: np.ndarray, device: torch.device, categories: int = CATEGORIES) -> tuple[Any, Any]:
     """The model of a detector file, and the configuration for detectron2's test-time augmentation."""
     from pipeline_steps.modeling.build import build_from_config, read_detector_file
     from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
@@ -78,7 +78,7 @@ def build(detector: str, picture: np.ndarray, device: torch.device) -> tuple[Any
     torch.manual_seed(0)
     cfg = read_detector_file(detector)
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = CATEGORIES
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = categories
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 1000
     cfg.TEST.DETECTIONS_PER_IMAGE = KEEP

@@ -46,7 +46,7 @@ class Size:
 
 
 def size_on(device: str) -> Size:
-    """The real sizes on a GPU: shorter edges of the batches' 4:3 images up to 1050 (longer edge 1400); tiny on a CPU."""
+    """The real sizes on a GPU: 4:3 images with shorter edges up to 1050 (longer edge 1400); tiny ones on a CPU."""
     if device == "cuda":
         return Size(torch.device("cuda"), (), (1050, 400, 608, 800, 1050), 10)
     return Size(torch.device("cpu"), tuple(NARROW), (96, 64), 2)

@@ -40,7 +40,10 @@ def caller() -> str:
 
 
 def _masks(arguments: Any) -> bool:
-    """Whether an indexing operator has a boolean index: it has to count the true ones."""
+    """Whether an indexing operator has a boolean index: it has to count the true ones, unless it fills them with one
+    value."""
+    if len(arguments) > 2 and arguments[2].numel() == 1:
+        return False
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in arguments[1])
 
 

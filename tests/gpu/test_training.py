@@ -97,7 +97,9 @@ def test_the_challenge_models_train_at_their_own_sizes(size, name, precision, ca
     assert not [record for record in caplog.records if "CPU" in record.message or "memory" in record.message]
     if precision == "fp16":
         assert trainer.scaler.get_scale() > 1
-    moved = [name for name, value in trainer.model.state_dict().items() if not bool(torch.isfinite(value.float()).all())]
+    moved = [
+        name for name, value in trainer.model.state_dict().items() if not bool(torch.isfinite(value.float()).all())
+    ]
     assert not moved
     if size.on_gpu:
         check_peak(recipe, name, max(edges))
