@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import hashlib
 from collections.abc import Iterator
@@ -26,11 +27,22 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def nearest_file(path: str | Path) -> str:
+    """``; did you mean ...?`` with a name on the disk for the first part of ``path`` that is not there; or nothing."""
+    wanted = Path(path)
+    for folder in reversed(wanted.parents):
+        missing = wanted.relative_to(folder).parts[0]
+        if folder.is_dir() and not (folder / missing).exists():
+            near = difflib.get_close_matches(missing, sorted(entry.name for entry in folder.iterdir()), n=1)
+            return f"; did you mean {folder / near[0]}?" if near else ""
+    return ""
+
+
 def require_file(path: str | Path, what: str, remedy: str = "check the path") -> Path:
     """Return ``path`` as a Path, or raise UserError if it is not an existing file."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{what} not found: {path} ({remedy})")
+        raise UserError(f"{what} not found: {path} ({remedy}{nearest_file(path)})")
     return path
 
 

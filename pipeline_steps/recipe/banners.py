@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline_steps.recipe.schema import Recipe
-from pipeline_steps.run.estimates import recipe_estimate, table_lines
+from pipeline_steps.run.estimates import one_line, recipe_estimate, table_lines
 
 FAILURES_SHOWN = 3
 
@@ -51,9 +50,15 @@ def plan_banner(recipe: Recipe, results: str) -> str:
     )
 
 
-def is_dry_run(arguments: Sequence[str]) -> bool:
-    """Whether Snakemake's command line asks for the plan only: Snakemake runs no hooks then."""
-    return any(re.fullmatch(r"--dry-?run|-[a-zA-Z]*n[a-zA-Z]*", argument) for argument in arguments)
+def plan_line(recipe: Recipe, results: str, gpus: str) -> str:
+    """What the recipe takes, in one line.
+
+    Args:
+        recipe: the recipe.
+        results: its folder of results.
+        gpus: where its GPUs come from.
+    """
+    return f"recipe {recipe.name}: {one_line(recipe_estimate(recipe, results))}; {gpus}"
 
 
 def start_banner(recipe: Recipe, results: str, jobs: Mapping[str, int]) -> str:
@@ -124,11 +129,14 @@ def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:
     return described
 
 
-def failure_message(jobs: Iterable[Any], cluster_logs: Path | None = None, tail: int = 15) -> str:
+def failure_message(
+    jobs: Iterable[Any], cluster_logs: Path | None = None, tail: int = 15, interrupted: bool = False
+) -> str:
     """Which jobs failed, the last lines of their logs, and what to do.
 
     Args:
         jobs: Snakemake's jobs that failed in all their attempts.
+        interrupted: whether the run was ended from outside (Ctrl-C, SIGTERM).
         cluster_logs: folder of what the cluster writes about jobs; None for a run without a cluster.
         tail: lines of each log to show.
     """
@@ -142,13 +150,9 @@ def failure_message(jobs: Iterable[Any], cluster_logs: Path | None = None, tail:
             f"and {len(failed) - FAILURES_SHOWN} more:",
             *(f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]),
         ]
+    kept = "finished stages are kept, trainings go on from their last checkpoint."
+    if not failed and interrupted:
+        return f"Stopped. To go on, start the same command again: {kept}"
     if not failed:
-        lines = ["", "the run stopped before a job failed: it was interrupted, or the message is above"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Mend the cause and start the same command again: finished stages are kept, trainings go on from their "
-            "last checkpoint.",
-        ]
-    ).lstrip("\n")
+        lines = ["", "the run stopped before a job failed: the message is above"]
+    return "\n".join([*lines, "", f"Mend the cause and start the same command again: {kept}"]).lstrip("\n")

@@ -158,6 +158,8 @@ class Download(Section):
     """Seconds without a byte after which a connection counts as broken."""
     keep_archives: bool = False
     """Keep zip archives after unpacking."""
+    check_room: bool = True
+    """Before anything is downloaded, refuse to start where the disk has no room for the whole recipe."""
     max_failed_images: int = Field(50, ge=0)
     """OpenImages images that may be missing; they are listed and left out of training."""
     on_this_machine: bool = True

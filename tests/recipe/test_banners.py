@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
-import pytest
-
-from pipeline_steps.recipe.banners import failure_message, is_dry_run, plan_banner, start_banner
+from pipeline_steps.recipe.banners import failure_message, plan_banner, start_banner
 from pipeline_steps.recipe.load import resolve_recipe
 
 
@@ -26,16 +24,6 @@ def test_start_banner_counts_the_jobs_of_each_rule(tmp_path):
     banner = start_banner(challenge(), str(tmp_path), {"predict_boxes": 64, "finetune_lvis": 1})
     assert banner.splitlines()[-1].split(":")[1].strip() == "1 finetune_lvis, 64 predict_boxes"
     assert start_banner(challenge(), str(tmp_path), {}).endswith("nothing")
-
-
-@pytest.mark.parametrize("arguments", [["-n"], ["all", "--dry-run"], ["--dryrun"], ["-np", "all"], ["-Fn"]])
-def test_dry_runs_are_recognised(arguments):
-    assert is_dry_run(arguments)
-
-
-@pytest.mark.parametrize("arguments", [["all"], ["--lint"], ["--cores", "n"], ["-j", "4"], ["--config", "name=n"]])
-def test_other_runs_are_not_taken_for_dry_runs(arguments):
-    assert not is_dry_run(arguments)
 
 
 def job(tmp_path, rule="finetune_lvis", text="", jobid=1, **wildcards):
@@ -82,3 +70,10 @@ def test_many_failures_are_counted(tmp_path):
     message = failure_message([job(tmp_path, text="error: no\n", jobid=number) for number in range(9)])
     assert message.count("failed; its log is") == 3
     assert "and 6 more" in message
+
+
+def test_interrupted_run_has_no_cause_to_be_mended(tmp_path):
+    assert "Mend the cause" not in failure_message([], interrupted=True)
+    assert "start the same command again" in failure_message([], interrupted=True)
+    assert "Mend the cause" in failure_message([])
+    assert "Mend the cause" in failure_message([job(tmp_path, text="error: no\n")], interrupted=True)

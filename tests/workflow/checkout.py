@@ -21,7 +21,8 @@ class Checkout:
         self.folder = folder
         for name in ("workflow", "pipeline_steps", "config"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "slurm").symlink_to("workflow/profiles/slurm")
+        for name in ("slurm", "workstation"):
+            (folder / name).symlink_to(f"workflow/profiles/{name}")
 
     def copy(self, folder: Path) -> Checkout:
         """This checkout with everything in it, at another place."""

@@ -52,7 +52,7 @@ def test_lvis_v1_is_a_recipe_of_its_own_with_the_same_stages_and_no_file_of_v05(
     expected = dict(checkout.planned("--", "all"))
     del expected["tabulate_table"]  # the report's tables are of v0.5
     assert checkout.planned(*v1, "--", "all") == expected
-    shown = checkout.run(*v1, "--cores", "1", "--dry-run", "--", "submission").stdout
+    shown = checkout.run(*v1, "--cores", "1", "-n", "-p", "--", "submission").stdout
     assert "datasets/lvis/lvis_v1_image_info_test_dev.json" in shown
     assert "lvis_v0.5" not in shown
 

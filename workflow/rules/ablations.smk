@@ -3,9 +3,9 @@
 
 rule compare_settings:
     input:
-        metrics=ablated(f"{RESULTS}/evaluation/{{name}}/metrics.json"),
-        detections=ablated(f"{RESULTS}/predictions/val/{{name}}/detections.parquet"),
-        models=lambda wildcards: [model_file(name) for name in ABLATED],
+        metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in ABLATED],
+        detections=[f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in ABLATED],
+        models=[model_file(name) for name in ABLATED],
         annotations=[DATA.lvis_train, DATA.lvis_val],
         code=code("compare_settings.py", "report/ablations/*.py", "report/measured.py", "report/published.py"),
     output:

@@ -1,41 +1,49 @@
 # Shared by all rules: the checked recipe, which files it has, which files a job reads.
 import os
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-sys.path.insert(0, str(Path(workflow.basedir).parent))
-
 from pipeline_steps.common.array_tasks import hand_over
 from pipeline_steps.common.atomic import write_json, write_text
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.gpus import POOL, usable_gpus
 from pipeline_steps.common.interpreter import put_interpreter_first
 from pipeline_steps.common.queue import refuse_queued_jobs
 from pipeline_steps.data.expert_categories import expert_tables
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.provenance.verification import start_command
 from pipeline_steps.recipe import slices
-from pipeline_steps.recipe.banners import end_banner, failure_message, is_dry_run, plan_banner, start_banner
-from pipeline_steps.recipe.detectors import detector_files
+from pipeline_steps.recipe.banners import end_banner, failure_message, plan_banner, plan_line, start_banner
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
 from pipeline_steps.run.estimates import recipe_estimate, require_memory
+from pipeline_steps.starting.checks import check_devices, check_permissions, check_room, fitted, room_needed
+from pipeline_steps.starting.command_line import check_names
+from pipeline_steps.starting.named_files import check_named_files
 from pipeline_steps.training.schedule import check_batches
 
 put_interpreter_first()
 hand_over(sys.argv)
 
+# Without a cluster, jobs share the GPUs of this machine, each with its own, and Snakemake starts no more than there are.
 try:
-    recipe = resolve_recipe(config)
+    recipe = resolve_recipe(config, files=REQUEST.configfiles if REQUEST else ())
+    LOCAL_GPUS = usable_gpus(recipe.compute.local_gpus) if REQUEST and not REQUEST.cluster else []
+    if LOCAL_GPUS:
+        recipe = fitted(recipe, len(LOCAL_GPUS), len(os.sched_getaffinity(0)))
+        os.environ[POOL] = ",".join(LOCAL_GPUS)
+        if "gpu" not in REQUEST.resources:
+            workflow.global_resources["gpu"] = len(LOCAL_GPUS)
     validate(recipe.model_dump(), "../schemas/config.schema.yaml")
     check_batches(recipe)
     if recipe.compute.gpu_memory_gb:
         require_memory(recipe, recipe_estimate(recipe, f"results/{recipe.name}"))
+    DATA = DatasetPaths(recipe)
+    DETECTORS = check_named_files(recipe, DATA)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -61,7 +69,6 @@ if NODES > 1:
 
 # Data. What a user has put below datasets_root, and what an earlier run has downloaded, is no rule's output: it is
 # checked, and never replaced. Manifests say what was found; the mini world needs none.
-DATA = DatasetPaths(recipe)
 DOWNLOADS = recipe.data.source == "download"
 
 
@@ -241,19 +248,6 @@ def table_evaluations(table):
     return list(dict.fromkeys(name for names in rows.values() for name in names))
 
 
-def ablated(kind):
-    """One file of each compared model; an error for a recipe that compares nothing."""
-
-    def files(wildcards):
-        if not ABLATED:
-            raise WorkflowError(
-                f"recipe {recipe.name} names no report.ablations.comparisons; config/mini_ablations.yaml does"
-            )
-        return [kind.format(name=name) for name in ABLATED]
-
-    return files
-
-
 def waiting_jobs():
     """Number of jobs of each rule that will run."""
     return Counter(job.rule.name for job in workflow.dag.needrun_jobs() if not job.is_norun)
@@ -270,13 +264,48 @@ def rule_graph():
     return {"rules": dict(sorted(rules.items())), "edges": sorted(edges)}
 
 
-def check_queue():
-    """Refuse to start while jobs of an earlier run are in the cluster's queue."""
-    if workflow.executor_plugin.name == "slurm":
-        try:
+def check_request(request):
+    """Refuse targets that no rule makes, and a comparison of nothing."""
+    try:
+        check_names(request.named, workflow.rules)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    if not ABLATED and "ablations" in request.targets:
+        raise WorkflowError(
+            f"recipe {recipe.name} names no report.ablations.comparisons; config/mini_ablations.yaml does"
+        )
+
+
+def was_interrupted():
+    """Whether the run that has ended was stopped by Ctrl-C or SIGTERM: no job failed, and the executor did not either."""
+    return not getattr(workflow.scheduler, "_executor_error", None)
+
+
+def check_start():
+    """Refuse to start without GPUs, permissions or room, or while jobs of an earlier run are in the cluster's queue."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_norun]
+    cluster = "" if workflow.local_exec else workflow.executor_plugin.name
+    try:
+        check_devices(recipe, max((asked_gpus(job) for job in jobs), default=0), cluster, LOCAL_GPUS)
+        check_permissions(recipe, DATA, Path(RESULTS))
+        if recipe.data.download.check_room and any(job.rule.name.startswith("download_") for job in jobs):
+            disk = recipe_estimate(recipe, RESULTS).disk
+            check_room(list(room_needed(recipe, DATA, Path(RESULTS), disk.checkpoints + disk.results)))
+        if cluster == "slurm":
             refuse_queued_jobs(Path.cwd())
-        except UserError as error:
-            raise WorkflowError(str(error)) from None
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def asked_gpus(job):
+    return job.rule.resources["gpu"].value if "gpu" in job.rule.resources else 0
+
+
+def print_plan():
+    """The last line of a plan: what it takes, and on what."""
+    if workflow.scheduler is not None:  # else there is no plan: an error has been told
+        gpus = f"{REQUEST.cluster} gives GPUs" if REQUEST.cluster else f"{len(LOCAL_GPUS)} GPUs here"
+        print(plan_line(recipe, RESULTS, gpus), file=sys.stderr)
 
 
 def cluster_logs():

@@ -25,7 +25,7 @@ rule pretrain_coco:
     input:
         data=training_data,
         init=initial_weights,
-        detector=lambda wildcards: detector_files(recipe, wildcards.model),
+        detector=lambda wildcards: DETECTORS[wildcards.model],
     output:
         f"{RESULTS}/pretrain/{{model}}/model.pth",
     log:

@@ -12,11 +12,16 @@ from pipeline_steps.data.download.bars import format_bytes
 from pipeline_steps.data.download.transfer import is_disk_full
 
 
-def free_space(folder: Path) -> int:
-    """Bytes free where ``folder`` is, or will be."""
+def existing_folder(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists."""
     while not folder.exists():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where ``folder`` is, or will be."""
+    return shutil.disk_usage(existing_folder(folder)).free
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -86,6 +86,11 @@ def _is_absent(target: Path) -> bool:
     return not target.exists() or (target.is_dir() and not any(target.iterdir()))
 
 
+def absent_targets(source: Source, root: Path) -> list[Path]:
+    """Files and folders of a source that are not there; what is there is not looked into."""
+    return [target for target in source.targets(root) if _is_absent(target)]
+
+
 def examine(source: Source, root: Path) -> State:
     """Look at what is on the disk of a source."""
     state = State(source)

@@ -1,0 +1,1 @@
+"""How a run is asked for, and what is checked before it starts."""

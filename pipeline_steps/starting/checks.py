@@ -1,0 +1,152 @@
+"""What is looked at before the first job of a run: GPUs or a cluster, permissions, and room for the whole recipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.download.bars import format_bytes
+from pipeline_steps.data.download.disk import existing_folder
+from pipeline_steps.data.download.groups import absent_targets, space_needed
+from pipeline_steps.data.download.openimages_images import BYTES_PER_IMAGE
+from pipeline_steps.data.download.sources import Source, read_sources
+from pipeline_steps.data.paths import DatasetPaths, is_writable
+from pipeline_steps.recipe.schema import Recipe
+
+
+def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:
+    """The recipe with a ``compute`` that this machine can give; no other key changes, and no result.
+
+    A training that asks for more GPUs, or for more nodes, gets as many as there are and divide every batch; its batch
+    is then worked through in more parts. A job's threads are its GPU's share of the cores.
+
+    Args:
+        recipe: the recipe.
+        gpus: GPUs of the machine, at least 1.
+        cores: its cores.
+    """
+    compute = recipe.compute
+
+    def with_gpus(count: int) -> Recipe:
+        update = {
+            "training_gpus": count,
+            "training_nodes": 1,
+            "inference_gpus": min(compute.inference_gpus, gpus),
+            "threads": min(compute.threads, max(1, cores // gpus)),
+        }
+        return recipe.model_copy(update={"compute": compute.model_copy(update=update)})
+
+    wanted = compute.training_gpus * compute.training_nodes
+    if not (wanted or compute.inference_gpus):
+        return recipe
+    if wanted <= gpus:
+        return with_gpus(wanted)
+    batches = [recipe.training_of(m).images_per_batch for m in (*recipe.pretraining, *recipe.models, *recipe.experts)]
+    return with_gpus(next(n for n in range(gpus, 0, -1) if all(batch % n == 0 for batch in batches)))
+
+
+def check_devices(recipe: Recipe, asked: int, cluster: str, gpus: Sequence[str]) -> None:
+    """Refuse jobs that have no GPU to run on.
+
+    Args:
+        recipe: the recipe.
+        asked: the most GPUs that a job of this run asks for.
+        cluster: name of Snakemake's executor; empty for jobs on this machine.
+        gpus: GPUs of this machine.
+
+    Raises:
+        UserError: there is no GPU here, or no Slurm.
+    """
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise UserError("--profile slurm submits jobs with sbatch, which is not on the PATH: start it on a login node")
+    if asked and not cluster and not gpus:
+        raise UserError(
+            f"jobs of recipe {recipe.name} ask for up to {asked} GPUs, and this machine has none (by "
+            "CUDA_VISIBLE_DEVICES and nvidia-smi): use --profile slurm on a cluster, say how many there are in "
+            "compute.local_gpus, or run on the CPU with compute: {device: cpu, training_gpus: 0, inference_gpus: 0}, "
+            "as config/mini.yaml does"
+        )
+
+
+def missing_sources(recipe: Recipe, paths: DatasetPaths) -> list[Source]:
+    """Sources of the recipe's data that are not whole on the disk; without the images of OpenImages."""
+    if recipe.data.source != "download":
+        return []
+    weights = {str(Path(recipe.path(entry.file))) for entry in recipe.weights}
+    return [
+        source
+        for source in read_sources(recipe.data.download.sources)
+        if source.lvis_version in ("", recipe.lvis_version)
+        and (source.group != "weights" or str(paths.root / source.file) in weights)
+        and (source.group != "openimages_tables" or recipe.data.openimages.enabled)
+        and source.group != "openimages_images"
+        and absent_targets(source, paths.root)
+    ]
+
+
+def _missing_images(recipe: Recipe, paths: DatasetPaths) -> int:
+    """OpenImages images that may have to be fetched."""
+    if recipe.data.source != "download" or not recipe.data.openimages.enabled:
+        return 0
+    folder = paths.openimages_images
+    return max(0, recipe.data.openimages.max_images - (sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0))
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(Path(at, name).lstat().st_size for at, _, names in os.walk(folder) for name in names)
+
+
+def room_needed(recipe: Recipe, paths: DatasetPaths, results: Path, results_bytes: int) -> Iterator[tuple[Path, int]]:
+    """Folders that the recipe fills, and bytes that are still missing there.
+
+    Args:
+        recipe: the recipe.
+        paths: its data.
+        results: its folder of results.
+        results_bytes: what results take in the end.
+    """
+    data = space_needed(missing_sources(recipe, paths), paths.root)
+    yield paths.root, data + _missing_images(recipe, paths) * BYTES_PER_IMAGE
+    yield results, max(0, results_bytes - _bytes_in(results))
+
+
+def check_room(needed: Sequence[tuple[Path, int]]) -> None:
+    """Refuse a recipe that does not fit on the disk; folders on the same disk are counted together.
+
+    Raises:
+        UserError: what is needed, and what is free.
+    """
+    disks: dict[int, list[tuple[Path, int]]] = {}
+    for folder, size in needed:
+        disks.setdefault(existing_folder(folder).stat().st_dev, []).append((folder, size))
+    for folders in disks.values():
+        size, free = sum(size for _, size in folders), shutil.disk_usage(existing_folder(folders[0][0])).free
+        if free < size:
+            what = " and ".join(f"{format_bytes(size)} in {folder}" for folder, size in folders if size)
+            raise UserError(
+                f"the whole recipe still needs {what}, but only {format_bytes(free)} are free on that disk: free some, "
+                "set datasets_root to a larger disk, or make results a link to one (data.download.check_room: false "
+                "starts all the same)"
+            )
+
+
+def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path) -> None:
+    """Refuse folders that this run has to write to and cannot.
+
+    Raises:
+        UserError: names the folder and what would have been put there.
+    """
+    folders = {results: "results", paths.made_root: "what is made from the data (data.derived_root)"}
+    missing = [path for source in missing_sources(recipe, paths) for path in absent_targets(source, paths.root)]
+    if missing:
+        folders[paths.root] = f"data that are not there yet ({listing(missing, 3)})"
+    if recipe.data.source == "mini" and not paths.lvis_train.exists():
+        folders[paths.root] = "the mini world"
+    for folder, what in folders.items():
+        if not is_writable(folder):
+            raise UserError(
+                f"no permission to write to {folder}, the place of {what}: make it writable or choose another"
+            )

@@ -1,0 +1,299 @@
+"""A run starts only as it was meant: a chosen recipe, files and targets that exist, GPUs, room and permissions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.recipe import load_recipe, resolve_recipe
+from pipeline_steps.starting import checks
+from pipeline_steps.starting.command_line import read_request
+from pipeline_steps.starting.configfiles import check_recipes, is_dry_run, named_recipes, quiet_about
+from pipeline_steps.starting.named_files import check_named_files
+from tests.workflow.checkout import ROOT
+
+WAYS = ("make demo", "snakemake --profile slurm", "snakemake --profile workstation", "config/challenge.yaml")
+CHALLENGE = {"extends": "challenge.yaml"}
+
+
+def test_without_a_choice_nothing_starts_and_the_ways_to_start_are_told(checkout):
+    result = checkout.run("--cores", "1", "inspect")
+    assert result.returncode == 1
+    assert all(f"{way} inspect\n" in result.stdout for way in WAYS[1:3])
+    assert all(way in result.stdout for way in WAYS)
+    assert "Traceback" not in result.stdout
+    assert not (checkout.folder / "results").exists()
+
+
+def refusal(*arguments: str) -> str | None:
+    request = read_request(["/bin/snakemake", *arguments])
+    return request and request.refuse_without_choice()
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+
+
+def test_what_is_refused_without_a_recipe_and_what_is_not(at_root, monkeypatch):
+    for arguments in (["--cores", "1"], ["--cores", "1", "inspect"], ["-n"], ["--cores", "1", "--config", "seed=3"]):
+        assert refusal(*arguments), arguments
+    assert "--profile slurm table3\n" in refusal("--cores", "1", "table3")
+    looks = (["--lint"], ["--report", "r.html"], ["--unlock"], ["--list-rules"], ["--dag"], ["--summary"], ["--touch"])
+    for arguments in (["--profile", "slurm", "all"], ["--profile", "workstation"], ["-n", "table5"], *looks):
+        assert refusal(*arguments) is None, arguments
+    assert refusal("--cores", "1", "all", "--mode", "remote") is None  # a job
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "slurm")
+    assert refusal("all") is None
+    assert read_request(["/somewhere/uses_snakemake.py", "--cores", "1"]) is None
+
+
+def test_a_plan_counts_the_jobs_of_each_rule_and_ends_with_what_they_take(checkout):
+    result = checkout.run("--profile", "slurm", "-n")
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0, result.stdout
+    assert len(lines) < 150
+    assert "predict_boxes                   256" in lines
+    assert lines[-1].startswith("recipe challenge: ")
+    assert all(word in lines[-1] for word in ("GPU hours", "slurm"))
+    assert not (checkout.folder / "results").exists()
+
+
+def test_details_of_a_plan_are_shown_where_they_are_asked_for():
+    assert quiet_about(["-n", "all"])
+    assert quiet_about(["--dry-run"])
+    for arguments in (["all"], ["-np"], ["-n", "-p"], ["-n", "--printshellcmds"], ["-n", "--verbose"]):
+        assert quiet_about(arguments) is None
+
+
+@pytest.mark.parametrize("arguments", [["-n"], ["all", "--dry-run"], ["--dryrun"], ["-np", "all"], ["-Fn"]])
+def test_dry_runs_are_recognised(arguments):
+    assert is_dry_run(arguments)
+
+
+@pytest.mark.parametrize("arguments", [["all"], ["--lint"], ["--cores", "n"], ["-j", "4"], ["--config", "name=n"]])
+def test_other_runs_are_not_taken_for_dry_runs(arguments):
+    assert not is_dry_run(arguments)
+
+
+def test_recipes_of_a_command_line_are_all_words_up_to_the_next_option():
+    line = ["--configfile", "a.yaml", "b.yaml", "--cores", "2", "all", "--configfiles=c.yaml", "d", "--", "e"]
+    assert list(named_recipes(line)) == ["a.yaml", "b.yaml", "c.yaml", "d"]
+
+
+def test_target_that_was_taken_for_a_recipe_is_told_with_the_command_to_write(checkout):
+    result = checkout.run("--cores", "1", "--configfile", "config/mini.yaml", "all")
+    assert result.returncode != 0
+    assert "'all' was read as one more recipe" in result.stdout
+    assert "snakemake --configfile config/mini.yaml ... -- all" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: 1\nb: [1\nc: 2\n", "line 3, column 2: not valid YAML"),
+        ("name: x\n\tseed: 1\n", "line 2, column 1: not valid YAML"),
+        ("[1]", "expected keys and values, found list"),
+        ("name: é\n", "is not valid YAML"),
+    ],
+)
+def test_recipe_that_cannot_be_read_is_named_with_its_line(tmp_path, content, words):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError) as error:
+        check_recipes(["--cores", "1", "--configfile", str(path)])
+    assert str(error.value).startswith(str(path))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_recipe_stops_snakemake_before_its_own_message(checkout):
+    (checkout.folder / "mine.yaml").write_text("a: [1\nb: {\n")
+    result = checkout.run("--cores", "1", "--configfile", "mine.yaml", "--", "all")
+    assert result.returncode != 0
+    assert "error: mine.yaml, line 2, column 2: not valid YAML" in result.stdout
+
+
+def test_misspelt_recipe_is_told_with_the_nearest_one(at_root):
+    with pytest.raises(UserError, match=r"not found: config/minni\.yaml; did you mean config/mini\.yaml\?"):
+        check_recipes(["--configfile", "config/minni.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (("-R", "rescor_ensemble", "--", "all"), "did you mean rescore_ensemble"),
+        (("--", "evaluation", "results/smoke/report/sumary.md"), "did you mean results/smoke/report/summary.md"),
+    ],
+)
+def test_misspelt_target_is_told_with_the_nearest_names(checkout, arguments, near):
+    result = checkout.run("--configfile", "config/smoke.yaml", "--cores", "1", *arguments)
+    assert result.returncode != 0
+    assert near in result.stdout, result.stdout
+    assert "did you mean" in result.stdout
+
+
+MISSPELT = [
+    ({"models": [{"name": "x101", "detector": "config/detectors/x101_dnc_fpn.yaml"}]}, "config/detectors/x101_dcn_fpn"),
+    ({"data": {"coco_to_lvis": "config/categories/coco_to_lvsi.csv"}}, "config/categories/coco_to_lvis.csv"),
+    ({"data": {"openimages_to_lvis": "config/categorys/openimages_to_lvis.csv"}}, "config/categories"),
+    ({"data": {"download": {"sources": "config/source.csv"}}}, "config/sources.csv"),
+    (
+        {
+            "weights": [
+                {"name": "imagenet_x101", "file": "{datasets_root}/weights/resnext101_64x4d-173b62bb.pth"}
+                | {"layout": "torchvision_resnext"},
+                {"name": "imagenet_se154", "file": "{datasets_root}/weights/legacy_senet154-e9eb9fe6.pth"}
+                | {"layout": "timm_senet154"},
+            ]
+        },
+        "datasets/weights/resnext101_64x4d-173b62eb.pth",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "near"), MISSPELT)
+def test_every_file_that_a_recipe_names_is_looked_for_and_the_nearest_name_told(at_root, changes, near):
+    small = {"pretraining": [], "experts": [], "ensemble": {"members": [{"name": "x101"}]}}
+    recipe = resolve_recipe({**CHALLENGE, **(small if "models" in changes else {}), **changes})
+    with pytest.raises(UserError) as error:
+        check_named_files(recipe, DatasetPaths(recipe))
+    assert f"did you mean {near}" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["challenge", "mini", "smoke", "ablations", "table4", "mini_crowded"])
+def test_files_of_the_recipes_in_config_are_all_there(at_root, name):
+    recipe = load_recipe(f"config/{name}.yaml")
+    detectors = check_named_files(recipe, DatasetPaths(recipe))
+    assert {model.name for model in recipe.models} <= detectors.keys()
+    assert all(Path(file).is_file() for files in detectors.values() for file in files)
+
+
+@pytest.mark.slow
+def test_misspelt_detector_of_a_finished_run_is_no_nothing_to_be_done(smoke):
+    experts = yaml.safe_load((smoke.folder / "results/smoke/recipe.yaml").read_text())["experts"]
+    experts[0]["detector"] = "config/detectors/mini_botleneck_fpn.yaml"
+    (smoke.folder / "misspelt.yaml").write_text(yaml.safe_dump({"experts": experts}))
+    result = smoke.run("--configfile", "config/smoke.yaml", "misspelt.yaml", "--cores", "1", "--", "all")
+    assert result.returncode != 0
+    assert "did you mean config/detectors/mini_bottleneck_fpn.yaml?" in result.stdout
+
+
+def test_entry_that_replaces_an_inherited_list_is_explained(tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("extends: mini.yaml\nmodels:\n- {name: third, detector: config/detectors/mini_basic_fpn.yaml}\n")
+    with pytest.raises(UserError) as error:
+        load_recipe(overlay)
+    assert "ensemble member 'basic' is no model" in str(error.value)
+    assert f"`models` of {overlay} replaces the inherited list as a whole, which had basic, bottleneck" in str(
+        error.value
+    )
+    with pytest.raises(UserError) as other:
+        resolve_recipe({"extends": "mini.yaml", "ensemble": {"members": [{"name": "nobody"}]}})
+    assert "replaces" not in str(other.value)
+
+
+def test_entry_that_replaces_a_list_of_another_recipe_on_the_command_line_is_explained(checkout):
+    (checkout.folder / "more.yaml").write_text(
+        "models: [{name: third, detector: config/detectors/mini_basic_fpn.yaml}]"
+    )
+    result = checkout.run("--configfile", "config/mini.yaml", "more.yaml", "--cores", "1", "--", "all")
+    assert result.returncode != 0
+    assert "`models` of more.yaml replaces the inherited list as a whole, which had basic, bottleneck" in result.stdout
+
+
+def test_after_ctrl_c_nothing_is_said_to_be_mended(checkout):
+    command = checkout.command("--configfile", "config/mini.yaml", "--cores", "1", "--", "pretrain")
+    process = subprocess.Popen(
+        command,
+        cwd=checkout.folder,
+        env=checkout.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    log = checkout.folder / "results/mini/logs/make_mini.log"
+    deadline = time.monotonic() + 120
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Stopped. To go on, start the same command again" in output
+    assert "Mend the cause" not in output
+
+
+def write(folder: Path, size: int) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(bytes(size))
+    return folder
+
+
+def test_a_run_that_needs_gpus_and_has_none_is_refused_before_it_starts(checkout):
+    empty = checkout.folder / "bin"
+    empty.mkdir()
+    result = subprocess.run(
+        checkout.command("--profile", "workstation", "all"),
+        cwd=checkout.folder,
+        env={**checkout.environment(), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "ask for up to 8 GPUs, and this machine has none" in result.stderr
+    assert not (checkout.folder / "datasets/archives").exists()
+
+
+def test_devices_are_asked_for_only_by_jobs_that_need_them(monkeypatch, tmp_path):
+    recipe = resolve_recipe(CHALLENGE)
+    checks.check_devices(recipe, 0, "", [])
+    checks.check_devices(recipe, 8, "", ["0"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="sbatch"):
+        checks.check_devices(recipe, 8, "slurm", [])
+
+
+def test_room_is_that_of_the_whole_recipe_and_folders_of_one_disk_count_together(tmp_path, monkeypatch):
+    free = checks.shutil.disk_usage(tmp_path).free
+    data, results = tmp_path / "data", tmp_path / "results"
+    checks.check_room([(data, free // 4), (results, free // 4)])
+    with pytest.raises(UserError, match=r"needs .* in .*data and .* in .*results, but only"):
+        checks.check_room([(data, free // 3 * 2), (results, free // 3 * 2)])
+
+
+def test_room_counts_what_is_missing_and_not_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = resolve_recipe({**CHALLENGE, "datasets_root": str(tmp_path / "data")})
+    paths = DatasetPaths(recipe)
+    first = dict(checks.room_needed(recipe, paths, tmp_path / "results", 1000))
+    assert first[tmp_path / "results"] == 1000
+    archives = 19_336_861_798 + 815_585_330 + 6_646_970_404
+    assert first[paths.root] > 2 * archives + 20_000 * 300_000
+    for name in ("train2017", "val2017", "test2017"):
+        write(tmp_path / "data/coco" / name, 1)
+    write(tmp_path / "results/stage", 400)
+    second = dict(checks.room_needed(recipe, paths, tmp_path / "results", 1000))
+    assert second[tmp_path / "results"] == 600
+    assert first[paths.root] - second[paths.root] == pytest.approx(2.02 * archives, rel=0.001)
+
+
+def test_folders_that_cannot_be_written_are_named_with_what_belongs_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = resolve_recipe({**CHALLENGE, "datasets_root": str(tmp_path / "data")})
+    paths = DatasetPaths(recipe)
+    checks.check_permissions(recipe, paths, tmp_path / "results")
+    monkeypatch.setattr(checks, "is_writable", lambda folder: folder != paths.root)
+    with pytest.raises(UserError, match=r"no permission to write to .*data, the place of data that are not there"):
+        checks.check_permissions(recipe, paths, tmp_path / "results")
