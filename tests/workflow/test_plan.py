@@ -28,7 +28,7 @@ COMMON = {
 
 
 def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(checkout):
-    assert checkout.planned("all") == {
+    assert checkout.planned("--", "all") == {
         **COMMON,
         "download_lvis": 3,
         "download_coco_annotations": 2,
