@@ -62,7 +62,7 @@ def test_a_plan_counts_the_jobs_of_each_rule_and_ends_with_what_they_take(checko
     lines = result.stdout.splitlines()
     assert result.returncode == 0, result.stdout
     assert len(lines) < 150
-    assert "predict_boxes                   256" in lines
+    assert "predict_boxes 256" in [" ".join(line.split()) for line in lines]
     assert lines[-1].startswith("recipe challenge: ")
     assert all(word in lines[-1] for word in ("GPU hours", "slurm"))
     assert not (checkout.folder / "results").exists()
