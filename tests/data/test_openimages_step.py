@@ -275,6 +275,14 @@ def test_a_larger_selection_holds_a_smaller_one_and_the_seed_decides(world: Path
     assert len({next(iter(chosen(max_images=1, seed=seed))) for seed in range(12)}) > 2
 
 
+def test_making_the_data_of_an_expert_twice_writes_the_same_bytes(world: Path):
+    files = [world / "derived/own.json", world / "derived/own.csv"]
+    run_own(world)
+    first = [path.read_bytes() for path in files]
+    run_own(world)
+    assert [path.read_bytes() for path in files] == first
+
+
 def test_images_of_the_seeded_order_are_those_with_the_smallest_digests():
     ids = [image_id(number).encode() for number in range(300)]
     slow = sorted(range(300), key=lambda k: hashlib.blake2b(ids[k], digest_size=16, key=b"7").hexdigest())

@@ -275,10 +275,11 @@ def test_a_model_of_other_categories_is_refused(world, capsys, tmp_path):
     fails(capsys, world.predict_boxes(tmp_path / "boxes.parquet"), "model.pth", "5000", "88", "lvis_v0.5_val.json")
 
 
-def test_a_coco_expert_keeps_its_own_category_ids(world, tmp_path):
+@pytest.mark.parametrize("expert", ["coco_expert", "openimages_expert"])
+def test_an_expert_keeps_its_own_category_ids(world, tmp_path, expert):
     own = list(range(100, 100 + CATEGORIES))
-    world.write_model("coco_expert", world.models["basic"].state_dict(), own)
-    assert world.predict_boxes(tmp_path / "boxes.parquet", model="coco_expert") == 0
+    world.write_model(expert, world.models["basic"].state_dict(), own)
+    assert world.predict_boxes(tmp_path / "boxes.parquet", model=expert) == 0
     ids = np.concatenate([image.category_ids for image in images_of(tmp_path / "boxes.parquet").values()])
     assert set(ids) <= set(own)
 
