@@ -87,7 +87,9 @@ class Training(Section):
     """Background proposals that lie for more than half of their area in a group-of box of OpenImages or a crowd of COCO
     get no classification loss (ours; detectron2 learns crowds as background)."""
     ignore_unknown_categories: bool = True
-    """OpenImages: no loss on LVIS categories that OpenImages has no name for, background proposals included (ours)."""
+    """OpenImages: no loss on categories of which an image says nothing, background proposals included (ours): LVIS
+    categories that OpenImages has no name for, and for ``openimages_own_train`` classes that are neither boxed in the
+    image nor verified to be absent from it."""
     box_head_loss_scale: float = Field(1.0, gt=0)
     """Factor on the box-head losses (classification and box regression); 2 with COCO Ignore in the report."""
     repeat_factor_threshold: float = Field(0.0, ge=0)
