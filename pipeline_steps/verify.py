@@ -6,11 +6,15 @@ with the command that makes them again. The exit code is not 0 then.
 
 Images are counted and their sizes added up, and compared with what was noted when they came; those of the mini world
 are read. Files that no step has declared (checkpoints, logs, benchmarks) are left alone.
+
+One core hashes about 1.3 GB a second, several files at once; the challenge recipe has some 15 GB of annotations, models
+and tables, so that the disk decides.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -20,7 +24,8 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.bars import format_bytes
 from pipeline_steps.data.images_on_disk import image_problems
-from pipeline_steps.provenance.verification import Verification, start_command, verify_results
+from pipeline_steps.provenance.manifest import relative_name
+from pipeline_steps.provenance.verification import Verification, root_of, start_command, verify_results
 from pipeline_steps.recipe import Recipe, load_recipe
 
 
@@ -81,10 +86,12 @@ def _recipe_of(results: Path) -> Recipe | None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
-    results: Path = arguments.results
     started = time.monotonic()
+    results: Path = arguments.results.absolute()
+    os.chdir(root_of(results))  # all names are relative to it
+    results = Path(relative_name(results))
     recipe = _recipe_of(results)
-    drawn = recipe.datasets_root if recipe and recipe.data.source == "mini" else ""
+    drawn = relative_name(Path(recipe.datasets_root)) if recipe and recipe.data.source == "mini" else ""
     start = arguments.start or start_command([], str(results / "recipe.yaml"))
     outcome = verify_results(results, arguments.expected, arguments.only, drawn)
     images = image_problems(recipe, start) if recipe and not arguments.only else {}

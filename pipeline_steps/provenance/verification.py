@@ -63,7 +63,7 @@ class Record:
     @property
     def main(self) -> str:
         """Its main output."""
-        return next(iter(self.declared.values()), str(self.file))
+        return next(iter(self.declared.values()))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_record(path: Path) -> Record:
     try:
         outputs, inputs = list(_files(content["outputs"])), list(_files(content["inputs"]))
         outputs += [(name, outputs[0][1], entry) for name, _, entry in _files(content.get("beside", {}))]
-        for _, _, entry in (*outputs, *inputs):
+        for _, _, entry in (outputs[0], *outputs, *inputs):  # a manifest without outputs is none
             entry["bytes"], entry["sha256"]
         return Record(
             file=path,
@@ -131,25 +131,29 @@ def read_record(path: Path) -> Record:
         raise UserError(f"{path} is no manifest") from None
 
 
-def working_folder(manifest: Path) -> Path:
-    """Folder that the names in a manifest are relative to: found from where the manifest is.
+def root_of(folder: Path) -> Path:
+    """The folder that the workflow ran in, which the names in the manifests of its results are relative to.
 
     Raises:
-        UserError: the results were moved or renamed.
+        UserError: ``folder`` has no manifests, or the results were moved or renamed.
     """
-    record = read_record(manifest)
-    name = Path(record.main)
-    if name.is_absolute():
-        return Path.cwd()
-    folder, parts = manifest.absolute().parent, name.parent.parts
-    if not parts:
-        return folder
-    if folder.parts[-len(parts) :] != parts:
-        raise UserError(
-            f"{manifest} is about {name}: the results were moved or renamed; put them back at {name.parent} of the "
-            "folder that the workflow ran in"
-        )
-    return Path(*folder.parts[: -len(parts)])
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give one of results/, e.g. results/mini")
+    for path in sorted(folder.rglob(f"*{MANIFEST_SUFFIX}")):
+        try:
+            name = Path(read_record(path).main)
+        except UserError:
+            continue  # a finding of its own
+        if name.is_absolute():
+            return Path.cwd()
+        parts, there = name.parent.parts, path.absolute().parent
+        if there.parts[len(there.parts) - len(parts) :] != parts:
+            raise UserError(
+                f"{path} is about {name}: the results were moved or renamed; put them back at {name.parent} of the "
+                "folder that the workflow ran in"
+            )
+        return Path(*there.parts[: len(there.parts) - len(parts)])
+    raise UserError(f"{folder} has no manifests (*{MANIFEST_SUFFIX}): nothing in it was made by this pipeline")
 
 
 class _Results:
@@ -261,15 +265,10 @@ def verify_results(
         drawn: folder of data that the workflow draws itself, and can draw again.
 
     Raises:
-        UserError: no manifests there, or the results were moved.
+        UserError: as for :func:`root_of`.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give one of results/, e.g. results/mini")
+    root = root_of(folder)
     manifests = sorted(folder.rglob(f"*{MANIFEST_SUFFIX}"))
-    whole = next((path for path in manifests if _is_readable(path)), None)
-    if whole is None:
-        raise UserError(f"{folder} has no manifests (*{MANIFEST_SUFFIX}): nothing in it was made by this pipeline")
-    root = working_folder(whole)
     results = _Results(root, drawn)
     if only:
         results.collect(str(manifest_path(Path(name))) for name in only)
@@ -292,13 +291,6 @@ def verify_results(
     outcome.reached = frozenset((*ends, *results.rest_on(ends)))
     _leave_out_what_follows(outcome, results)
     return outcome
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        return bool(read_record(path).declared)
-    except UserError:
-        return False
 
 
 def _leave_out_what_follows(outcome: Verification, results: _Results) -> None:
