@@ -24,7 +24,6 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.bars import format_bytes
 from pipeline_steps.data.images_on_disk import image_problems
-from pipeline_steps.provenance.manifest import relative_name
 from pipeline_steps.provenance.verification import Verification, root_of, start_command, verify_results
 from pipeline_steps.recipe import Recipe, load_recipe
 
@@ -87,11 +86,14 @@ def _recipe_of(results: Path) -> Recipe | None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     started = time.monotonic()
-    results: Path = arguments.results.absolute()
-    os.chdir(root_of(results))  # all names are relative to it
-    results = Path(relative_name(results))
+    root = root_of(arguments.results)
+    results = arguments.results.absolute().relative_to(root)
+    os.chdir(root)  # all names are relative to it
     recipe = _recipe_of(results)
-    drawn = relative_name(Path(recipe.datasets_root)) if recipe and recipe.data.source == "mini" else ""
+    drawn = ""
+    if recipe and recipe.data.source == "mini":
+        data = Path(recipe.datasets_root)
+        drawn = str(data.relative_to(Path.cwd()) if data.is_relative_to(Path.cwd()) else data)
     start = arguments.start or start_command([], str(results / "recipe.yaml"))
     outcome = verify_results(results, arguments.expected, arguments.only, drawn)
     images = image_problems(recipe, start) if recipe and not arguments.only else {}

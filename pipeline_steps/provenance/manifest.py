@@ -29,7 +29,7 @@ def manifest_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}{MANIFEST_SUFFIX}")
 
 
-def relative_name(path: Path) -> str:
+def _relative(path: Path) -> str:
     """Path as the workflow writes it: relative to the working folder if it is below it."""
     absolute = path.absolute()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
@@ -55,13 +55,13 @@ def build_manifest(step: str, arguments: argparse.Namespace, recipe: Recipe | No
     inputs = {}
     for path in read_files(step, arguments, recipe):
         own = manifest_path(path)
-        inputs[relative_name(path)] = {**describe(path), "manifest": relative_name(own) if own.is_file() else None}
+        inputs[_relative(path)] = {**describe(path), "manifest": _relative(own) if own.is_file() else None}
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "step": step,
         "command": ["python", "-m", f"pipeline_steps.{step}", *sys.argv[1:]],
-        "outputs": {relative_name(path): describe(path) for path in written_files(arguments)},
-        "beside": {relative_name(path): describe(path) for path in getattr(arguments, BESIDE, [])},
+        "outputs": {_relative(path): describe(path) for path in written_files(arguments)},
+        "beside": {_relative(path): describe(path) for path in getattr(arguments, BESIDE, [])},
         "inputs": inputs,
         "models": _models(step, arguments, inputs),
         "times": {
@@ -86,10 +86,10 @@ def _models(step: str, arguments: argparse.Namespace, inputs: dict[str, Any]) ->
             models |= read_json(entry["manifest"], "manifest").get("models", {})
     if step == "train":
         path = Path(arguments.output)
-        models[relative_name(path)] = {
+        models[_relative(path)] = {
             "name": arguments.model,
             **describe(path),
-            "manifest": relative_name(manifest_path(path)),
+            "manifest": _relative(manifest_path(path)),
         }
     return dict(sorted(models.items()))
 
