@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.gpu.models import Size, size_on
+from tests.gpu.models import MEASURED, Size, size_on
 from tests.one_thread import one_thread  # noqa: F401
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -22,3 +22,11 @@ def exact_float32() -> None:
     """No TF32: results are compared with a CPU's."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell what was found out, when these tests are what was asked for."""
+    if MEASURED and "gpu" in config.getoption("markexpr"):
+        terminalreporter.section("measured")
+        for line in MEASURED:
+            terminalreporter.write_line(line)

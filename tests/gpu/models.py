@@ -15,6 +15,9 @@ from pipeline_steps.training.loop import Trainer
 from pipeline_steps.training.schedule import split_batch
 from tests.benchmarks.gpu_training import CATEGORIES, samples_of
 
+MEASURED: list[str] = []
+"""What the tests found out on the way; told at the end of ``make gpu``."""
+
 NARROW = [
     "MODEL.RESNETS.DEPTH 50",
     "MODEL.RESNETS.NUM_GROUPS 8",

@@ -12,12 +12,8 @@ import torch
 
 from pipeline_steps.run.estimates import MEMORY_FACTOR
 from pipeline_steps.run.traces import known_traces, make_trace, request
-from tests.benchmarks.gpu_training import CATEGORIES
-from tests.gpu.models import batch, challenge_recipe, train, trainer_of
+from tests.gpu.models import MEASURED, batch, challenge_recipe, train, trainer_of
 from tests.gpu.synchronisations import counted_by_torch, listing, synchronisations
-
-RESULTS: list[str] = []
-"""Lines for the table at the end of ``make gpu``."""
 
 
 @pytest.fixture
@@ -53,7 +49,7 @@ def losses_and_gradients(model, samples):
     with EventStorage():
         losses = model(samples)
     sum(losses.values()).backward()
-    return {name: float(loss) for name, loss in losses.items()}, {
+    return {name: loss.item() for name, loss in losses.items()}, {
         name: parameter.grad.cpu() for name, parameter in model.named_parameters() if parameter.grad is not None
     }
 
@@ -111,11 +107,11 @@ def check_peak(recipe, name, edge):
     trace = known_traces().get(wanted.key) or make_trace(recipe, name, wanted)
     estimated = trace.peak_at((edge + (-edge) % 32) * (edge * 4 // 3 + (-(edge * 4 // 3)) % 32)) / 2**30
     measured = torch.cuda.max_memory_allocated() / 2**30
-    RESULTS.append(
+    MEASURED.append(
         f"peak memory, {name} {wanted.precision}, 2 images of {edge} x {edge * 4 // 3}: {measured:.1f} GiB, estimate "
         f"{estimated:.1f} GiB ({measured / estimated:.2f} times)"
     )
-    assert 0.8 * estimated < measured < MEMORY_FACTOR * estimated + 1, RESULTS[-1]
+    assert 0.8 * estimated < measured < MEMORY_FACTOR * estimated + 1, MEASURED[-1]
 
 
 def same_bits(a, b):
@@ -157,10 +153,15 @@ def test_resuming_is_exact(size, tmp_path):
     straight, again = (weights_after(recipe, size, batches) for _ in range(2))
     resumed = weights_after(recipe, size, batches, 2, tmp_path / "state.pth")
     spread = difference(straight, again)
-    RESULTS.append(f"resumed training: differs by {difference(straight, resumed):.3g}, a repeated one by {spread:.3g}")
+    MEASURED.append(f"resumed training: differs by {difference(straight, resumed):.3g}, a repeated one by {spread:.3g}")
     assert difference(straight, resumed) <= 3 * spread
     if not size.on_gpu:
         assert spread == 0
+
+
+MOST_SYNCHRONISATIONS = 100
+KNOWN = {"sample_labels", "mask_targets", "_forward_backward", "_report", "<genexpr>"}
+"""Functions of ours in which a step waits; ``<genexpr>`` looks at facts of the samples, on the CPU."""
 
 
 def test_a_training_step_waits_only_where_it_is_known(size):
@@ -172,15 +173,10 @@ def test_a_training_step_waits_only_where_it_is_known(size):
     with synchronisations() as found:
         train(trainer, batches[2:3])
     text = listing(found)
-    RESULTS.append(f"synchronisations of a training step of 2 images: {sum(found.values())}\n{text}")
+    MEASURED.append(f"synchronisations of a training step of 2 images: {sum(found.values())}\n{text}")
     if size.on_gpu:
         seen = counted_by_torch(lambda: train(trainer, batches[3:4]))
-        RESULTS.append(f"  torch counts {seen}")
+        MEASURED.append(f"  torch counts {seen}")
     assert sum(found.values()) <= MOST_SYNCHRONISATIONS, text
-    ours = {line.split(":")[0] for _, line in found if line.startswith("pipeline_steps/")}
+    ours = {line.split()[-1] for _, line in found if line.startswith("pipeline_steps/")}
     assert ours <= KNOWN, text
-
-
-MOST_SYNCHRONISATIONS = 200
-KNOWN = {"pipeline_steps/modeling/facts.py", "pipeline_steps/modeling/roi_heads.py", "pipeline_steps/training/loop.py"}
-assert CATEGORIES == 1230
