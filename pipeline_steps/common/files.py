@@ -1,4 +1,4 @@
-"""Reading files with errors that name the file, and digests of files."""
+"""Reading files with errors that name the file, digests of files, and which files a step has read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,39 @@ import gc
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from pipeline_steps.common.errors import UserError
+
+_inputs: ContextVar[dict[Path, None] | None] = ContextVar("inputs", default=None)
+
+
+@contextmanager
+def noted_inputs() -> Iterator[dict[Path, None]]:
+    """The files that are given to :func:`note_input` in the block, as keys in the order of their first reading."""
+    inputs: dict[Path, None] = {}
+    token = _inputs.set(inputs)
+    try:
+        yield inputs
+    finally:
+        _inputs.reset(token)
+
+
+def note_input(path: str | Path) -> Path:
+    """Note that a file is read, for the manifest of the step; returns it.
+
+    To be called where a file is opened (:func:`require_file` does), so that no list of a step's inputs can be wrong.
+    Not noted are images, which annotations name, and what tells about runs: manifests, benchmarks, the graph of rules.
+    These change with every run, whether results do or not.
+    """
+    inputs = _inputs.get()
+    if inputs is not None:
+        inputs[Path(path)] = None
+    return Path(path)
 
 
 @contextmanager
@@ -38,21 +65,21 @@ def nearest_file(path: str | Path) -> str:
     return ""
 
 
-def require_file(path: str | Path, what: str, remedy: str = "check the path") -> Path:
-    """Return ``path`` as a Path, or raise UserError if it is not an existing file."""
+def require_file(path: str | Path, what: str, remedy: str = "check the path", note: bool = True) -> Path:
+    """Return ``path`` as a Path and note it as an input, or raise UserError if it is not an existing file."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{what} not found: {path} ({remedy}{nearest_file(path)})")
-    return path
+    return note_input(path) if note else path
 
 
-def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check the path") -> Any:
-    """Read a JSON file.
+def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check the path", note: bool = True) -> Any:
+    """Read a JSON file, and note it as an input.
 
     Raises:
         UserError: the file is missing, empty, truncated or not JSON; the message names file and position.
     """
-    path = require_file(path, what, remedy)
+    path = require_file(path, what, remedy, note)
     content = path.read_bytes()
     try:
         with without_garbage_collection():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.defaults import lvis_config
+from pipeline_steps.recipe.detectors import with_bases
 from pipeline_steps.recipe.load import CONFIG_FOLDER
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.testing import Compute
@@ -45,6 +46,7 @@ def read_detector_file(name: str) -> CfgNode:
     import yaml
 
     path = detector_file(name)
+    with_bases(path)
     cfg = lvis_config()
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)

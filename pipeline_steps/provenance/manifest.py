@@ -10,13 +10,14 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.files import file_digest, read_json
-from pipeline_steps.provenance.files import BESIDE, read_files, written_files
+from pipeline_steps.provenance.files import BESIDE, written_files
 from pipeline_steps.provenance.surroundings import code_version, hardware, job, packages
 from pipeline_steps.recipe import Recipe
 
@@ -42,7 +43,9 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def build_manifest(step: str, arguments: argparse.Namespace, recipe: Recipe | None, started: float) -> dict[str, Any]:
+def build_manifest(
+    step: str, arguments: argparse.Namespace, recipe: Recipe | None, started: float, read: Iterable[Path]
+) -> dict[str, Any]:
     """Manifest of the step that has just ended.
 
     Args:
@@ -50,17 +53,21 @@ def build_manifest(step: str, arguments: argparse.Namespace, recipe: Recipe | No
         arguments: its parsed command line.
         recipe: its recipe, if it has one.
         started: ``time.time()`` when it began.
+        read: the files that it has read, see :func:`pipeline_steps.common.files.noted_inputs`; its outputs among them
+            and files that are gone are left out.
     """
     ended = time.time()
+    outputs = {_relative(path): describe(path) for path in written_files(arguments)}
     inputs = {}
-    for path in read_files(step, arguments, recipe):
-        own = manifest_path(path)
-        inputs[_relative(path)] = {**describe(path), "manifest": _relative(own) if own.is_file() else None}
+    for path in read:
+        if path.is_file() and _relative(path) not in outputs:
+            own = manifest_path(path)
+            inputs[_relative(path)] = {**describe(path), "manifest": _relative(own) if own.is_file() else None}
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "step": step,
         "command": ["python", "-m", f"pipeline_steps.{step}", *sys.argv[1:]],
-        "outputs": {_relative(path): describe(path) for path in written_files(arguments)},
+        "outputs": outputs,
         "beside": {_relative(path): describe(path) for path in getattr(arguments, BESIDE, [])},
         "inputs": inputs,
         "models": _models(step, arguments, inputs),
@@ -102,11 +109,13 @@ def _unchanged(output: Path, started: float) -> bool:
     )
 
 
-def write_manifest(step: str, arguments: argparse.Namespace, recipe: Recipe | None, started: float) -> Path | None:
+def write_manifest(
+    step: str, arguments: argparse.Namespace, recipe: Recipe | None, started: float, read: Iterable[Path]
+) -> Path | None:
     """Write the manifest of a step beside its main output; None if it has written none, or left it as it was."""
     outputs = written_files(arguments)
     if not outputs or _unchanged(outputs[0], started) or int(os.environ.get("RANK", 0)) > 0:
         return None
     path = manifest_path(outputs[0])
-    write_json(path, build_manifest(step, arguments, recipe, started), indent=1)
+    write_json(path, build_manifest(step, arguments, recipe, started, read), indent=1)
     return path

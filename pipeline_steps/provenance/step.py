@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pipeline_steps.common.cli import run_step
+from pipeline_steps.common.files import noted_inputs
 from pipeline_steps.provenance.manifest import write_manifest
 from pipeline_steps.recipe import load_recipe
 
@@ -17,9 +18,10 @@ def run_recorded_step(parser: argparse.ArgumentParser, main: Callable[[argparse.
 
     def recorded(arguments: argparse.Namespace) -> None:
         started = time.time()
-        main(arguments)
+        with noted_inputs() as inputs:
+            main(arguments)
         recipe = getattr(arguments, "recipe", None)
         step = parser.prog.rpartition(".")[2]
-        write_manifest(step, arguments, load_recipe(recipe) if recipe else None, started)
+        write_manifest(step, arguments, load_recipe(recipe) if recipe else None, started, inputs)
 
     run_step(parser, recorded)

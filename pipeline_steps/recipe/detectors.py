@@ -17,10 +17,18 @@ def detector_files(recipe: Recipe, name: str) -> list[str]:
     Raises:
         UserError: a file does not exist.
     """
-    path = Path(recipe.model(name).detector)
+    return with_bases(Path(recipe.model(name).detector), f"detector file of model {name}")
+
+
+def with_bases(path: Path, what: str = "detector file") -> list[str]:
+    """A detector file and all files that it names as ``_BASE_``.
+
+    Raises:
+        UserError: a file does not exist.
+    """
     files: list[str] = []
     while True:
-        require_file(path, f"detector file of model {name}", "check `detector` and `_BASE_`")
+        require_file(path, f"_BASE_ of {files[-1]}" if files else what, "check `detector` and `_BASE_`")
         files.append(str(path))
         base = _BASE.search(path.read_text(encoding="utf-8"))
         if base is None or str(path.parent / base.group(1)) in files:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import require_file
+from pipeline_steps.common.files import note_input, require_file
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -98,6 +98,6 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def file_uri(path: str | Path) -> str:
     """An image file as a data URI, by its suffix."""
-    path = Path(path)
+    path = note_input(path)
     kinds = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
     return data_uri(path.read_bytes(), kinds[path.suffix])

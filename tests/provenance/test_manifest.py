@@ -15,6 +15,7 @@ import pytest
 from pipeline_steps import show_origin
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import noted_inputs, require_file
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.provenance.manifest import manifest_path, write_manifest
 from pipeline_steps.provenance.surroundings import code_version, packages
@@ -37,40 +38,34 @@ def recipe(tmp_path, monkeypatch):
     return recipe
 
 
-def leave(step: str, output: str, recipe=None, content: str = "", **options) -> dict:
-    """Pretend that a step has written ``output``; returns its manifest."""
+def leave(step: str, output: str, recipe=None, content: str = "", read=(), **options) -> dict:
+    """Pretend that a step has read some files and written ``output``; returns its manifest."""
     started = time.time() - 1
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content or f"{step} {output}")
     options = {"recipe": "recipe.yaml", **options} if recipe else options
-    written = write_manifest(step, argparse.Namespace(output=path, **options), recipe, started)
+    with noted_inputs() as inputs:
+        for name in read:
+            require_file(name, "file")
+    written = write_manifest(step, argparse.Namespace(output=path, **options), recipe, started, inputs)
     assert written == manifest_path(path)
     return json.loads(written.read_text())
 
 
 def chain(recipe) -> dict:
     """Two models, their shards of detections, and a submission; returns its manifest."""
+    data = DatasetPaths(recipe)
     for name in ("basic", "bottleneck"):
-        leave("train", f"results/{name}/model.pth", recipe, model=name, init=None)
+        leave("train", f"results/{name}/model.pth", recipe, read=[data.lvis_train], model=name)
         for shard in range(2):
-            leave(
-                "predict_boxes",
-                f"results/{name}/shards/{shard}.parquet",
-                recipe,
-                model=name,
-                weights=Path(f"results/{name}/model.pth"),
-                split="val",
-            )
-        shards = [Path(f"results/{name}/shards/{shard}.parquet") for shard in range(2)]
-        leave("gather_shards", f"results/{name}/boxes.parquet", inputs=shards)
-    leave(
-        "rescore_ensemble",
-        "results/ensemble/boxes.parquet",
-        recipe,
-        detections=[(name, f"results/{name}/boxes.parquet") for name in ("basic", "bottleneck")],
-    )
-    return leave("write_submission", "results/submission.json", detections="results/ensemble/boxes.parquet")
+            read = [f"results/{name}/model.pth", data.lvis_val]
+            leave("predict_boxes", f"results/{name}/shards/{shard}.parquet", recipe, read=read)
+        shards = [f"results/{name}/shards/{shard}.parquet" for shard in range(2)]
+        leave("gather_shards", f"results/{name}/boxes.parquet", read=shards)
+    members = [f"results/{name}/boxes.parquet" for name in ("basic", "bottleneck")]
+    leave("rescore_ensemble", "results/ensemble/boxes.parquet", recipe, read=members)
+    return leave("write_submission", "results/submission.json", read=["results/ensemble/boxes.parquet"])
 
 
 def test_submission_leads_to_every_model_in_it(recipe):
@@ -82,7 +77,7 @@ def test_submission_leads_to_every_model_in_it(recipe):
 
 
 def test_manifest_says_what_when_with_which_code_and_where(recipe):
-    manifest = leave("train", "results/basic/model.pth", recipe, model="basic", init=None)
+    manifest = leave("train", "results/basic/model.pth", recipe, model="basic")
     assert manifest["recipe"] == recipe.model_dump()
     assert manifest["recipe"]["training"]["schedule"]["momentum"] == 0.9  # a default, named in no recipe file
     assert manifest["outputs"]["results/basic/model.pth"]["bytes"] == len("train results/basic/model.pth")
@@ -92,12 +87,32 @@ def test_manifest_says_what_when_with_which_code_and_where(recipe):
     assert manifest["times"]["seconds"] >= 1
 
 
-def test_training_names_the_data_that_its_recipe_names(recipe):
-    inputs = leave("train", "results/basic/model.pth", recipe, model="basic", init=None)["inputs"]
+def test_inputs_are_the_files_that_were_read_each_once_with_their_digests(recipe):
     data = DatasetPaths(recipe)
-    assert set(inputs) >= {str(data.lvis_train), str(data.openimages_train), "config/detectors/mini_basic_fpn.yaml"}
-    assert str(data.lvis_val) not in inputs
+    model = "results/basic/model.pth"
+    read = [data.lvis_train, data.coco_train, data.lvis_train.absolute(), model]
+    inputs = leave("train", model, recipe, read=read, model="basic")["inputs"]
+    assert list(inputs) == [str(data.lvis_train), str(data.coco_train)], "an output is no input of itself"
     assert inputs[str(data.lvis_train)]["sha256"] == hashlib.sha256(data.lvis_train.read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_gone_when_the_step_ends_such_as_a_checkpoint_is_no_input(recipe):
+    Path("model.pth").write_text("model")
+    arguments = argparse.Namespace(output=Path("model.pth"), recipe="recipe.yaml", model="basic")
+    written = write_manifest("train", arguments, recipe, time.time() - 1, [Path("checkpoint.pth")])
+    assert json.loads(written.read_text())["inputs"] == {}
+
+
+def test_files_are_noted_in_the_innermost_block_only_and_nowhere_outside_of_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.touch()
+    two.touch()
+    require_file(one, "file")
+    with noted_inputs() as outer:
+        with noted_inputs() as inner:
+            require_file(one, "file")
+        require_file(two, "file")
+    assert (list(outer), list(inner)) == ([two], [one])
 
 
 def test_way_back_is_shown_with_what_has_changed(recipe, capsys):
@@ -116,8 +131,8 @@ def test_way_back_is_shown_with_what_has_changed(recipe, capsys):
 
 
 def test_same_size_is_not_taken_for_the_same_file(recipe):
-    leave("train", "model.pth", recipe, content="aaaa", model="basic", init=None)
-    leave("predict_boxes", "boxes.parquet", recipe, model="basic", weights=Path("model.pth"), split="val")
+    leave("train", "model.pth", recipe, content="aaaa", model="basic")
+    leave("predict_boxes", "boxes.parquet", recipe, read=["model.pth"])
     Path("model.pth").write_text("bbbb")
     problems = {str(origin.path): origin.problem for origin in origins(Path("boxes.parquet"))}
     assert problems["model.pth"] == "the file has changed since"
@@ -133,18 +148,18 @@ def test_lost_files_are_told(recipe):
 
 
 def test_a_step_that_found_its_output_complete_leaves_the_first_manifest(recipe):
-    first = leave("train", "model.pth", recipe, model="basic", init=None)
+    first = leave("train", "model.pth", recipe, model="basic")
     time.sleep(0.05)
-    arguments = argparse.Namespace(output=Path("model.pth"), recipe="recipe.yaml", model="basic", init=None)
-    assert write_manifest("train", arguments, recipe, time.time()) is None
+    arguments = argparse.Namespace(output=Path("model.pth"), recipe="recipe.yaml", model="basic")
+    assert write_manifest("train", arguments, recipe, time.time(), []) is None
     assert json.loads(manifest_path(Path("model.pth")).read_text()) == first
 
 
 def test_only_the_first_process_of_a_training_writes(recipe, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     Path("model.pth").write_text("model")
-    arguments = argparse.Namespace(output=Path("model.pth"), recipe="recipe.yaml", model="basic", init=None)
-    assert write_manifest("train", arguments, recipe, time.time() - 1) is None
+    arguments = argparse.Namespace(output=Path("model.pth"), recipe="recipe.yaml", model="basic")
+    assert write_manifest("train", arguments, recipe, time.time() - 1, []) is None
 
 
 def test_results_of_others_have_no_origin(tmp_path):

@@ -137,7 +137,7 @@ def test_changed_data_are_put_back_or_meant(recipe, results, capsys):  # noqa: F
 
 
 def test_only_what_a_result_rests_on(results, capsys):
-    other = leave("gather_shards", "results/other.parquet", inputs=[Path(SHARD)])
+    other = leave("gather_shards", "results/other.parquet", read=[SHARD])
     assert other["inputs"]
     change("results/other.parquet", b"x")
     assert run("--only", SUBMISSION) == 0
@@ -169,7 +169,7 @@ def test_every_file_of_a_folder_is_covered(recipe, results, capsys):  # noqa: F8
     folder.mkdir()
     for name in ("a.svg", "b.svg"):
         (folder / name).write_text(name)
-    write_manifest("plot", argparse.Namespace(output=folder), None, time.time() - 1)
+    write_manifest("plot", argparse.Namespace(output=folder), None, time.time() - 1, [])
     assert run("--expected", SUBMISSION, "results/figures") == 0
     change("results/figures/b.svg", b"c.svg")
     assert run("--expected", SUBMISSION, "results/figures") == 2

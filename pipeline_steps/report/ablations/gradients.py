@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import note_input
 from pipeline_steps.data.category_list import CategoryList
 
 COLUMNS = ["window", "images", "category_id", "encouraging", "discouraging", "positives", "negatives"]
@@ -24,7 +25,7 @@ def read_gradients(path: str | Path, categories: CategoryList) -> pd.DataFrame:
         UserError: damaged, or of other categories.
     """
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(note_input(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no gradient record: {error}") from None
     if list(table) != COLUMNS or set(table["category_id"]) != set(categories.ids.tolist()):

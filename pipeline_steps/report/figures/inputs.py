@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import note_input
 from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.data.lvis import LvisDataset, read_categories, read_lvis
 from pipeline_steps.data.paths import DatasetPaths
@@ -80,7 +81,7 @@ class Inputs:
         tables = {}
         for name, path in self.categories.items():
             try:
-                table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+                table = pd.read_csv(note_input(path), keep_default_na=False, na_values=[""])
             except (OSError, ValueError):
                 continue
             if {"AP", "AP_fixed", "frequency", "category_id"} <= set(table) and table["frequency"].isin(
@@ -98,7 +99,7 @@ class Inputs:
             if not path.is_file():
                 continue
             lines = []
-            for text in path.read_text(encoding="utf-8").splitlines():
+            for text in note_input(path).read_text(encoding="utf-8").splitlines():
                 try:
                     line = json.loads(text)
                 except json.JSONDecodeError:

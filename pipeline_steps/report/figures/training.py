@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.common.files import note_input
 from pipeline_steps.data.category_list import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure, panels
@@ -28,7 +29,7 @@ def _openimages_after(inputs: Inputs) -> pd.Series | None:
     path = inputs.paths.openimages_summary
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
+    table = pd.read_csv(note_input(path))
     return table.set_index("category_id")["images_after"] if "images_after" in table else None
 
 

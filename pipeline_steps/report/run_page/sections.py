@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import read_json
+from pipeline_steps.common.files import note_input, read_json
 from pipeline_steps.data.category_list import GROUPS
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
@@ -77,7 +77,7 @@ def figure_html(run: Run, name: str) -> Markup:
     caption = CAPTIONS[name]
     if reason := run.figures.missing[name]:
         return absent(f"{caption.title}: not drawn. {reason}")
-    path = run.figures.folder / f"{name}.svg"
+    path = note_input(run.figures.folder / f"{name}.svg")
     points = ElementTree.parse(path).getroot().get("width", "").removesuffix("pt")  # 72 to an inch
     width = round(float(points) / 72 * PIXELS_PER_INCH)
     return part("plot", f"figure-{name}", caption.title, caption.text, file_uri(path), width)
@@ -94,7 +94,7 @@ def figure_table(run: Run, name: str, columns: dict[str, str] | None = None) -> 
     path = run.figures.folder / f"{name}.csv"
     if run.figures.missing[name] or not path.is_file():
         return Markup()
-    frame = pd.read_csv(path)
+    frame = pd.read_csv(note_input(path))
     frame = frame if columns is None else frame[list(columns)].rename(columns=columns)
     texts = sum(frame.dtypes.map(lambda kind: not pd.api.types.is_numeric_dtype(kind)))
     rows = [
@@ -214,7 +214,9 @@ def _training(run: Run) -> Markup:
 
 def _workflow(run: Run) -> Markup:
     try:
-        graph = RuleGraph.from_json(read_json(run.files.rule_graph, "list of rules", "a run of the workflow writes it"))
+        graph = RuleGraph.from_json(
+            read_json(run.files.rule_graph, "list of rules", "a run of the workflow writes it", note=False)
+        )
     except UserError as error:
         return absent(f"Not drawn: {error}.")
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -238,7 +240,7 @@ def _origin(run: Run) -> Markup:
     ]
     for path in reversed(run.files.metrics.values()):
         try:
-            manifest = read_json(path.with_name("metrics.manifest.json"), "manifest")
+            manifest = read_json(path.with_name("metrics.manifest.json"), "manifest", note=False)
             code, hardware, packages = manifest["code"], manifest["hardware"], manifest["packages"]
             devices = ", ".join(map(str, hardware["gpus"])) or "no GPU"
             changed = ", with changes that are not committed" if code.get("changed") else ""
