@@ -140,10 +140,16 @@ def build_detector(
 
 def apply_switches(model: LvisRCNN, training: Training, compute: Compute) -> None:
     """What changes the speed or memory of a detector but not what it computes (beyond rounding), in place."""
+    from pipeline_steps.modeling.backbones.deformable import DeformableConv2d
+
     if compute.fast_cpu_modules and model.device.type == "cpu":
         from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
 
         use_fast_cpu_modules(model)
+    choice = compute.deformable_convolution
+    for layer in model.modules():
+        if isinstance(layer, DeformableConv2d):
+            layer.batched = choice == "batched" or (choice == "auto" and model.device.type == "cpu")
     if training.activation_checkpointing:
         from pipeline_steps.modeling.activation_checkpointing import checkpoint_activations
 

@@ -158,6 +158,10 @@ class Compute(Section):
     fast_cpu_modules: bool = False
     """On a CPU: our own code for RoIAlign and the mask head instead of torchvision's and detectron2's. On a GPU it
     does nothing."""
+    deformable_convolution: Literal["auto", "torchvision", "batched"] = "auto"
+    """``torchvision``: its operator, which works off the groups of channels one by one; ``batched``: ours, all at once.
+    ``auto`` is ``batched`` on a CPU, where it takes a fifth of the time in training, and ``torchvision`` on a GPU,
+    where nothing has been measured (``python -m tests.benchmarks deformable --device cuda`` does)."""
     threads: int = Field(8, ge=1)
     """CPU threads of an inference job, and of a training job for each of its GPUs (or in all, without GPUs)."""
     training_gpus: int = Field(8, ge=0)

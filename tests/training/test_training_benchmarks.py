@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from tests.benchmarks import gpu_training
+from tests.benchmarks import deformable, gpu_training
 from tests.benchmarks.training_iteration import iteration_row
 
 
@@ -38,3 +38,9 @@ def test_iteration_benchmark_measures_both_trainers():
     row = iteration_row("fp32", pairs=1, iterations=1)
     assert row.baseline > 0 < row.ours
     assert row.runs == 1
+
+
+def test_deformable_benchmark_compares_both_operators():
+    measured = deformable.main(["--small", "--runs", "1"])
+    assert [row.hot_path.rpartition("; ")[2] for row in measured] == ["forward", "forward and backward"]
+    assert all(row.equal and row.baseline > 0 < row.ours for row in measured)

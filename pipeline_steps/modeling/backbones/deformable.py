@@ -1,4 +1,4 @@
-"""Deformable convolution (Dai et al. 2017, the report's reference 1) on torchvision's operator: CPU and GPU.
+"""Deformable convolution (Dai et al. 2017, the report's reference 1) on torchvision's operator or ours: CPU and GPU.
 
 detectron2's own operator has no CPU path and needs its compiled extension.
 """
@@ -14,6 +14,8 @@ from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import Tensor, nn
 
+from pipeline_steps.modeling.backbones.deform_conv import batched_deform_conv2d
+
 
 class DeformableConv2d(torchvision.ops.DeformConv2d):
     """A 3x3 convolution that samples its input at learned offsets, followed by a normalisation.
@@ -22,6 +24,9 @@ class DeformableConv2d(torchvision.ops.DeformConv2d):
     with the same weights, which is how ImageNet weights of plain networks are taken over. Version 1, without
     modulation, one group of offsets, as cited by the report.
     """
+
+    batched: bool = False
+    """Whether all groups are multiplied at once (``batched_deform_conv2d``) or one after the other by torchvision."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int, norm: str) -> None:
         shape = {"kernel_size": 3, "stride": stride, "padding": 1}
@@ -35,11 +40,15 @@ class DeformableConv2d(torchvision.ops.DeformConv2d):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Tensor[N, in, H, W] to Tensor[N, out, H / stride, W / stride] of the same type.
 
-        Sampled in float32 under autocast: the operator knows no bfloat16.
+        Sampled in float32 under autocast: torchvision's operator knows no bfloat16.
         """
         offset = self.offset(x)
         with torch.autocast(x.device.type, enabled=False):
-            out = super().forward(x.float(), offset.float()).to(offset.dtype)
+            if self.batched:
+                out = batched_deform_conv2d(x.float(), offset.float(), self.weight, self.stride[0], self.padding[0])
+            else:
+                out = super().forward(x.float(), offset.float())
+            out = out.to(offset.dtype)
         return out if self.norm is None else self.norm(out)
 
 
