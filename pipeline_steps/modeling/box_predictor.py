@@ -153,10 +153,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
     def _classification_loss(
         self, logits: Tensor, labels: Tensor, proposals: list[Instances], facts: BatchFacts
     ) -> Tensor:
-        counts = torch.tensor([len(image) for image in proposals], device=labels.device)
-        image_index = torch.repeat_interleave(
-            torch.arange(len(proposals), device=labels.device), counts, output_size=len(labels)
-        )
+        image_index = torch.cat([labels.new_full((len(image),), index) for index, image in enumerate(proposals)])
         row_weights = self._row_weights(proposals, facts)
         if self.loss == "softmax":
             known = None if facts.known is None else facts.known.index_select(0, image_index)

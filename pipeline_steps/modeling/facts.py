@@ -51,17 +51,22 @@ class BatchFacts:
                 row[sample["instances"].gt_classes] = True
                 judged.append(row)
             known.append(sample.get("known"))
-        all_known = all(row is None or bool(row.all()) for row in known)
+        partly = [row for row in known if row is not None]
+        all_known = not partly or bool(torch.stack(partly).all())
         everything = torch.ones(category_count, dtype=torch.bool)
         no_boxes, no_weights = torch.zeros(0, 4), torch.zeros(0)
+
+        def moved(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+            return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
+
         return cls(
             judged=torch.stack(judged).to(device, non_blocking=True),
             known=None
             if all_known
             else torch.stack([everything if row is None else row for row in known]).to(device, non_blocking=True),
-            region_boxes=tuple(sample.get("region_boxes", no_boxes).to(device) for sample in samples),
-            region_weights=tuple(sample.get("region_weights", no_weights).to(device) for sample in samples),
-            region_groups=tuple(_region_groups(sample).to(device) for sample in samples),
+            region_boxes=moved([sample.get("region_boxes", no_boxes) for sample in samples]),
+            region_weights=moved([sample.get("region_weights", no_weights) for sample in samples]),
+            region_groups=moved([_region_groups(sample) for sample in samples]),
             has_masks=tuple(sample.get("has_masks", sample["instances"].has("gt_masks")) for sample in samples),
             generators=tuple(_generator(sample.get("sampling_seed"), device) for sample in samples),
         )
@@ -78,27 +83,37 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator | None
 
 
 def sample_labels(
-    labels: Tensor, count: int, positive_fraction: float, background: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Draw positives and negatives at random: at most ``count``, at most ``count * positive_fraction`` positives.
+    labels: Sequence[Tensor],
+    count: int,
+    positive_fraction: float,
+    background: int,
+    generators: Sequence[torch.Generator | None],
+) -> list[tuple[Tensor, Tensor]]:
+    """Draw positives and negatives of each image at random.
+
+    At most ``count`` of an image, and at most ``count * positive_fraction`` positives. The host waits for the device
+    once, for the numbers of candidates of all images.
 
     Args:
-        labels: LongTensor[K]; -1 is never drawn, ``background`` is negative, all others are positive.
-        count: how many to draw altogether.
+        labels: N LongTensors[K]; -1 is never drawn, ``background`` is negative, all others are positive.
+        count: how many to draw from an image altogether.
         positive_fraction: share of positives; negatives fill up what positives leave.
         background: the negative label.
-        generator: source of randomness on the device of ``labels``; None is torch's global one.
+        generators: sources of randomness on the device of ``labels``, one for each image; None is torch's global one.
 
     Returns:
-        LongTensors of the indices drawn, positives and negatives.
+        N pairs of LongTensors of the indices drawn, positives and negatives.
     """
-    positive = ((labels != -1) & (labels != background)).nonzero()[:, 0]
-    negative = (labels == background).nonzero()[:, 0]
-    positive_count = min(int(count * positive_fraction), len(positive))
-    negative_count = min(count - positive_count, len(negative))
+    candidates = [((own != -1) & (own != background), own == background) for own in labels]
+    numbers = torch.stack([mask.sum() for pair in candidates for mask in pair]).view(-1, 2).tolist()
+    drawn = []
+    for (positive, negative), (positives, negatives), generator in zip(candidates, numbers, generators, strict=True):
 
-    def draw(candidates: Tensor, number: int) -> Tensor:
-        order = torch.randperm(len(candidates), device=candidates.device, generator=generator)
-        return candidates[order[:number]]
+        def draw(mask: Tensor, available: int, wanted: int, generator: torch.Generator | None = generator) -> Tensor:
+            order = torch.randperm(available, device=mask.device, generator=generator)
+            return torch.nonzero_static(mask, size=available)[:, 0][order[:wanted]]
 
-    return draw(positive, positive_count), draw(negative, negative_count)
+        positive_count = min(int(count * positive_fraction), positives)
+        chosen = draw(positive, positives, positive_count)
+        drawn.append((chosen, draw(negative, negatives, min(count - positive_count, negatives))))
+    return drawn

@@ -2,6 +2,17 @@
 
 Symbols:
     N: images of the batch; R: proposals, combined over images; C: foreground categories; k: boxes of one image
+
+Where the host waits for the GPU in a training step (a test counts it), and why:
+    once for each image: detectron2's proposals (are all finite; are any empty; non-maximum suppression, whose result
+        has as many boxes as it has), and its transformation of anchors to deltas (are all anchors wider than 0)
+    once for each step: numbers of anchors and of proposals to draw from (``sample_labels``); detectron2's losses of
+        the proposal network (what was drawn, and how many, for its log) and of the boxes (foreground); detectron2's
+        pooling (boxes of each level); polygons, which are drawn on the CPU; the losses, for the log and to see that
+        they are finite; the norm of the gradient, if it is clipped, and fp16's check for infinities
+    once in 20 steps: accuracies (``LVIS.STATISTICS_PERIOD``)
+    with several GPUs: torch's SyncBatchNorm in every layer's forward pass
+What remains is detectron2's and torch's; only copies of their code could be without it.
 """
 
 from __future__ import annotations
@@ -10,6 +21,7 @@ import math
 from typing import Any
 
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.proposal_generator.build import PROPOSAL_GENERATOR_REGISTRY
@@ -17,6 +29,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
+from pipeline_steps.modeling.matching import WaitlessMatcher
 from pipeline_steps.modeling.roi_heads import Features
 
 
@@ -30,6 +43,13 @@ class LvisRPN(RPN):
 
     generators: tuple[torch.Generator | None, ...] = ()
     _diverged = False
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Constructor arguments from a configuration."""
+        keys = cfg.MODEL.RPN
+        matcher = WaitlessMatcher(keys.IOU_THRESHOLDS, keys.IOU_LABELS, allow_low_quality_matches=True)
+        return {**super().from_config(cfg, input_shape), "anchor_matcher": matcher}
 
     def forward(
         self, images: ImageList, features: Features, gt_instances: list[Instances] | None = None
@@ -61,18 +81,17 @@ class LvisRPN(RPN):
         self, anchors: list[Boxes], gt_instances: list[Instances]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (1 object, 0 background, -1 not drawn) and matched boxes of all anchors, per image."""
-        self._pending = list(self.generators) or [None] * len(gt_instances)
-        return super().label_and_sample_anchors(anchors, gt_instances)
+        labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
+        generators = self.generators or [None] * len(labels)
+        drawn = sample_labels(labels, self.batch_size_per_image, self.positive_fraction, 0, generators)
+        for label, (positive, negative) in zip(labels, drawn):
+            label.fill_(-1)
+            label[positive] = 1
+            label[negative] = 0
+        return labels, boxes
 
     def _subsample_labels(self, label: Tensor) -> Tensor:
-        # detectron2 calls this once per image, in order.
-        positive, negative = sample_labels(
-            label, self.batch_size_per_image, self.positive_fraction, 0, self._pending.pop(0)
-        )
-        label.fill_(-1)
-        label[positive] = 1
-        label[negative] = 0
-        return label
+        return label  # drawn for all images at once, above
 
 
 @META_ARCH_REGISTRY.register()

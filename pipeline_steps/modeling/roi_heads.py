@@ -16,8 +16,9 @@ from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import BitMasks, Boxes, ImageList, Instances
+from detectron2.structures import BitMasks, Boxes, ImageList, Instances, PolygonMasks, pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torchvision.ops import roi_align
@@ -26,6 +27,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.box_predictor import LvisBoxPredictor
 from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
+from pipeline_steps.modeling.matching import WaitlessMatcher
 
 Features = dict[str, Tensor]
 
@@ -41,7 +43,7 @@ def process_shares(counts: list[int], device: torch.device) -> tuple[list[Any], 
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [1.0] * len(counts), counts
-    mine = torch.tensor(counts, dtype=torch.float32, device=device)
+    mine = torch.tensor(counts, dtype=torch.float32).to(device, non_blocking=True)
     means = mine.clone()
     dist.all_reduce(means)
     means /= dist.get_world_size()
@@ -66,7 +68,7 @@ def mask_targets(masks: Any, object_index: Tensor, boxes: Tensor, size: int) -> 
         regions = torch.cat([object_index[:, None].to(boxes.dtype), boxes], dim=1)
         bitmaps = masks.tensor[:, None].to(boxes.dtype)
         return roi_align(bitmaps, regions, (size, size), 1.0, 0, aligned=True).squeeze(1) >= 0.5
-    return masks[object_index.cpu()].crop_and_resize(boxes, size).to(boxes.device)
+    return masks[object_index.cpu()].crop_and_resize(boxes, size)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -77,15 +79,18 @@ class LvisROIHeads(StandardROIHeads):
     def __init__(self, *, statistics_period: int, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.statistics_period = statistics_period
-        self._generators: list[torch.Generator | None] = []
-        self._foreground_counts: list[int] = []
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Constructor arguments from a configuration."""
         if cfg.MODEL.MASK_ON and not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK:
             raise UserError("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK must be True: one mask per box, for all categories")
-        return {**super().from_config(cfg, input_shape), "statistics_period": cfg.LVIS.STATISTICS_PERIOD}
+        keys = cfg.MODEL.ROI_HEADS
+        return {
+            **super().from_config(cfg, input_shape),
+            "proposal_matcher": WaitlessMatcher(keys.IOU_THRESHOLDS, keys.IOU_LABELS),
+            "statistics_period": cfg.LVIS.STATISTICS_PERIOD,
+        }
 
     @classmethod
     def _init_box_head(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -124,15 +129,15 @@ class LvisROIHeads(StandardROIHeads):
             return super().forward(images, features, proposals)
         if targets is None or facts is None:
             raise ValueError("training needs targets and facts")
-        sampled = self.label_and_sample_proposals(proposals, targets, facts)
-        mask_rows = [self._foreground(count, has) for count, has in zip(self._foreground_counts, facts.has_masks)]
-        mask_count = sum(len(rows) for rows in mask_rows)
+        sampled, foreground = self.label_and_sample_proposals(proposals, targets, facts)
+        masked = [count if has_masks else 0 for count, has_masks in zip(foreground, facts.has_masks)]
+        mask_count = sum(masked)
         (box_share, mask_share), (_, mean_mask_count) = process_shares(
             [sum(len(image) for image in sampled), mask_count], self._device
         )
         losses = self._box_losses(features, sampled, facts, box_share)
         if self.mask_on and mask_count:
-            losses["loss_mask"] = self._mask_loss(features, sampled, targets, mask_rows) * mask_share
+            losses["loss_mask"] = self._mask_loss(features, sampled, targets, masked) * mask_share
         elif self.mask_on:
             losses["loss_mask"] = self._no_mask_loss(features, others_have=bool(mean_mask_count > 0))
         return sampled, losses
@@ -144,40 +149,40 @@ class LvisROIHeads(StandardROIHeads):
     @torch.no_grad()
     def label_and_sample_proposals(  # type: ignore[override]
         self, proposals: list[Instances], targets: list[Instances], facts: BatchFacts
-    ) -> list[Instances]:
+    ) -> tuple[list[Instances], list[int]]:
         """Match proposals with objects and draw those to train on.
 
         Returns:
             N images with ``proposal_boxes``, ``gt_classes`` and, where there are objects, ``gt_boxes`` and
-            ``gt_index`` (the object in ``targets``). Masks are not carried along: copying a full-size mask for
-            every proposal takes more memory than the network.
+            ``gt_index`` (the object in ``targets``), foreground first; and the number of foreground proposals of each.
+            Masks are not carried along: copying a full-size mask for every proposal takes more memory than the network.
         """
-        lean = []
-        for image in targets:
-            copy = Instances(image.image_size, gt_boxes=image.gt_boxes, gt_classes=image.gt_classes)
-            copy.gt_index = torch.arange(len(image), device=image.gt_classes.device)
-            lean.append(copy)
-        self._generators, self._foreground_counts = list(facts.generators), []
-        return super().label_and_sample_proposals(proposals, lean)
-
-    def _sample_proposals(
-        self, matched_idxs: Tensor, matched_labels: Tensor, gt_classes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        # detectron2 calls this once per image, in order.
-        generator = self._generators.pop(0)
-        if len(gt_classes):
-            labels = gt_classes[matched_idxs]
-            labels[matched_labels == 0] = self.num_classes
-            labels[matched_labels == -1] = -1
-        else:
-            labels = torch.full_like(matched_idxs, self.num_classes)
-        foreground, background = sample_labels(
-            labels, self.batch_size_per_image, self.positive_fraction, self.num_classes, generator
+        if self.proposal_append_gt:
+            proposals = add_ground_truth_to_proposals(targets, proposals)
+        matches, labels = [], []
+        for image, target in zip(proposals, targets):
+            matched, kind = self.proposal_matcher(pairwise_iou(target.gt_boxes, image.proposal_boxes))
+            own = target.gt_classes[matched] if len(target) else torch.zeros_like(matched)
+            own = own.masked_fill(kind == 0, self.num_classes).masked_fill_(kind == -1, -1)
+            matches.append(matched)
+            labels.append(own if len(target) else torch.full_like(own, self.num_classes))
+        drawn = sample_labels(
+            labels, self.batch_size_per_image, self.positive_fraction, self.num_classes, facts.generators
         )
-        # The foreground comes first, so that nobody has to look for it (and wait for a GPU) again.
-        self._foreground_counts.append(len(foreground))
-        drawn = torch.cat([foreground, background])
-        return drawn, labels[drawn]
+        sampled = []
+        for image, target, matched, label, pair in zip(proposals, targets, matches, labels, drawn):
+            rows = torch.cat(pair)
+            own = image[rows]
+            own.gt_classes = label[rows]
+            if len(target):
+                own.gt_index = matched[rows]
+                own.gt_boxes = target.gt_boxes[own.gt_index]
+            sampled.append(own)
+        foreground = [len(positive) for positive, _ in drawn]
+        storage = get_event_storage()
+        storage.put_scalar("roi_head/num_fg_samples", sum(foreground) / len(foreground))
+        storage.put_scalar("roi_head/num_bg_samples", sum(len(negative) for _, negative in drawn) / len(drawn))
+        return sampled, foreground
 
     def _box_losses(
         self, features: Features, sampled: list[Instances], facts: BatchFacts, share: Tensor | float
@@ -185,23 +190,24 @@ class LvisROIHeads(StandardROIHeads):
         predictions = self.box_predictions(features, sampled)
         return self.box_predictor.losses(predictions, sampled, facts, share)
 
-    def _foreground(self, count: int, has_masks: bool) -> Tensor:
-        """Rows of an image's sampled proposals that take part in the mask loss, of ``count`` foreground ones."""
-        return torch.arange(count if has_masks else 0, device=self._device)
-
     def _mask_loss(
-        self, features: Features, sampled: list[Instances], targets: list[Instances], rows: list[Tensor]
+        self, features: Features, sampled: list[Instances], targets: list[Instances], counts: list[int]
     ) -> Tensor:
-        """Mean binary cross-entropy of the masks of foreground proposals, of which there is at least one."""
-        boxes = [image.proposal_boxes[image_rows] for image, image_rows in zip(sampled, rows)]
+        """Mean binary cross-entropy of the masks of the first ``counts`` proposals, of which there is at least one."""
+        boxes = [image.proposal_boxes[:count] for image, count in zip(sampled, counts)]
         logits = self._mask_logits(features, boxes)
+        having = [image for image, count in enumerate(counts) if count]
+        indices = [sampled[image].gt_index[: counts[image]] for image in having]
+        edges = [boxes[image].tensor for image in having]
+        if any(isinstance(targets[image].gt_masks, PolygonMasks) for image in having):
+            # Polygons are drawn on the CPU: what they are cut out with goes there once, not for each image.
+            indices, edges = (list(torch.cat(x).cpu().split([len(own) for own in x])) for x in (indices, edges))
         wanted = torch.cat(
             [
-                mask_targets(target.gt_masks, image.gt_index[image_rows], image_boxes.tensor, logits.shape[-1])
-                for image, image_boxes, image_rows, target in zip(sampled, boxes, rows, targets)
-                if len(image_rows)
+                mask_targets(targets[image].gt_masks, index, own, logits.shape[-1])
+                for image, index, own in zip(having, indices, edges)
             ]
-        )
+        ).to(logits.device)
         self._log_mask_statistics(logits, wanted)
         return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
 

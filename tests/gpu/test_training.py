@@ -23,11 +23,14 @@ def same_draws(monkeypatch):
     import pipeline_steps.modeling.rcnn as rcnn
     import pipeline_steps.modeling.roi_heads as roi_heads
 
-    def first_ones(labels, count, positive_fraction, background, generator):
-        positive = ((labels != -1) & (labels != background)).nonzero()[:, 0]
-        negative = (labels == background).nonzero()[:, 0]
-        taken = positive[: int(count * positive_fraction)]
-        return taken, negative[: count - len(taken)]
+    def first_ones(labels, count, positive_fraction, background, generators):
+        drawn = []
+        for own in labels:
+            positive = ((own != -1) & (own != background)).nonzero()[:, 0]
+            negative = (own == background).nonzero()[:, 0]
+            taken = positive[: int(count * positive_fraction)]
+            drawn.append((taken, negative[: count - len(taken)]))
+        return drawn
 
     monkeypatch.setattr(rcnn, "sample_labels", first_ones)
     monkeypatch.setattr(roi_heads, "sample_labels", first_ones)

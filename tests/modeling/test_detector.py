@@ -86,7 +86,7 @@ class TestAgainstDetectron2:
 class TestSampleLabels:
     def test_draws_the_positive_fraction_and_fills_up_with_negatives(self):
         labels = torch.tensor([5] * 100 + [2] * 50 + [-1] * 30)
-        positive, negative = sample_labels(labels, 40, 0.25, 5, None)
+        ((positive, negative),) = sample_labels([labels], 40, 0.25, 5, [None])
         assert (labels[positive] == 2).all()
         assert (labels[negative] == 5).all()
         assert (len(positive), len(negative)) == (10, 30)
@@ -95,7 +95,7 @@ class TestSampleLabels:
 
     def test_few_positives_leave_their_places_to_negatives(self):
         labels = torch.tensor([5] * 100 + [2] * 3)
-        positive, negative = sample_labels(labels, 40, 0.25, 5, None)
+        ((positive, negative),) = sample_labels([labels], 40, 0.25, 5, [None])
         assert (len(positive), len(negative)) == (3, 37)
 
     def test_same_seed_draws_the_same_whatever_the_process_drew_before(self):
@@ -103,7 +103,7 @@ class TestSampleLabels:
         draws = []
         for before in range(2):
             torch.rand(before + 1)
-            draws.append(sample_labels(labels, 40, 0.25, 5, torch.Generator().manual_seed(9)))
+            draws += sample_labels([labels], 40, 0.25, 5, [torch.Generator().manual_seed(9)])
         assert torch.equal(draws[0][0], draws[1][0])
         assert torch.equal(draws[0][1], draws[1][1])
 
@@ -186,7 +186,7 @@ class TestLosses:
 
         def spy(*arguments: Any) -> Any:
             result = original(*arguments)
-            seen.append(result[0].proposal_boxes.tensor)
+            seen.append(result[0][0].proposal_boxes.tensor)
             return result
 
         model.roi_heads.label_and_sample_proposals = spy

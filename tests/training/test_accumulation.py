@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
@@ -44,17 +46,18 @@ class OneIteration:
     def mask_loss_and_count(self, images: slice) -> tuple[float, int]:
         """Mask loss of some of the images alone, and the number of their foreground proposals."""
         counts: list[int] = []
-        original = self.model.roi_heads._foreground
+        heads = self.model.roi_heads
+        original = heads.label_and_sample_proposals
 
-        def counted(*arguments: object) -> torch.Tensor:
-            rows = original(*arguments)
-            counts.append(len(rows))
-            return rows
+        def counted(proposals: Any, targets: Any, facts: Any) -> Any:
+            sampled, foreground = original(proposals, targets, facts)
+            counts.extend(count for count, has_masks in zip(foreground, facts.has_masks) if has_masks)
+            return sampled, foreground
 
-        self.model.roi_heads._foreground = counted
+        heads.label_and_sample_proposals = counted
         with EventStorage(0):
             loss = self.model(self.samples[images])["loss_mask"].item()
-        self.model.roi_heads._foreground = original
+        heads.label_and_sample_proposals = original
         return loss, sum(counts)
 
 

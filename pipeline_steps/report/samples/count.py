@@ -82,7 +82,7 @@ def sample_proposals(model: LvisRCNN, samples: list[dict[str, Any]]) -> Batch:
     try:
         with EventStorage():
             proposals, _ = network(images, features, targets)
-            sampled = heads.label_and_sample_proposals(proposals, targets, facts)
+            sampled, _ = heads.label_and_sample_proposals(proposals, targets, facts)
     finally:
         network.training = False
     threshold, background = heads.box_predictor.region_iou, heads.num_classes
