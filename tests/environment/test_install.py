@@ -103,6 +103,26 @@ def test_folder_that_is_not_an_environment_of_ours_is_refused_and_kept(stand_in:
     assert (stand_in.venv / "thesis.tex").read_text() == "years of work"
 
 
+def test_environment_behind_a_link_is_made_and_mended_where_the_link_points(stand_in: StandIn, tmp_path: Path):
+    large = tmp_path / "large disk" / "mine"
+    stand_in.venv.symlink_to(large)
+    large.mkdir(parents=True)
+    (large / ".pinned-environment").write_text("interrupted")
+    (large / "left over").touch()
+    result = stand_in.make_venv()
+    assert result.returncode == 0, result.stderr
+    assert stand_in.venv.is_symlink()
+    assert importable(stand_in.venv / "bin" / "python", "example", "detectron2") == {"example", "detectron2"}
+    assert (large / "bin" / "python").exists()
+    assert not (large / "left over").exists()
+
+
+def test_link_to_a_folder_that_is_not_there_yet_is_followed(old_python: Path, tmp_path: Path, stand_in: StandIn):
+    stand_in.venv.symlink_to(tmp_path / "large" / "mine")
+    assert "Python 3.11, 3.12 or 3.13 is needed" in stand_in.make_venv(PYTHON=str(old_python)).stderr
+    assert (tmp_path / "large" / "mine").is_dir()
+
+
 def test_make_refuses_an_old_python_and_says_what_to_do(old_python: Path, tmp_path: Path):
     folder = tmp_path / "environment"
     result = subprocess.run(

@@ -39,8 +39,11 @@ find_python() {
     "install one, or name one that is not on PATH: make env PYTHON=/path/to/python3.11; for conda see environment.yml"
 }
 
-mkdir -p "$1"
-venv=$(cd "$1" && pwd)
+# A link to a folder on another disk (small home quotas) stays a link; Python makes environments in real folders only.
+folder=$1
+[ ! -L "$1" ] || folder=$(readlink -m "$1")
+mkdir -p "$folder"
+venv=$(cd "$folder" && pwd)
 stamp="$venv/.pinned-environment"
 
 # Two installations into one folder wait for each other; the lock goes when its holder does, however that ends.
