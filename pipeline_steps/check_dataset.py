@@ -1,7 +1,8 @@
-"""Check annotation files in LVIS or COCO format, and tell how long their tail is.
+"""Check annotation files in LVIS or COCO format, and category tables, and tell how long the tail is.
 
-Problems are listed by kind with examples. Errors (they break training or evaluation) make the exit code non-zero,
-warnings do not. Image files are looked for only with --images.
+Problems are listed by kind with examples. Errors make the exit code non-zero: what training or evaluation refuse or
+leave out, which is said, and what misleads them. Warnings do not. Image files are looked for only with --images. A file
+that ends in .csv is a category table; its synsets are looked up in the LVIS files that are checked with it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.checks.long_tail import plot_distribution, summary_lines
+from pipeline_steps.data.checks.tables import check_table
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line."""
     parser = step_parser("check_dataset", __doc__ or "")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files or image information")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")
     parser.add_argument("--split", choices=("train", "val", "test"), help="split; without it the file name tells")
     parser.add_argument("--images", metavar="DIR", type=Path, help="datasets_root: every image file must be below it")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="figure of the category distribution (one FILE only)")
@@ -27,19 +29,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _is_table(path: str) -> bool:
+    return Path(path).suffix.lower() == ".csv"
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
-    if arguments.plot and len(arguments.files) > 1:
+    if arguments.plot and (len(arguments.files) > 1 or _is_table(arguments.files[0])):
         raise UserError("--plot draws one data set: give one FILE")
-    faulty = []
-    for path in arguments.files:
-        checked = check_file(path, arguments.split, arguments.images, arguments.examples)
-        print("\n".join([*summary_lines(checked), *checked.findings.lines()]), flush=True)
-        if arguments.plot:
-            with atomic_output(arguments.plot) as temporary:
-                plot_distribution(checked, temporary)
-        errors = checked.findings.count("error")
-        if errors:
+    faulty, annotation_files = [], []
+    for path in sorted(arguments.files, key=_is_table):
+        if _is_table(path):
+            line, findings = check_table(Path(path), annotation_files, arguments.examples)
+            lines = [line]
+        else:
+            checked = check_file(path, arguments.split, arguments.images, arguments.examples)
+            annotation_files.append(checked)
+            lines, findings = summary_lines(checked), checked.findings
+            if arguments.plot:
+                with atomic_output(arguments.plot) as temporary:
+                    plot_distribution(checked, temporary)
+        print("\n".join([*lines, *findings.lines()]), flush=True)
+        if errors := findings.count("error"):
             faulty.append(f"{path} ({errors})")
     if faulty:
         raise UserError(f"files with errors: {', '.join(faulty)}")

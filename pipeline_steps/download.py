@@ -31,12 +31,10 @@ from pipeline_steps.data.download.openimages_images import (
     read_image_list,
     require_few_failures,
 )
-from pipeline_steps.data.download.sources import Source, mirrored, read_sources
+from pipeline_steps.data.download.sources import GROUPS, Source, mirrored, read_sources
 from pipeline_steps.data.download.transfer import Patience
 from pipeline_steps.data.images_on_disk import count_files
 from pipeline_steps.recipe import Recipe, load_recipe
-
-GROUPS = ("lvis", "coco_annotations", "coco_images", "openimages_tables", "openimages_images", "weights")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,6 +3,12 @@
 LVIS AP as the official evaluator defines it (at most 300 detections per image), and AP_fixed (no cap per image, at most
 10,000 per category over the data set), for boxes or masks; with ``--format coco`` COCO AP. With ``--expert`` LVIS AP
 over the categories that an expert shares with LVIS.
+
+--iou-type segm takes nothing but the masks: a bbox beside a mask in a results file has no effect, and objects are
+small, medium or large by their masks. (The lvis package would take the areas, and so APs, APm and APl, from the boxes
+if the first result of the file has one; write_submission --check says whether a file has such boxes.) --iou-type bbox
+takes nothing but the boxes. Ground truth and results are checked first: what the official evaluator would misread is
+refused, naming annotation and image or row.
 """
 
 from __future__ import annotations

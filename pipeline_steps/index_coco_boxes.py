@@ -33,9 +33,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
-    paths = DatasetPaths(load_recipe(arguments.recipe))
+    recipe = load_recipe(arguments.recipe)
+    paths = DatasetPaths(recipe)
     image_ids = read_image_ids(paths.lvis_train)
     coco = read_coco(paths.coco_train)
+    annotations = sum(map(len, coco.annotations.values()))
+    coco.findings.leave_out(paths.coco_train, annotations, recipe.data.max_unusable_annotations)
     unknown = sum(image_id not in coco.annotations for image_id in image_ids)
     if unknown == len(image_ids):
         raise UserError(f"{paths.coco_train} has none of the images of {paths.lvis_train}: not the same images")

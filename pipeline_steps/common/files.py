@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import gc
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -89,6 +90,53 @@ def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check th
             f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
             "it is truncated or damaged: delete it and make or download it again)"
         ) from None
+
+
+def check_header(path: Path, names: Sequence[str], required: Iterable[str]) -> None:
+    """Refuse a table that lacks a column or has one of the required ones twice.
+
+    Raises:
+        UserError: names the columns, and the header that was found.
+    """
+    required = list(required)
+    found = f"the header is {','.join(names[:13])!r}"
+    if missing := [name for name in required if name not in names]:
+        raise UserError(f"{path}: missing columns: {', '.join(missing)}; {found}")
+    if repeated := sorted({name for name in required if list(names).count(name) > 1}):
+        raise UserError(f"{path}: columns occur twice: {', '.join(repeated)}; {found}")
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row of a CSV file.
+
+    Raises:
+        UserError: it is no text, or no CSV.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            for cells in reader:
+                yield reader.line_num, cells
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path}: no CSV file after line {reader.line_num}: {error}") from None
+
+
+def csv_records(
+    path: Path, required: Sequence[str], optional: Iterable[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column, without white space around them, of each row of a CSV file with a header.
+
+    Raises:
+        UserError: no CSV file; a column is missing or occurs twice; a row has more or fewer cells than the header.
+    """
+    rows = csv_rows(path)
+    _, names = next(rows, (0, []))
+    check_header(path, names, [*required, *(set(optional) & set(names))])
+    for line, cells in rows:
+        if cells and len(cells) != len(names):
+            raise UserError(f"{path}, line {line}: expected {len(names)} cells as in the header, found {len(cells)}")
+        if cells:
+            yield line, {name: cell.strip() for name, cell in zip(names, cells)}
 
 
 def file_digest(path: str | Path) -> str:

@@ -15,7 +15,6 @@ lvis_versions  optional: LVIS versions that have the synset, e.g. ``v0.5 v1``; w
 
 from __future__ import annotations
 
-import csv
 import graphlib
 import logging
 from collections import defaultdict
@@ -27,10 +26,11 @@ from typing import Literal
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import require_file
+from pipeline_steps.common.files import csv_records, require_file
 from pipeline_steps.data.category_list import GROUPS, CategoryList
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.recipe.base import LVIS_VERSIONS
 
 COLUMNS = ("source_id", "source_name", "lvis_synset", "relation", "verdict", "note")
 VERSIONS_COLUMN = "lvis_versions"
@@ -82,6 +82,8 @@ class CategoryMapping:
 
     def by_number(self) -> dict[int, int]:
         """LVIS category id by numeric source id (COCO)."""
+        if wrong := [row for row in self.rows if not row.source_id.isdecimal()]:
+            raise UserError(f"COCO category ids are whole numbers, not {listing(f'{r.source_id}, {r}' for r in wrong)}")
         return {int(source): lvis_id for source, lvis_id in self.lvis_ids.items()}
 
     def restricted_to(self, lvis_ids: Collection[int]) -> CategoryMapping:
@@ -101,13 +103,15 @@ class CategoryMapping:
 
 
 def _check_cells(rows: Iterable[TableRow], path: Path) -> None:
-    unreviewed, wrong, repeated = [], [], []
+    unreviewed, wrong, repeated, unversioned = [], [], [], []
     seen: set[tuple[str, str]] = set()
     for row in rows:
         if not row.verdict:
             unreviewed.append(row)
         elif row.relation not in RELATIONS or row.verdict not in VERDICTS or not (row.source_id and row.lvis_synset):
             wrong.append(row)
+        if not set(row.lvis_versions) <= set(LVIS_VERSIONS):
+            unversioned.append(f"{row}: {' '.join(row.lvis_versions)}")
         if (row.source_id, row.lvis_synset) in seen:
             repeated.append(row)
         seen.add((row.source_id, row.lvis_synset))
@@ -119,6 +123,10 @@ def _check_cells(rows: Iterable[TableRow], path: Path) -> None:
         raise UserError(
             f"{path}: a row needs source_id, lvis_synset, a relation of {', '.join(RELATIONS)} and a verdict of "
             f"{', '.join(VERDICTS)}: {listing(wrong)}"
+        )
+    if unversioned:
+        raise UserError(
+            f"{path}: {VERSIONS_COLUMN} may name {' and '.join(LVIS_VERSIONS)} only: {listing(unversioned)}"
         )
     if repeated:
         raise UserError(f"{path}: rows occur twice: {listing(repeated)}")
@@ -173,18 +181,10 @@ def parse_rows(path: str | Path) -> list[TableRow]:
         UserError: the file or a column is missing, or a row has another number of cells.
     """
     path = require_file(path, "category table", "see data.coco_to_lvis and data.openimages_to_lvis in the recipe")
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: missing columns: {', '.join(missing)}")
-        rows = []
-        for cells in reader:
-            if None in cells or None in cells.values():
-                raise UserError(f"{path}: line {reader.line_num} has not as many cells as the header")
-            values = {column: cells[column].strip() for column in COLUMNS}
-            versions = tuple(cells.get(VERSIONS_COLUMN, "").split())
-            rows.append(TableRow(reader.line_num, **values, lvis_versions=versions))
+    rows = []
+    for line, cells in csv_records(path, COLUMNS, [VERSIONS_COLUMN]):
+        versions = tuple(cells.get(VERSIONS_COLUMN, "").split())
+        rows.append(TableRow(line, **{column: cells[column] for column in COLUMNS}, lvis_versions=versions))
     return rows
 
 

@@ -7,16 +7,29 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import read_json
+import msgspec
+
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import require_file
 from pipeline_steps.data.category_list import CategoryList, count_images
+from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
+from pipeline_steps.data.checks.findings import Findings, Purpose
 from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations
 from pipeline_steps.data.records import AnnotationFile
 
 log = logging.getLogger(__name__)
 
 
-def read_coco(path: str | Path, keep_crowds: bool = False, without: Collection[int] = ()) -> LvisDataset:
+class _BoxIndex(msgspec.Struct):
+    boxes: dict[int, list[tuple[float, float, float, float]]]
+
+
+def read_coco(
+    path: str | Path,
+    keep_crowds: bool = False,
+    without: Collection[int] = (),
+    purpose: Purpose = "training",
+) -> LvisDataset:
     """Read COCO instances as a data set in which every category is judged in every image.
 
     COCO gives no frequencies: image counts are counted here, and the letters follow from LVIS' limits.
@@ -24,19 +37,21 @@ def read_coco(path: str | Path, keep_crowds: bool = False, without: Collection[i
     Args:
         path: an instances_*.json file.
         keep_crowds: keep annotations with ``iscrowd``; without, their boxes become the images' ``group_boxes``.
-
         without: ids of images that are left out; those that the file does not have do not matter.
+        purpose: what the file is read for.
 
     Raises:
-        UserError: missing or truncated file, ids that occur twice or do not exist, no image is left.
+        UserError: missing or truncated file, one that fails a check on which the purpose insists, no image is left.
     """
     path = Path(path)
     content = decode_file(path, AnnotationFile, "COCO annotations")
     categories = CategoryList(content.categories, str(path))
-    groups = group_annotations(content.annotations, content.images, categories, path)
-    if len(groups) != len(content.images):
-        repeated = [key for key, count in Counter(image.id for image in content.images).items() if count > 1]
-        raise UserError(f"{path}: image ids occur twice: {listing(sorted(repeated))}")
+    findings, ids = Findings(), categories.ids.tolist()
+    check_categories(content.categories, False, findings)
+    check_images(content.images, ids, False, findings)
+    unusable = check_annotations(content.annotations, content.images, ids, False, findings)
+    findings.refuse(path, purpose)
+    groups = group_annotations(content.annotations, content.images)
     images = [image for image in content.images if image.id not in without]
     if not images:
         raise UserError(f"{path}: no image is left of {len(content.images)}")
@@ -45,7 +60,7 @@ def read_coco(path: str | Path, keep_crowds: bool = False, without: Collection[i
     groups = {image.id: groups[image.id] for image in images}
     if not keep_crowds:
         for image in images:
-            image.group_boxes = tuple(a.bbox for a in groups[image.id] if a.iscrowd)
+            image.group_boxes = tuple(a.bbox for a in groups[image.id] if a.iscrowd and a.id not in unusable)
         groups = {image_id: [a for a in group if not a.iscrowd] for image_id, group in groups.items()}
     images_of: Counter[int] = Counter()
     instances_of: Counter[int] = Counter()
@@ -53,7 +68,7 @@ def read_coco(path: str | Path, keep_crowds: bool = False, without: Collection[i
         images_of.update({annotation.category_id for annotation in group})
         instances_of.update(annotation.category_id for annotation in group)
     counted = CategoryList(count_images(categories.categories, images_of, instances_of), str(path))
-    return LvisDataset(path, counted, images, groups, exhaustive=True)
+    return LvisDataset(path, counted, images, groups, True, findings, unusable)
 
 
 def boxes_by_image(coco: LvisDataset, image_ids: list[int]) -> dict[str, list[list[float]]]:
@@ -64,24 +79,26 @@ def boxes_by_image(coco: LvisDataset, image_ids: list[int]) -> dict[str, list[li
         image_ids: LVIS train image ids; those that COCO does not have get no entry.
 
     Returns:
-        ``{"<image id>": [[x1, y1, x2, y2], ...]}`` in pixels, images in the order of ``image_ids``; boxes of no extent
-        are left out, and so are images without a box.
+        ``{"<image id>": [[x1, y1, x2, y2], ...]}`` in pixels, images in the order of ``image_ids``; boxes that
+        training leaves out are left out, and so are images without a box.
     """
     boxes: dict[str, list[list[float]]] = {}
     for image_id in image_ids:
         corners = [
             [x, y, round(x + width, 2), round(y + height, 2)]
-            for x, y, width, height in (annotation.bbox for annotation in coco.annotations.get(image_id, ()))
-            if width > 0 and height > 0
+            for annotation in coco.annotations.get(image_id, ())
+            if annotation.id not in coco.unusable
+            for x, y, width, height in [annotation.bbox]
         ]
         if corners:
             boxes[str(image_id)] = corners
     return boxes
 
 
-def read_coco_boxes(path: str | Path) -> dict[int, list[list[float]]]:
+def read_coco_boxes(path: str | Path) -> dict[int, list[tuple[float, float, float, float]]]:
     """Read the file that ``index_coco_boxes`` wrote: boxes x1, y1, x2, y2 by LVIS image id."""
-    content = read_json(path, "COCO box index", "run: python -m pipeline_steps.index_coco_boxes --help")
-    if not isinstance(content, dict) or not isinstance(content.get("boxes"), dict):
-        raise UserError(f"{path} has no key 'boxes': make it again with pipeline_steps.index_coco_boxes")
-    return {int(image_id): boxes for image_id, boxes in content["boxes"].items()}
+    path = require_file(path, "COCO box index", "run: python -m pipeline_steps.index_coco_boxes --help")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_BoxIndex).boxes
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no index of COCO boxes ({error}): make it again with index_coco_boxes") from None

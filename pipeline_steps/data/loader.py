@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
 from pipeline_steps.data.lvis import LvisDataset, read_image_ids, read_lvis
@@ -103,13 +103,17 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
         regions,
         ignore_boxes=training.ignore_group_boxes,
         unknown_categories=training.ignore_unknown_categories,
+        max_unusable=recipe.data.max_unusable_annotations,
     )
     categories: CategoryList = datasets[0].categories
-    del datasets, regions
+    first = 0
+    for dataset in datasets:
+        last = first + len(dataset.images)
+        if images.objects_offsets[first] == images.objects_offsets[last]:
+            raise UserError(f"{dataset.path}: no usable annotation: there is nothing to train on")
+        first = last
+    del dataset, datasets, regions
     return_free_memory()
-    if not len(images.boxes):
-        files = listing(paths.training_set(name) for name in model.datasets)
-        raise UserError(f"{files}: no usable annotation: there is nothing to train on")
     log.info(
         "%d images, %d objects of %d categories in %.1f MB (%s)",
         len(images),

@@ -7,11 +7,10 @@ image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +18,9 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.checks import catalogue
+from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
+from pipeline_steps.data.checks.findings import Findings, Purpose
 from pipeline_steps.data.records import Annotation, AnnotationFile, CategoryFile, ImageFile, ImageIdFile, ImageRecord
 
 Kind = Literal["train", "val", "test_info", "openimages"]
@@ -35,6 +37,8 @@ class LvisDataset:
         images: all images, in file order.
         annotations: annotations by image id, in file order; images without any have an empty list.
         exhaustive: True for COCO: every category is judged in every image.
+        findings: what is wrong with the file short of a refusal; masks are checked where they are read.
+        unusable: ids of annotations whose boxes cannot be learned from.
     """
 
     path: Path
@@ -42,6 +46,8 @@ class LvisDataset:
     images: list[ImageRecord]
     annotations: dict[int, list[Annotation]] = field(repr=False)
     exhaustive: bool = False
+    findings: Findings = field(default_factory=Findings, repr=False)
+    unusable: frozenset[int] = field(default=frozenset(), repr=False)
 
     @cached_property
     def image_by_id(self) -> dict[int, ImageRecord]:
@@ -106,6 +112,21 @@ def _not_a_number(content: bytes, problem: str) -> str:
     return f"{found[0].decode()} at byte {at}, after {content[max(0, at - 80) : at].decode(errors='replace')!r}"
 
 
+class StructureError(UserError):
+    """JSON, but not the structure of the format."""
+
+
+def _named(content: bytes, problem: str) -> str:
+    """A complaint of msgspec about a record with the record's own id beside its position."""
+    place = re.search(r"`\$\.(\w+)\[(\d+)\]", problem)
+    if not place:
+        hint = " (image information of a test split has none)" * ("required field `annotations`" in problem)
+        return problem + hint
+    record: Any = msgspec.json.decode(content)[place[1]][int(place[2])]
+    identity = record.get("id") if isinstance(record, dict) else record
+    return f"{place[1]}, id {identity!r:.40}: {problem}"
+
+
 def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileType:
     """Decode a JSON file into typed records.
 
@@ -118,7 +139,7 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
         with without_garbage_collection():
             return msgspec.json.decode(content, type=file_type)
     except msgspec.ValidationError as error:
-        raise UserError(f"{what} {path} has not the LVIS/COCO structure: {error}") from None
+        raise StructureError(f"{what} {path} has not the LVIS/COCO structure: {_named(content, str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if number := _not_a_number(content, str(error)):
             raise UserError(f"{what} {path}: {number}: correct the number or take its annotation out") from None
@@ -138,47 +159,9 @@ def read_image_ids(path: str | Path) -> list[int]:
     return [image.id for image in decode_file(path, ImageIdFile, "annotation file").images]
 
 
-def _require_unique(ids: Iterable[int], what: str, path: Path) -> set[int]:
-    seen: set[int] = set()
-    repeated: set[int] = set()
-    for value in ids:
-        (repeated if value in seen else seen).add(value)
-    if repeated:
-        raise UserError(f"{path}: {what} ids occur twice: {listing(sorted(repeated))}")
-    return seen
-
-
-def _check_images(images: list[ImageRecord], categories: CategoryList, path: Path) -> None:
-    _require_unique((image.id for image in images), "image", path)
-    without_size = [image.id for image in images if image.width < 1 or image.height < 1]
-    if without_size:
-        raise UserError(f"{path}: images without a positive width and height: {listing(without_size)}")
-    shared: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for image in images:
-        if image.known_category_ids is not None:  # the same long list on thousands of images: keep it once
-            image.known_category_ids = shared.setdefault(image.known_category_ids, image.known_category_ids)
-    for key in ("neg_category_ids", "not_exhaustive_category_ids", "known_category_ids"):
-        used = {value for listed in {getattr(image, key) or () for image in images} for value in listed}
-        unknown = sorted(value for value in used if value not in categories)
-        if unknown:
-            raise UserError(f"{path}: {key} name unknown categories: {listing(unknown)}")
-
-
-def group_annotations(
-    annotations: list[Annotation], images: list[ImageRecord], categories: CategoryList, path: Path
-) -> dict[int, list[Annotation]]:
-    """Annotations by image id.
-
-    Raises:
-        UserError: an annotation id twice, an unknown image, or an unknown category.
-    """
-    _require_unique((annotation.id for annotation in annotations), "annotation", path)
+def group_annotations(annotations: list[Annotation], images: list[ImageRecord]) -> dict[int, list[Annotation]]:
+    """Annotations by image id, for all ``images``."""
     groups: dict[int, list[Annotation]] = {image.id: [] for image in images}
-    for key, known in (("image", groups), ("category", categories)):
-        lost = [a for a in annotations if getattr(a, f"{key}_id") not in known]
-        if lost:
-            examples = [f"annotation {a.id} -> {key} {getattr(a, f'{key}_id')}" for a in lost]
-            raise UserError(f"{path}: {len(lost)} annotations of an unknown {key}: {listing(examples)}")
     for annotation in annotations:
         groups[annotation.image_id].append(annotation)
     return groups
@@ -194,10 +177,10 @@ def read_lvis(path: str | Path, kind: Kind = "train") -> LvisDataset:
             ``openimages`` is a training file that needs not cover every category.
 
     Raises:
-        UserError: missing or truncated file; ids that occur twice or do not exist; categories without ``frequency``
-            and ``image_count`` (not for ``test_info``); categories without a train image.
+        UserError: missing or truncated file, or one that fails a check on which the purpose insists.
     """
     path = Path(path)
+    purpose: Purpose = "evaluation" if kind == "val" else "training"
     if kind == "test_info":
         content: ImageFile | AnnotationFile = decode_file(path, ImageFile, "LVIS image information")
         annotations: list[Annotation] = []
@@ -205,18 +188,18 @@ def read_lvis(path: str | Path, kind: Kind = "train") -> LvisDataset:
         content = decode_file(path, AnnotationFile, "LVIS annotations")
         annotations = content.annotations
     categories = CategoryList(content.categories, str(path))
-    if not content.images:
-        raise UserError(f"{path} has no images")
-    _check_images(content.images, categories, path)
-    groups = group_annotations(annotations, content.images, categories, path)
-    dataset = LvisDataset(path, categories, content.images, groups)
-    if kind != "test_info":
-        _ = categories.frequencies  # raises where neither letter nor count is given
+    findings, annotated = Findings(), kind != "test_info"
+    check_categories(content.categories, annotated, findings)
+    check_images(content.images, categories.ids.tolist(), kind in ("train", "val"), findings)
+    unusable = check_annotations(annotations, content.images, categories.ids.tolist(), True, findings)
+    findings.refuse(path, purpose)
+    groups = group_annotations(annotations, content.images)
+    dataset = LvisDataset(path, categories, content.images, groups, findings=findings, unusable=unusable)
     if kind == "train":
         empty = [categories.names[position] for position in np.flatnonzero(dataset.image_counts == 0)]
         if empty:
             raise UserError(
-                f"{path}: no train image for {len(empty)} of {len(categories)} categories: {listing(empty)}; "
+                f"{path}: {catalogue.NO_TRAIN_IMAGE.name}: {len(empty)} of {len(categories)}: {listing(empty)}; "
                 "they cannot be learned: add images of them or take them out of 'categories'"
             )
     return dataset

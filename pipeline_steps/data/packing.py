@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.checks import catalogue
+from pipeline_steps.data.checks.findings import Findings
+from pipeline_steps.data.checks.masks import add_findings, chunks
+from pipeline_steps.data.checks.shapes import clipped_corners, codes_of
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.data.packed import PackedImages
 from pipeline_steps.data.records import Annotation, ImageRecord
@@ -20,8 +24,6 @@ from pipeline_steps.data.records import Annotation, ImageRecord
 log = logging.getLogger(__name__)
 
 FindImage = Callable[[ImageRecord], Path]
-
-_NO_RLE = np.zeros(0, dtype=np.uint8)
 
 
 class RegionSource(NamedTuple):
@@ -45,30 +47,19 @@ class _Ragged:
         if len(array):
             self.chunks.append(array)
 
+    def extend(self, values: np.ndarray, lengths: np.ndarray) -> None:
+        """Many items at once: all their values, and the number of values of each."""
+        self.lengths.extend(lengths.tolist())
+        self.chunks.append(np.asarray(values, dtype=self.dtype))
+
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         empty = np.zeros((0, self.width) if self.width else 0, dtype=self.dtype)
         values = np.concatenate(self.chunks) if self.chunks else empty
         return values, np.concatenate([[0], np.cumsum(np.asarray(self.lengths, dtype=np.int64))]).astype(np.int64)
 
 
-def _encloses_something(points: np.ndarray) -> bool:
-    """Whether a polygon float64 x y x y ... has an area (shoelace formula, relative to its first point)."""
-    x, y = points[0::2] - points[0], points[1::2] - points[1]
-    return bool(x[:-1].dot(y[1:]) != y[:-1].dot(x[1:]))
-
-
-def _compressed_rle(mask: dict[str, Any], image: ImageRecord, annotation: Annotation, origin: Path) -> bytes:
-    if list(mask.get("size", ())) != [image.height, image.width]:
-        raise UserError(
-            f"{origin}: annotation {annotation.id}: RLE of size {mask.get('size')} in an image of height, width "
-            f"{[image.height, image.width]}"
-        )
-    counts = mask["counts"]
-    if isinstance(counts, str):
-        return counts.encode()
-    from pycocotools import mask as mask_tools
-
-    return mask_tools.frPyObjects({"size": mask["size"], "counts": counts}, image.height, image.width)["counts"]
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 class _Packer:
@@ -90,59 +81,48 @@ class _Packer:
         self.region_weights: list[float] = []
         self.region_groups: list[bool] = []
         self.objects: list[int] = []
-        self.boxes: list[tuple[float, float, float, float]] = []
-        self.classes: list[int] = []
-        self.polygons: list[int] = []
-        self.dropped: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
+        self.boxes: list[np.ndarray] = []
+        self.classes: list[np.ndarray] = []
+        self.polygons: list[np.ndarray] = []
 
-    def _drop(self, reason: str, annotation: Annotation, origin: Path) -> None:
-        self.dropped[reason] += 1
-        self.examples.setdefault(reason, f"annotation {annotation.id} of {origin.name}")
+    def _add_objects(
+        self, annotations: Sequence[Annotation], images: Sequence[ImageRecord], dataset: LvisDataset, findings: Findings
+    ) -> np.ndarray:
+        """Add the objects that can be learned from; bool[n], which ones. ``findings`` counts the masks that cannot."""
+        usable = np.array([annotation.id not in dataset.unusable for annotation in annotations], dtype=bool)
+        left_out = codes_of(catalogue.MASKS)
+        for part, masks in chunks(annotations, images):
+            add_findings(np.where(usable[part], masks.codes, 0), annotations[part], catalogue.MASKS, findings)
+            usable[part] &= ~left_out[masks.codes]
+            kept = usable[part]
+            kept_polygons = np.repeat(kept, masks.polygons)
+            self.polygons.append(masks.polygons[kept])
+            self.ragged["points"].extend(
+                masks.points[np.repeat(kept_polygons, masks.lengths)], masks.lengths[kept_polygons]
+            )
+            rles = [rle for rle, keep in zip(masks.rles, kept.tolist()) if keep]
+            lengths = np.fromiter(map(len, rles), np.int64, len(rles))
+            self.ragged["rles"].extend(np.frombuffer(b"".join(rles), np.uint8), lengths)
+        boxes = np.array([annotation.bbox for annotation in annotations], np.float64).reshape(-1, 4)
+        sizes = np.array([(image.height, image.width) for image in images], np.float64).reshape(-1, 2)
+        self.boxes.append(clipped_corners(boxes, sizes)[usable].astype(np.float32))
+        positions = dataset.categories.positions(annotation.category_id for annotation in annotations)
+        self.classes.append(positions[usable].astype(np.int32))
+        return usable
 
-    def _mask(self, annotation: Annotation, image: ImageRecord, origin: Path) -> tuple[list[np.ndarray], bytes] | None:
-        """Polygons and run lengths, one of them empty; None if the mask has no area."""
-        mask = annotation.mask()
-        if isinstance(mask, dict):
-            return [], _compressed_rle(mask, image, annotation, origin)
-        # Two points and fewer enclose nothing, and pycocotools takes four numbers for a box.
-        polygons = [np.array(polygon[: len(polygon) // 2 * 2]) for polygon in mask or () if len(polygon) >= 6]
-        if not any(_encloses_something(polygon) for polygon in polygons):
-            return None
-        return polygons, b""
-
-    def _add_object(self, annotation: Annotation, position: int, image: ImageRecord, origin: Path) -> bool:
-        x, y, width, height = annotation.bbox
-        if width <= 0 or height <= 0:
-            self._drop("zero area", annotation, origin)
-            return False
-        box = (max(x, 0.0), max(y, 0.0), min(x + width, image.width), min(y + height, image.height))
-        if box[2] <= box[0] or box[3] <= box[1]:
-            self._drop("outside the image", annotation, origin)
-            return False
-        polygons: list[np.ndarray] = []
-        rle = b""
-        if not image.box_only:
-            mask = self._mask(annotation, image, origin)
-            if mask is None:
-                self._drop("empty mask", annotation, origin)
-                return False
-            polygons, rle = mask
-        self.boxes.append(box)
-        self.classes.append(position)
-        self.polygons.append(len(polygons))
-        for polygon in polygons:
-            self.ragged["points"].add(polygon)
-        self.ragged["rles"].add(np.frombuffer(rle, np.uint8) if rle else _NO_RLE)
-        return True
-
-    def add(self, dataset: LvisDataset, image_path: FindImage, regions: RegionSource | None) -> None:
+    def add(
+        self, dataset: LvisDataset, image_path: FindImage, regions: RegionSource | None, max_unusable: float
+    ) -> None:
         """Add all images of ``dataset``, in file order."""
+        singles = [[a for a in dataset.annotations[image.id] if not a.iscrowd] for image in dataset.images]
+        owners = np.repeat(np.arange(len(singles)), [len(group) for group in singles])
+        annotations = [annotation for group in singles for annotation in group]
+        findings = copy.deepcopy(dataset.findings)
+        usable = self._add_objects(annotations, [dataset.images[k] for k in owners.tolist()], dataset, findings)
+        findings.leave_out(dataset.path, len(annotations), max_unusable)
+        self.objects.extend(np.bincount(owners[usable], minlength=len(singles)).tolist())
         position_of = {int(category_id): position for position, category_id in enumerate(dataset.categories.ids)}
-        for image in dataset.images:
-            annotations = [a for a in dataset.annotations[image.id] if not a.iscrowd]
-            kept = sum(self._add_object(a, position_of[a.category_id], image, dataset.path) for a in annotations)
-            self.objects.append(kept)
+        for image, group in zip(dataset.images, singles):
             judged_only = image.judged_only and self.unknown_categories
             known = np.ones(len(position_of), bool)
             if self.unknown_categories and not judged_only:  # what is judged has a column of its own
@@ -155,7 +135,7 @@ class _Packer:
             self.columns["known"].append(self.known_sets.setdefault(known.tobytes(), len(self.known_sets)))
             self.ragged["paths"].add(np.frombuffer(str(image_path(image)).encode(), np.uint8))
             # S_P holds what was judged to be there, whether or not the annotation is of use for a box.
-            self.ragged["positives"].add(sorted({position_of[a.category_id] for a in annotations}))
+            self.ragged["positives"].add(sorted({position_of[a.category_id] for a in group}))
             negatives = () if dataset.exhaustive else image.neg_category_ids
             self.ragged["negatives"].add([position_of[category_id] for category_id in negatives])
             single, groups = (image.ignore_boxes, image.group_boxes) if self.ignore_boxes else ((), ())
@@ -175,7 +155,7 @@ class _Packer:
             arrays[name], arrays[f"{name}_offsets"] = ragged.finish()
             ragged.chunks.clear()
         count = len(self.objects)
-        for name, lengths in (("objects", self.objects), ("polygons", self.polygons)):
+        for name, lengths in (("objects", self.objects), ("polygons", _joined(self.polygons, np.int64))):
             arrays[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         rows = [np.frombuffer(key, dtype=bool) for key in self.known_sets]
         return PackedImages(
@@ -188,8 +168,8 @@ class _Packer:
             known_sets=np.stack(rows),
             region_weights=np.asarray(self.region_weights, dtype=np.float32),
             region_groups=np.asarray(self.region_groups, dtype=bool),
-            boxes=np.asarray(self.boxes, dtype=np.float32).reshape(-1, 4),
-            classes=np.asarray(self.classes, dtype=np.int32),
+            boxes=_joined(self.boxes, np.float32).reshape(-1, 4),
+            classes=_joined(self.classes, np.int32),
             **arrays,
         )
 
@@ -201,11 +181,12 @@ def pack(
     *,
     ignore_boxes: bool = True,
     unknown_categories: bool = True,
+    max_unusable: float = 1.0,
 ) -> PackedImages:
     """Concatenate data sets into one :class:`PackedImages`.
 
-    Annotations without area, outside their image, or with an empty mask are left out; how many, and one example of
-    each, goes to the log. Crowds are left out.
+    Annotations that cannot be learned from (``checks.catalogue``) are left out; how many, and examples with their
+    images, go to the log. Crowds are left out.
 
     Args:
         datasets: data sets with the same categories.
@@ -215,9 +196,10 @@ def pack(
             background.
         unknown_categories: heed the images' ``known_category_ids`` and ``judged_only``; if not, every category counts
             as known.
+        max_unusable: share of a file's annotations that may be left out (``data.max_unusable_annotations``).
 
     Raises:
-        UserError: the data sets have different categories; no image at all; an RLE of another size than its image.
+        UserError: the data sets have different categories; more annotations than allowed cannot be used.
     """
     first = datasets[0]
     for other in datasets[1:]:
@@ -229,12 +211,8 @@ def pack(
             )
     packer = _Packer(ignore_boxes, unknown_categories)
     for index, dataset in enumerate(datasets):
-        packer.add(dataset, image_path, regions[index] if regions else None)
-    packed = packer.finish()
-    if packer.dropped:
-        parts = [f"{count} {reason} (e.g. {packer.examples[reason]})" for reason, count in packer.dropped.items()]
-        log.warning("left out %d annotations: %s", packer.dropped.total(), "; ".join(parts))
-    return packed
+        packer.add(dataset, image_path, regions[index] if regions else None, max_unusable)
+    return packer.finish()
 
 
 def return_free_memory() -> None:

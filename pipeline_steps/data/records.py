@@ -6,15 +6,31 @@ as Python numbers would take several gigabytes and be copied into every loader p
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
+
+MAX_ID = 2**53
+"""Evaluators keep ids as float64, which tells whole numbers apart up to here only."""
+MAX_EDGE = 65535
+"""Pixels: the most that JPEG can store; the product of two such edges fits the run lengths of COCO."""
+
+Id = Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)]
+Edge = Annotated[int, msgspec.Meta(ge=1, le=MAX_EDGE)]
+
+
+class _Absent(tuple[int, ...]):
+    """An empty list that the file does not have."""
+
+
+ABSENT = _Absent()
+"""Value of a list of category ids whose key is absent; compare with ``is``."""
 
 
 class Category(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One category. ``frequency`` is r, c or f, decided by the image count of the *train* split."""
 
-    id: int
+    id: Id
     name: str
     synset: str = ""
     frequency: str | None = None
@@ -30,16 +46,16 @@ class Category(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class ImageRecord(msgspec.Struct):
     """One image. All category ids are the data set's own ids (LVIS: 1-based), never positions."""
 
-    id: int
-    width: int
-    height: int
+    id: Id
+    width: Edge
+    height: Edge
     file_name: str = ""
     """LVIS v0.5: the 2014 form, which is not the name on disk; absent in v1."""
     coco_url: str = ""
     """Its last two parts are folder and name on disk, e.g. ``train2017/000000000001.jpg``."""
-    neg_category_ids: tuple[int, ...] = ()
+    neg_category_ids: tuple[int, ...] = ABSENT
     """Categories verified to be absent (S_N)."""
-    not_exhaustive_category_ids: tuple[int, ...] = ()
+    not_exhaustive_category_ids: tuple[int, ...] = ABSENT
     """Categories that are present but of which not every instance is annotated."""
     box_only: bool = False
     """True for OpenImages: no masks, so no mask loss on this image."""
@@ -53,25 +69,34 @@ class ImageRecord(msgspec.Struct):
     """Regions x, y, w, h with many objects, in which background must not be learned (group-of boxes, crowds)."""
 
 
-class Annotation(msgspec.Struct, gc=False):
-    """One object: ``bbox`` is x, y, width, height in pixels."""
+class Rle(msgspec.Struct, gc=False):
+    """A mask as run lengths: ``size`` is height, width; ``counts`` is COCO's compressed text, or the plain numbers."""
 
-    id: int
+    size: tuple[int, int]
+    counts: str | list[int]
+
+
+Segmentation = list[list[float]] | Rle | None
+"""Polygons x1 y1 x2 y2 ..., an RLE, or nothing."""
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """One object: ``bbox`` is x, y, width, height in pixels. Masks are read by ``checks.masks.read_masks``."""
+
+    id: Id
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
-    area: float = 0.0
-    iscrowd: int = 0
+    area: Annotated[float, msgspec.Meta(ge=0)] = -1.0
+    """Pixels²; negative if the file has none."""
+    iscrowd: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
+    ignore: bool | int = 0
     segmentation: msgspec.Raw = msgspec.Raw()
 
     @property
     def has_mask(self) -> bool:
         """Whether the file gives a segmentation."""
         return bytes(self.segmentation) not in (b"", b"null", b"[]")
-
-    def mask(self) -> list[list[float]] | dict[str, Any] | None:
-        """The segmentation: polygons [x1, y1, x2, y2, ...], or an RLE dict (``counts``, ``size``), or None."""
-        return msgspec.json.decode(self.segmentation) if self.has_mask else None
 
 
 class AnnotationFile(msgspec.Struct):
@@ -80,6 +105,14 @@ class AnnotationFile(msgspec.Struct):
     images: list[ImageRecord]
     categories: list[Category]
     annotations: list[Annotation]
+
+
+class AnyFile(msgspec.Struct):
+    """The same file, with or without annotations."""
+
+    images: list[ImageRecord]
+    categories: list[Category]
+    annotations: list[Annotation] | None = None
 
 
 class ImageFile(msgspec.Struct):

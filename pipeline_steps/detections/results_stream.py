@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -52,8 +53,14 @@ def open_results(path: Path) -> Iterator[BinaryIO]:
                 raise DamagedResults("archive", f"holds {len(names)} files, expected one: {', '.join(names[:5])}")
             with archive.open(names[0]) as member:
                 yield member  # type: ignore[misc]
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DamagedResults("archive", f"damaged: {error}") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise DamagedResults("archive", f"is damaged: {error}") from None
+    except (RuntimeError, NotImplementedError) as error:  # a password, or a method that Python does not know
+        raise DamagedResults("archive", f"cannot be unpacked: {error}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DamagedResults("archive", f"is damaged: {error}") from None  # bzip2 says it so
 
 
 class _Text:
@@ -154,6 +161,8 @@ def _scan_item(source: _Text, scan: Any, count: int) -> Any:
                 raise DamagedResults("truncated", f"ends inside result {count:,}: {reason}") from None
             source.fill()
             continue
+        except ValueError as error:  # Python limits the digits of an integer
+            raise DamagedResults("syntax", f"cannot be read in result {count:,}: {error}") from None
         except RecursionError:
             raise DamagedResults("syntax", f"is nested too deeply in result {count:,}") from None
         # A number may go on in the next piece; so may one with its point or exponent at the end of this one.

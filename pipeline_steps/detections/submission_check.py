@@ -2,7 +2,8 @@
 
 The consequences that are named are those of the official ``lvis`` package (0.5.x), on which the test server runs.
 
-Memory is one piece of the file, 8 bytes per result to find repeated ones, and a number per image.
+Memory is one piece of the file, the run lengths of a few megabytes of masks, 8 bytes per result to find repeated ones,
+and a number per image.
 """
 
 from __future__ import annotations
@@ -10,96 +11,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.detections.results_report import EXAMPLES, IouType, ResultsReport
 from pipeline_steps.detections.results_stream import DamagedResults, iter_items, open_results
 from pipeline_steps.detections.rle import measure_masks
 
-IouType = Literal["segm", "bbox"]
-EXAMPLES = 5
 _BATCH = 4096
-
-_IGNORES_MASK = "never matches an object of the image: a false positive"
-
-CONSEQUENCES = {
-    "archive": ("zip archive", "cannot be opened by the server"),
-    "truncated": ("truncated file", "cannot be read: nothing is evaluated"),
-    "syntax": ("not JSON", "cannot be read: nothing is evaluated"),
-    "not_list": ("not a list", "refused: 'results is not a list'"),
-    "empty": ("empty list", "the evaluator stops with IndexError"),
-    "not_object": ("result that is no object", "the evaluator stops with TypeError"),
-    "missing_key": ("missing key", "the evaluator stops with KeyError"),
-    "wrong_type": ("value of the wrong type", "the evaluator stops, or the result counts nowhere"),
-    "unknown_image": ("unknown image id", "the whole file is refused: 'Results do not correspond to current LVIS set'"),
-    "unknown_category": ("unknown category id", "not evaluated, but takes a place under the cap per image"),
-    "nan_score": ("score is NaN", "has no place in the order: cap and precision become arbitrary, without any message"),
-    "infinite_score": ("score is infinite", "ranks before or after all others"),
-    "polygon": ("polygons instead of compressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
-    "uncompressed_rle": ("uncompressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
-    "wrong_size": ("mask size is not the image's", _IGNORES_MASK),
-    "broken_rle": ("RLE whose runs are malformed or do not add up to its size", "decoded to an arbitrary mask"),
-    "empty_mask": ("empty mask", "dropped, after it took a place under the cap per image"),
-    "no_area": ("box without area", "dropped, after it took a place under the cap per image"),
-    "over_cap": ("more results for an image than the cap", "those with the lowest scores are dropped"),
-}
-"""By kind of violation: its name, and what the evaluator does with it."""
-
-NOTES = {
-    "repeated": "results repeat another one (image, category, shape): false positives that take a place under the cap",
-    "bbox_beside_mask": "results have a bbox beside the mask: areas, and so AP by size, are taken from the boxes",
-    "outside": "boxes reach out of their image by more than a pixel: accepted as they are",
-}
-"""Legal, but perhaps not meant. A repeat is no violation: small masks of different boxes may come out the same."""
-
-
-@dataclass
-class ResultsReport:
-    """What was found in a results file."""
-
-    path: Path
-    iou_type: IouType
-    images_expected: int
-    results: int = 0
-    images: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    """Number of violations by kind."""
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    """The first examples by kind."""
-
-    @property
-    def valid(self) -> bool:
-        """Whether there is no violation; notes do not count."""
-        return not any(kind in CONSEQUENCES for kind in self.counts)
-
-    def add(self, kind: str, example: str, count: int = 1) -> None:
-        """Count a violation or note of a kind."""
-        self.counts[kind] += count
-        examples = self.examples.setdefault(kind, [])
-        if len(examples) < EXAMPLES:
-            examples.append(example)
-
-    def text(self) -> str:
-        """The report as lines for people."""
-        lines = [
-            f"{self.path}: {self.results:,} results ({self.iou_type}) for {self.images:,} of "
-            f"{self.images_expected:,} images: {'valid' if self.valid else 'INVALID'}"
-        ]
-        for kind, (name, consequence) in CONSEQUENCES.items():
-            if kind in self.counts:
-                lines += [
-                    f"  {name}: {self.counts[kind]:,}",
-                    f"    e.g. {'; '.join(self.examples[kind])}",
-                    f"    evaluator: {consequence}",
-                ]
-        for kind, note in NOTES.items():
-            if kind in self.counts:
-                lines.append(f"  note: {self.counts[kind]:,} {note} (e.g. {'; '.join(self.examples[kind])})")
-        return "\n".join(lines)
+_BATCH_BYTES = 1 << 22
+_MAX_EDGE = 2**31 - 1
+"""Pixels; pycocotools holds edges in 32 bits."""
 
 
 class _Checker:
@@ -111,12 +36,17 @@ class _Checker:
         self.hashes: list[np.ndarray] = []
         self._hashes = np.zeros(_BATCH, np.int64)
         self._masks: list[tuple[int, bytes, int]] = []
+        self._mask_bytes = 0
+        self._boxes_count = False
+        """Whether the evaluator takes areas from boxes: it does if the first result has one."""
 
     def check(self, index: int, item: Any) -> None:
         """Check the result number ``index``."""
         report = self.report
         # Results that cannot be compared get a value of their own: no two of them count as repeated.
         self._hashes[index % _BATCH] = hash(("result", index))
+        if index == 0:
+            self._boxes_count = type(item) is dict and "bbox" in item
         if type(item) is not dict:
             report.add("not_object", f"result {index} is {item!r:.40}")
         else:
@@ -127,9 +57,9 @@ class _Checker:
                 self.per_image[image_id] += 1
                 size = self.sizes.get(image_id)
                 if size is None:
-                    report.add("unknown_image", f"result {index}: {image_id}")
+                    report.add("unknown_image", f"result {index}: {image_id!s:.40}")
             if category_id is not None and category_id not in self.categories:
-                report.add("unknown_category", f"result {index}: {category_id}")
+                report.add("unknown_category", f"result {index}: {category_id!s:.40}")
             shape = (
                 self._check_mask(index, item, size)
                 if report.iou_type == "segm"
@@ -155,8 +85,8 @@ class _Checker:
         if type(score) is float or type(score) is int:
             if score != score:
                 self.report.add("nan_score", f"result {index}")
-            elif math.isinf(score):
-                self.report.add("infinite_score", f"result {index}: {score}")
+            elif not _finite(score):
+                self.report.add("infinite_score", f"result {index}: {score!s:.40}")
         elif "score" not in item:
             self.report.add("missing_key", f"result {index}: score")
         else:
@@ -167,6 +97,8 @@ class _Checker:
         report = self.report
         if "bbox" in item:
             report.add("bbox_beside_mask", f"result {index}")
+        if self._boxes_count:
+            self._check_box_beside(index, item)
         if "segmentation" not in item:
             report.add("missing_key", f"result {index}: segmentation")
             return None
@@ -188,17 +120,39 @@ class _Checker:
         if type(counts) is not str:
             report.add("wrong_type", f"result {index}: segmentation.counts is {counts!r:.40}, not a string")
             return None
-        if type(own) is not list or len(own) != 2 or any(type(edge) is not int or edge < 1 for edge in own):
+        if (
+            type(own) is not list
+            or len(own) != 2
+            or any(type(edge) is not int or not 1 <= edge <= _MAX_EDGE for edge in own)
+        ):
             report.add("wrong_type", f"result {index}: segmentation.size is {own!r:.40}, not [height, width]")
             return None
         if size is not None and (own[0] != size[0] or own[1] != size[1]):
             report.add("wrong_size", f"result {index}: {own}, image {item['image_id']} has {list(size)}")
         self._masks.append((index, counts.encode("utf-8", "surrogatepass"), own[0] * own[1]))
+        self._mask_bytes += len(counts)
+        if self._mask_bytes > _BATCH_BYTES:
+            self._check_runs()
         return counts
+
+    def _check_box_beside(self, index: int, item: dict[str, Any]) -> None:
+        """Check the box beside a mask, of which the evaluator takes width * height for the area."""
+        if "bbox" not in item:
+            self.report.add("missing_bbox", f"result {index}")
+            return
+        box = item["bbox"]
+        if type(box) is not list or len(box) != 4 or not all(type(edge) in (int, float) for edge in box):
+            self.report.add("wrong_type", f"result {index}: bbox is {box!r:.60}, not [x, y, width, height]")
+        elif not all(map(_finite, box)) or not 0 < float(box[2]) * float(box[3]) < math.inf:
+            self.report.add("no_area", f"result {index}: bbox {box!r:.60}")
 
     def end_batch(self, length: int) -> None:
         """Check what waits for the end of a batch of ``length`` results."""
         self.hashes.append(self._hashes[:length].copy())
+        self._check_runs()
+
+    def _check_runs(self) -> None:
+        """Check the run lengths of the masks that wait."""
         if not self._masks:
             return
         areas, totals = measure_masks([rle for _, rle, _ in self._masks])
@@ -211,7 +165,7 @@ class _Checker:
                 self.report.add("broken_rle", f"result {index}: {totals[row]} pixels instead of {pixels[row]}")
             else:
                 self.report.add("empty_mask", f"result {index}")
-        self._masks = []
+        self._masks, self._mask_bytes = [], 0
 
     def finish(self, max_detections: int) -> None:
         """Check what only the whole file shows."""
@@ -233,6 +187,14 @@ class _Checker:
             report.counts["repeated"] = len(repeats)
 
 
+def _finite(number: float) -> bool:
+    """Whether a float holds it; JSON has integers of any length."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 def _check_box(
     report: ResultsReport, index: int, item: dict[str, Any], size: tuple[int, int] | None
 ) -> tuple[float, ...] | None:
@@ -242,7 +204,7 @@ def _check_box(
         return None
     box = item["bbox"]
     numbers = type(box) is list and len(box) == 4 and all(type(edge) in (int, float) for edge in box)
-    if not numbers or not all(map(math.isfinite, box)):
+    if not numbers or not all(map(_finite, box)):
         report.add("wrong_type", f"result {index}: bbox is {box!r:.60}, not [x, y, width, height]")
         return None
     x, y, width, height = box

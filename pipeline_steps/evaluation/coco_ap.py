@@ -18,6 +18,8 @@ import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import read_json, without_garbage_collection
+from pipeline_steps.data.coco import read_coco
+from pipeline_steps.evaluation.ground_truth import require_masks
 from pipeline_steps.evaluation.lvis_official import as_records
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
@@ -44,14 +46,6 @@ class CocoEvaluation:
     """Detections on images or of categories that the annotations do not have."""
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path, "annotation file")
-    for section in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(section), list) or not content[section]:
-            raise UserError(f"{path}: no COCO annotation file (no {section})")
-    return content
-
-
 def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: str = "hotcoco") -> CocoEvaluation:
     """Evaluate ``results`` against the COCO annotations ``path``.
 
@@ -68,7 +62,8 @@ def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: 
         UserError: the annotations are damaged, or no detection belongs to them.
     """
     path = Path(path)
-    content = _read(path)
+    require_masks(read_coco(path, keep_crowds=True, purpose="evaluation"), iou_type)
+    content = read_json(path, "annotation file")
     categories = sorted(content["categories"], key=lambda category: category["id"])
     category_ids = np.array([category["id"] for category in categories])
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

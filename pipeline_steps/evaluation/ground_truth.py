@@ -7,7 +7,8 @@ neither right nor wrong there.
 
 from __future__ import annotations
 
-import itertools
+import copy
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import read_json
+from pipeline_steps.data.checks import catalogue
+from pipeline_steps.data.checks.findings import LEFT_OUT
+from pipeline_steps.data.checks.masks import add_findings, chunks
+from pipeline_steps.data.lvis import LvisDataset, read_lvis
+
+log = logging.getLogger(__name__)
 
 FREQUENCIES = ("r", "c", "f")
 """Frequency letters of LVIS categories: rare, common, frequent."""
-
-_IMAGE_FIELDS = ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids")
-_ANNOTATION_FIELDS = ("id", "image_id", "category_id", "area", "bbox")
 
 
 @dataclass(frozen=True)
@@ -77,40 +80,29 @@ class GroundTruth:
         return judged
 
 
-def _require_fields(path: Path, kind: str, records: list[dict[str, Any]], names: tuple[str, ...], hint: str) -> None:
-    for name in names:
-        lacking = [record.get("id", position) for position, record in enumerate(records) if name not in record]
-        if lacking:
-            raise UserError(f"{path}: {kind} without {name!r}: {listing(lacking)} ({hint})")
+def require_masks(dataset: LvisDataset, iou_type: str) -> None:
+    """Refuse ground truth whose masks cannot be evaluated, and name in the log what no detection can match.
 
+    Args:
+        dataset: ground truth that was read for evaluation.
+        iou_type: ``bbox`` leaves the masks unread.
 
-def _sorted_by_id(path: Path, kind: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ordered = sorted(records, key=lambda record: record["id"])
-    twice = [one["id"] for one, other in itertools.pairwise(ordered) if one["id"] == other["id"]]
-    if twice:
-        raise UserError(f"{path}: {kind} with the same id: {listing(twice)}")
-    return ordered
-
-
-def _known(path: Path, where: str, ids: list[int], known: set[int], kind: str) -> None:
-    unknown = sorted(set(ids) - known)
-    if unknown:
-        raise UserError(f"{path}: {where} of unknown {kind}: {listing(unknown)} (damaged or mixed-up annotation file)")
-
-
-def _check_annotations(path: Path, annotations: list[dict[str, Any]], iou_type: str) -> None:
-    fields = (*_ANNOTATION_FIELDS, "segmentation") if iou_type == "segm" else _ANNOTATION_FIELDS
-    hint = "box-only annotations can be evaluated with --iou-type bbox" if iou_type == "segm" else "damaged file"
-    _require_fields(path, "annotations", annotations, fields, hint)
-    _sorted_by_id(path, "annotations", annotations)
-    if annotations and min(annotation["id"] for annotation in annotations) < 1:
-        raise UserError(f"{path}: annotation ids must start at 1: the official evaluator takes 0 for 'no match'")
-    flagged = [a["id"] for a in annotations if a.get("ignore") or a.get("iscrowd")]
-    if flagged:
-        raise UserError(
-            f"{path}: annotations with iscrowd or ignore set: {listing(flagged)}; LVIS has none "
-            "(is this a COCO file? then use --format coco)"
-        )
+    Raises:
+        UserError: an annotation without mask, or with a damaged one.
+    """
+    findings = copy.deepcopy(dataset.findings)
+    if iou_type == "segm":
+        annotations = [annotation for group in dataset.annotations.values() for annotation in group]
+        images = [dataset.image_by_id[annotation.image_id] for annotation in annotations]
+        for part, masks in chunks(annotations, images):
+            add_findings(masks.codes, annotations[part], catalogue.MASKS, findings)
+    findings.refuse(dataset.path, "evaluation")
+    for kind in findings.kinds.values():
+        if kind.check.training == LEFT_OUT and not kind.check.evaluation:
+            log.warning(
+                "%s: %d objects that no detection can match: %s: %s",
+                dataset.path, kind.count, kind.check.name, "; ".join(kind.examples),
+            )  # fmt: skip
 
 
 def read_ground_truth(path: str | Path, iou_type: str) -> GroundTruth:
@@ -118,37 +110,14 @@ def read_ground_truth(path: str | Path, iou_type: str) -> GroundTruth:
 
     Args:
         path: annotations of train or val, or of a data set in the same format.
-        iou_type: ``segm`` also asks for a segmentation in every annotation.
+        iou_type: ``segm`` also asks for a sound segmentation in every annotation.
 
     Raises:
-        UserError: the file is missing, truncated or no LVIS ground truth; the message names the field.
+        UserError: the file is missing, truncated or no LVIS ground truth; the message names annotation and image.
     """
     path = Path(path)
+    require_masks(read_lvis(path, "val"), iou_type)
     content = read_json(path, "annotation file")
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an LVIS annotation object, found {type(content).__name__}")
-    for section in ("images", "annotations", "categories"):
-        if not isinstance(content.get(section), list):
-            hint = " (image information of a test split has none: it cannot be evaluated)" * (section == "annotations")
-            raise UserError(f"{path}: no list {section!r}{hint}")
-        if not content[section] and section != "annotations":
-            raise UserError(f"{path}: the list {section!r} is empty")
-    images, annotations, categories = content["images"], content["annotations"], content["categories"]
-    _require_fields(path, "categories", categories, ("id",), "damaged file")
-    _require_fields(
-        path, "categories", categories, ("frequency",), "no LVIS annotation file? COCO files: use --format coco"
-    )
-    wrong = [category["id"] for category in categories if category["frequency"] not in FREQUENCIES]
-    if wrong:
-        raise UserError(f"{path}: categories whose frequency is not r, c or f: {listing(wrong)}")
-    _require_fields(path, "images", images, _IMAGE_FIELDS, "no LVIS annotation file?")
-    images = _sorted_by_id(path, "images", images)
-    categories = _sorted_by_id(path, "categories", categories)
-    _check_annotations(path, annotations, iou_type)
-    image_ids, category_ids = ({record["id"] for record in records} for records in (images, categories))
-    _known(path, "annotations", [a["image_id"] for a in annotations], image_ids, "images")
-    _known(path, "annotations", [a["category_id"] for a in annotations], category_ids, "categories")
-    for name in ("neg_category_ids", "not_exhaustive_category_ids"):
-        _known(path, name, [c for image in images for c in image[name]], category_ids, "categories")
-    annotations = [annotation for annotation in annotations if 0 < annotation["area"] < float("inf")]
+    images, categories = (sorted(content[key], key=lambda record: record["id"]) for key in ("images", "categories"))
+    annotations = [annotation for annotation in content["annotations"] if annotation["area"] > 0]
     return GroundTruth(path, images, annotations, categories)

@@ -64,14 +64,6 @@ def _check(truth: GroundTruth, results: Results, images: np.ndarray, categories:
             f"{results.path}: no category id is known to {truth.path} (found {listing(unknown.tolist())}); "
             "these are detections of another data set"
         )
-    if results.mask_sizes is not None:
-        wrong = np.flatnonzero((results.mask_sizes != truth.sizes[images]).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise UserError(
-                f"{results.path}: {len(wrong)} masks whose size is not that of their image, first in row {row}: "
-                f"{results.mask_sizes[row].tolist()} instead of {truth.sizes[images[row]].tolist()} (height, width)"
-            )
 
 
 def evaluate_lvis(

@@ -14,32 +14,20 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import without_garbage_collection
 from pipeline_steps.evaluation.ground_truth import GroundTruth
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
 
-_CHUNK = 16384
 
-
-def _masks(truth: GroundTruth, results: Results, images: np.ndarray, rows: np.ndarray) -> list[dict[str, Any]]:
-    """RLE objects of ``rows``; detections of an image share the list that holds its size."""
-    assert results.masks is not None
+def _masks(
+    truth: GroundTruth, results: Results, images: np.ndarray, rows: np.ndarray
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """RLE objects of ``rows`` and their areas; detections of an image share the list that holds its size."""
     sizes = [size.tolist() for size in truth.sizes]
-    counts = results.masks(rows)
-    return [{"size": sizes[image], "counts": text} for image, text in zip(images[rows].tolist(), counts)]
-
-
-def _mask_areas(results: Results, masks: list[dict[str, Any]]) -> np.ndarray:
-    """Number of pixels of each mask, float64[m]."""
-    areas = np.empty(len(masks))
-    for begin in range(0, len(masks), _CHUNK):
-        try:
-            areas[begin : begin + _CHUNK] = hotcoco.mask.area(masks[begin : begin + _CHUNK])
-        except ValueError as error:
-            raise UserError(f"{results.path}: a mask is damaged: {error}") from None
-    return areas
+    counts, areas = results.sound_masks(rows, truth.sizes[images[rows]])
+    masks = [{"size": sizes[image], "counts": text} for image, text in zip(images[rows].tolist(), counts)]
+    return masks, areas.astype(np.float64)
 
 
 def _ground_truth(truth: GroundTruth, iou_type: str) -> hotcoco.COCO:
@@ -110,9 +98,10 @@ def accumulate(
     rows = np.flatnonzero(judged & np.logical_or.reduce(selections))
     with without_garbage_collection():
         coco = _ground_truth(truth, iou_type)
-        masks = _masks(truth, results, images, rows) if iou_type == "segm" else None
-        if masks is not None:
-            areas, boxes = _mask_areas(results, masks), np.zeros((len(rows), 4))
+        masks = None
+        if iou_type == "segm":
+            masks, areas = _masks(truth, results, images, rows)
+            boxes = np.zeros((len(rows), 4))
         else:
             assert results.boxes is not None
             boxes = results.boxes[rows]

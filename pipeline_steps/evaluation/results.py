@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 import numpy as np
@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.data.records import MAX_ID
+from pipeline_steps.detections.rle import measure_masks
 from pipeline_steps.detections.table import read_metadata, read_table
 
 Counts = bytes | str
@@ -66,6 +68,37 @@ class Results:
             masks=None if masks is None else lambda wanted: masks(rows[wanted]),
             mask_sizes=None if self.mask_sizes is None else self.mask_sizes[rows],
         )
+
+    def sound_masks(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[list[Counts], np.ndarray]:
+        """The masks of some detections, checked before anything decodes them.
+
+        Args:
+            rows: int64[m], ascending positions.
+            sizes: int64[m, 2], height and width of the image of each.
+
+        Returns:
+            compressed counts; areas int64[m] in pixels.
+
+        Raises:
+            UserError: a mask whose stated size or run lengths are not those of its image, or that is no mask at all.
+        """
+        assert self.masks is not None
+        if self.mask_sizes is not None:
+            self._refuse(rows, (self.mask_sizes[rows] != sizes).any(axis=1), "size is not that of their image", sizes)
+        counts = self.masks(rows)
+        encoded = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text for text in counts]
+        areas, totals = measure_masks(encoded)
+        self._refuse(rows, totals < 0, "run lengths are damaged", sizes)
+        self._refuse(rows, totals != sizes.prod(axis=1), "run lengths do not add up to their image", sizes)
+        return counts, areas
+
+    def _refuse(self, rows: np.ndarray, wrong: np.ndarray, what: str, sizes: np.ndarray) -> None:
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            raise UserError(
+                f"{self.path}: {wrong.sum()} masks whose {what}, first in row {rows[first]}, image "
+                f"{self.image_ids[rows[first]]} of height, width {sizes[first].tolist()}"
+            )
 
 
 def read_results(path: str | Path, iou_type: str) -> Results:
@@ -153,21 +186,24 @@ def _table_masks(path: Path, rows: np.ndarray) -> list[Counts]:
     return masks
 
 
+_Id = Annotated[int, msgspec.Meta(ge=-MAX_ID, le=MAX_ID)]
+
+
 class _Mask(msgspec.Struct, gc=False):
-    size: tuple[int, int]
+    size: tuple[_Id, _Id]
     counts: str
 
 
 class _MaskDetection(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: _Id
+    category_id: _Id
     score: float
     segmentation: _Mask
 
 
 class _BoxDetection(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: _Id
+    category_id: _Id
     score: float
     bbox: tuple[float, float, float, float]
 

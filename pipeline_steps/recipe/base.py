@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -29,3 +29,7 @@ def _path_text(text: str) -> str:
 
 PathText = Annotated[str, AfterValidator(_path_text)]
 """A path in the recipe: blanks, quotes and other languages are welcome; ``~`` is the home folder."""
+
+LvisVersion = Literal["v0.5", "v1"]
+LVIS_VERSIONS: tuple[str, ...] = get_args(LvisVersion)
+"""Releases of LVIS."""

@@ -193,3 +193,6 @@ class Data(Section):
     """OpenImages in its own classes."""
     max_unreadable_images: int = Field(10, ge=0)
     """Training skips and names this many unreadable images, then stops."""
+    max_unusable_annotations: float = Field(0.01, ge=0, le=1)
+    """Share of a training file's annotations that training may leave out, and name, because they cannot be learned from
+    (no extent, outside their image, damaged mask); ten always may be, more stop it. ``check_dataset`` lists them."""

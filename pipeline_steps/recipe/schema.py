@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline_steps.recipe.base import PathText, Section
+from pipeline_steps.recipe.base import LvisVersion, PathText, Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.replicates import expand_replicates
@@ -33,7 +33,7 @@ class Recipe(Section):
     """Name of the recipe; its outputs are below ``results/<name>/``."""
     recipe_version: int = Field(1, ge=1)
     """Raise it to train everything again although no setting changed."""
-    lvis_version: Literal["v0.5", "v1"] = "v0.5"
+    lvis_version: LvisVersion = "v0.5"
     """LVIS release."""
     datasets_root: PathText = Field("datasets", min_length=1)
     """Folder of all data sets."""

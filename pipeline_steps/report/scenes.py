@@ -16,6 +16,9 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.checks import catalogue
+from pipeline_steps.data.checks.findings import Findings
+from pipeline_steps.data.checks.masks import add_findings, read_masks
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.data.records import Annotation, ImageRecord
 from pipeline_steps.detections.record import ImageDetections
@@ -89,15 +92,25 @@ class Scene:
         return sum(shape.letter == letter and shape.verdict == verdict for shape in shapes)
 
 
-def truth_mask(annotation: Annotation, image: ImageRecord) -> dict[str, Any] | None:
-    segmentation = annotation.mask()
-    if segmentation is None:
-        return None
-    if isinstance(segmentation, list):
-        return mask_utils.merge(mask_utils.frPyObjects(segmentation, image.height, image.width))
-    if isinstance(segmentation["counts"], list):
-        return mask_utils.frPyObjects(segmentation, image.height, image.width)
-    return segmentation
+def truth_masks(dataset: LvisDataset, annotations: list[Annotation], image: ImageRecord) -> list[dict[str, Any] | None]:
+    """Masks of the annotations of an image as RLE objects; None where there is none.
+
+    Raises:
+        UserError: a damaged mask.
+    """
+    findings, masks = Findings(), read_masks(annotations, [image] * len(annotations))
+    add_findings(masks.codes, annotations, catalogue.MASKS, findings)
+    findings.kinds.pop(catalogue.NO_MASK.name, None)
+    findings.refuse(dataset.path, "evaluation")
+    size = [image.height, image.width]
+    return [
+        None
+        if value is None
+        else {"size": size, "counts": rle}
+        if rle
+        else mask_utils.merge(mask_utils.frPyObjects(value, image.height, image.width))
+        for value, rle in zip(masks.values, masks.rles)
+    ]
 
 
 def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
@@ -153,8 +166,8 @@ class SceneReader:
         # Unknown categories have no name.
         chosen = (found.scores >= self.min_score) & np.isin(found.category_ids, self.dataset.categories.ids)
         found = found.take(_competing(found, chosen))
-        truth_masks = [truth_mask(annotation, image) for annotation in annotations]
-        by_masks = found.rles is not None and all(mask is not None for mask in truth_masks)
+        objects = truth_masks(self.dataset, annotations, image)
+        by_masks = found.rles is not None and all(mask is not None for mask in objects)
         size = [image.height, image.width]
         masks: list[dict[str, Any] | None] = (
             [None] * len(found) if found.rles is None else [{"size": size, "counts": rle} for rle in found.rles]
@@ -164,7 +177,7 @@ class SceneReader:
         categories = np.array([annotation.category_id for annotation in annotations], np.int64)
         matches = match_detections(
             categories,
-            truth_masks if by_masks else boxes,
+            objects if by_masks else boxes,
             found.category_ids,
             found.rank_scores,
             masks if by_masks else widths.tolist(),
@@ -188,7 +201,7 @@ class SceneReader:
                 for annotation, (x, y, w, h), mask, verdict in zip(
                     annotations,
                     boxes,
-                    truth_masks,
+                    objects,
                     np.where(np.isin(np.arange(len(annotations)), matches[0]), TRUE, MISSED).tolist(),
                 )
             ],

@@ -281,7 +281,12 @@ def loading_row(photos: int, pairs: int) -> Row:
                 "height": image.height,
                 "width": image.width,
                 "annotations": [
-                    {"bbox": list(a.bbox), "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "segmentation": a.mask()}
+                    {
+                        "bbox": list(a.bbox),
+                        "bbox_mode": BoxMode.XYWH_ABS,
+                        "category_id": 0,
+                        "segmentation": json.loads(bytes(a.segmentation)),
+                    }
                     for a in dataset.annotations[image.id]
                 ],
             }

@@ -84,7 +84,7 @@ def coco_content() -> dict[str, Any]:
             "bbox": box,
             "area": box[2] * box[3],
             "iscrowd": crowd,
-            "segmentation": {"counts": [64 * 48], "size": [48, 64]} if crowd else [polygon(*box)],
+            "segmentation": {"counts": [0, 64 * 48], "size": [48, 64]} if crowd else [polygon(*box)],
         }
         for number, image, category, box, crowd in rows
     ]

@@ -84,8 +84,8 @@ def test_rows_of_another_lvis_version_are_left_out(tmp_path: Path, categories: C
         (["1,a,,equal,use,"], r"needs source_id, lvis_synset"),
         (["1,a,cat.n.01,equal,use,", "1,a,cat.n.01,narrower,no,"], r"rows occur twice: line 3"),
         (["1,a,cat.n.01,equal,use,", "2,b,cat.n.01,equal,use,"], r"cannot both be equal"),
-        (["1,a,cat.n.01,equal"], "line 2 has not as many cells"),
-        (["1,a,cat.n.01,equal,use,a,b"], "line 2 has not as many cells"),
+        (["1,a,cat.n.01,equal"], "line 2: expected 6 cells"),
+        (["1,a,cat.n.01,equal,use,a,b"], "line 2: expected 6 cells"),
         (["1,a,cat.n.01,narrower,use,", "1,a,ball.n.01,broader,use,", "2,b,ball.n.01,narrower,use,"], None),
         (
             [

@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline_steps import check_dataset
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.check import check_file, guess_split
 from pipeline_steps.data.checks.findings import Findings
 from pipeline_steps.data.checks.long_tail import summary_lines
-from pipeline_steps.data.checks.shapes import box_problem, mask_problem
+from pipeline_steps.data.checks.shapes import check_boxes
 from tests.data.lvis_files import changed, coco_content, lvis_content, polygon, write
 
 
@@ -42,6 +44,7 @@ def test_a_sound_file_has_no_findings(tmp_path: Path, version: str):
 def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
     assert kinds(tmp_path, coco_content(), "instances_val2017.json") == {
         "box without extent": ("error", 1),
+        "polygon encloses nothing": ("error", 1),
         "area is 0": ("warning", 1),
     }
 
@@ -49,23 +52,28 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
 @pytest.mark.parametrize(
     ("keys", "value", "kind", "severity"),
     [
-        (("annotations", 0, "id"), 0, "annotation id below 1 (evaluators take 0 for no match)", "error"),
+        (("annotations", 0, "id"), 0, "annotation id 0 (evaluators take 0 for no match: count from 1)", "error"),
         (("annotations", 0, "id"), 102, "annotation id occurs twice", "error"),
-        (("annotations", 0, "id"), "a", "annotation without an integer id", "error"),
+        (("annotations", 0, "id"), "a", "annotation of another structure", "error"),
         (("annotations", 2, "image_id"), 99, "annotation of an unknown image", "error"),
         (("annotations", 2, "category_id"), 3, "annotation of an unknown category", "error"),
-        (("annotations", 2, "bbox"), [1, 2, 3], "box is not four finite numbers", "error"),
-        (("annotations", 2, "bbox"), [1, 2, 3, None], "box is not four finite numbers", "error"),
+        (("annotations", 2, "bbox"), [1, 2, 3], "annotation of another structure", "error"),
+        (("annotations", 2, "bbox"), [1, 2, 3, None], "annotation of another structure", "error"),
         (("annotations", 2, "bbox"), [0, 0, 0, 10], "box without extent", "error"),
         (("annotations", 2, "bbox"), [0, 0, 66, 10], "box outside its image", "error"),
-        (("annotations", 2, "area"), None, "area is no positive number", "error"),
+        (("annotations", 2, "area"), None, "annotation of another structure", "error"),
         (("annotations", 2, "area"), 0, "area is 0", "warning"),
-        (("annotations", 2, "iscrowd"), 1, "iscrowd in LVIS, or neither 0 nor 1", "error"),
+        (
+            ("annotations", 2, "iscrowd"),
+            1,
+            "iscrowd in LVIS (COCO files: --format coco)",
+            "error",
+        ),
         (
             ("annotations", 2, "segmentation"),
             None,
-            "annotation without segmentation (it trains and evaluates boxes only)",
-            "warning",
+            "annotation without segmentation (it evaluates with --iou-type bbox)",
+            "error",
         ),
         (("annotations", 2, "segmentation"), [], "empty segmentation", "error"),
         (
@@ -74,7 +82,12 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
             "polygon of less than three points or an odd number of coordinates",
             "error",
         ),
-        (("annotations", 2, "segmentation"), [[0, 0, 9, "x", 9, 9]], "polygon is no list of finite numbers", "error"),
+        (
+            ("annotations", 2, "segmentation"),
+            [[0, 0, 9, "x", 9, 9]],
+            "segmentation is neither polygons nor RLE",
+            "error",
+        ),
         (("annotations", 3, "segmentation"), [polygon(6, 6, 5, 5)], "polygon does not fill its box", "warning"),
         (("annotations", 3, "segmentation"), [polygon(5, 5, 70, 20)], "polygon outside its image", "warning"),
         (
@@ -89,15 +102,20 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
             "RLE counts do not add up to the image",
             "error",
         ),
-        (("annotations", 2, "segmentation"), "mask", "segmentation is neither polygons nor RLE", "error"),
+        (
+            ("annotations", 2, "segmentation"),
+            "mask",
+            "segmentation is neither polygons nor RLE",
+            "error",
+        ),
         (("images", 0, "id"), 12, "image id occurs twice", "error"),
-        (("images", 0, "width"), 0, "image without positive integer width and height", "error"),
-        (("images", 0, "height"), 4.5, "image without positive integer width and height", "error"),
+        (("images", 0, "width"), 0, "image of another structure", "error"),
+        (("images", 0, "height"), 4.5, "image of another structure", "error"),
         (("images", 0, "neg_category_ids"), [3], "neg_category_ids names an unknown category", "error"),
         (("images", 0, "neg_category_ids"), [0], "neg_category_ids names an unknown category", "error"),
         (("images", 0, "neg_category_ids"), [4, 4], "neg_category_ids repeats a category", "warning"),
         (("images", 0, "neg_category_ids"), [1], "category annotated and negative in one image", "error"),
-        (("images", 0, "neg_category_ids"), "4", "neg_category_ids is no list of numbers", "error"),
+        (("images", 0, "neg_category_ids"), "4", "image of another structure", "error"),
         (("images", 0, "not_exhaustive_category_ids"), [7], "not exhaustive, but not annotated at all", "warning"),
         (("images", 0, "known_category_ids"), [1], "annotated category is not in known_category_ids", "error"),
         (("images", 0, "ignore_boxes"), [[0, 0, 99, 9]], "ignore_boxes: box outside its image", "error"),
@@ -134,10 +152,10 @@ def test_a_planted_problem_is_found(tmp_path: Path, keys: tuple, value: object, 
         (("annotations", 2, "bbox"), [-0.5, -0.5, 65, 49], set()),
         (("annotations", 2, "area"), 0.5, set()),
         (("images", 0, "neg_category_ids"), [4, 7], set()),
-        (("annotations", 2, "segmentation"), {"size": [48, 64], "counts": "abc"}, set()),
+        (("annotations", 2, "segmentation"), {"size": [48, 64], "counts": [1, 48 * 64 - 1]}, set()),
         (("images", 0, "neg_category_ids"), [3], {"neg_category_ids names an unknown category"}),
         (("categories", 0, "name"), "ball", {"category name occurs twice"}),
-        (("annotations", 2, "iscrowd"), 1, {"iscrowd in LVIS, or neither 0 nor 1"}),
+        (("annotations", 2, "iscrowd"), 1, {"iscrowd in LVIS (COCO files: --format coco)"}),
     ],
 )
 def test_one_problem_is_not_reported_as_others(tmp_path: Path, keys: tuple, value: object, expected: set[str]):
@@ -188,10 +206,11 @@ def test_problems_are_counted_and_examples_limited(tmp_path: Path):
     content = sound()
     for annotation in content["annotations"]:
         annotation["bbox"] = [0, 0, 100, 100]
+        annotation["segmentation"] = [polygon(0, 0, 65, 49)]
     checked = check_file(write(tmp_path / "train.json", content), examples=2)
     entry = checked.findings.kinds["box outside its image"]
     assert entry.count == 5
-    assert entry.examples == ["annotation 101: [0, 0, 100, 100]", "annotation 102: [0, 0, 100, 100]"]
+    assert entry.examples == ["annotation 101 of image 11", "annotation 102 of image 11"]
     line = next(line for line in checked.findings.lines() if "box outside" in line)
     assert line.split() == f"5 box outside its image: {'; '.join(entry.examples)}, ...".split()
 
@@ -224,15 +243,16 @@ def test_names_tell_the_split():
 
 
 def test_boxes_may_leave_their_image_by_rounding_only():
-    assert box_problem([-1, -1, 12, 12], 10, 10) is None
-    assert box_problem([-1.1, 0, 5, 5], 10, 10) == "box outside its image"
-    assert box_problem([6, 6, 5.1, 5], 10, 10) == "box outside its image"
-    assert box_problem([True, 0, 5, 5], 10, 10) == "box is not four finite numbers"
+    boxes = np.array([[-1, -1, 12, 12], [-1.1, 0, 5, 5], [6, 6, 5.1, 5]])
+    codes = check_boxes(boxes, np.full((3, 2), 10)).tolist()
+    assert [catalogue.BOXES[code] for code in codes] == [None, catalogue.BOX_OUTSIDE, catalogue.BOX_OUTSIDE]
 
 
-def test_polygons_of_several_parts_fill_their_box_together():
-    assert mask_problem([polygon(0, 0, 4, 4), polygon(6, 6, 4, 4)], [0, 0, 10, 10], 20, 20) is None
-    assert mask_problem([polygon(0, 0, 4, 4)], [0, 0, 10, 10], 20, 20) == "polygon does not fill its box"
+def test_polygons_of_several_parts_fill_their_box_together(tmp_path: Path):
+    content = changed(sound(), "annotations", 3, "segmentation", to=[polygon(5, 5, 8, 8), polygon(17, 17, 8, 8)])
+    assert kinds(tmp_path, content) == {}
+    content["annotations"][3]["segmentation"].pop()
+    assert set(kinds(tmp_path, content)) == {"polygon does not fill its box"}
 
 
 def test_summary_tells_the_long_tail(tmp_path: Path):
@@ -251,13 +271,13 @@ def run(*arguments: str) -> int:
 
 
 def test_the_exit_code_tells_errors_and_not_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    good = write(tmp_path / "train.json", changed(sound(), "annotations", 0, "segmentation", drop=True))
+    good = write(tmp_path / "train.json", changed(sound(), "annotations", 0, "area", to=0))
     bad = write(tmp_path / "bad_train.json", changed(sound(), "annotations", 0, "bbox", to=[0, 0, 1, 0]))
     assert run(str(good)) == 0
     assert "warnings: 1" in capsys.readouterr().out
     assert run(str(good), str(bad)) == 2
     captured = capsys.readouterr()
-    assert f"files with errors: {bad} (1)" in captured.err
+    assert f"files with errors: {bad} (2)" in captured.err
     assert "box without extent: annotation 101" in captured.out
 
 

@@ -39,6 +39,7 @@ VIOLATIONS = {
     "empty": [],
     "not_object": [*GOOD, 5],
     "missing_key": [*GOOD, without(other(), "score")],
+    "missing_bbox": [result(bbox=[2, 3, 10, 10]), result(2, 2, 0.8)],
     "wrong_type": [*GOOD, other(score="0.5")],
     "unknown_image": [*GOOD, other(image_id=99)],
     "unknown_category": [*GOOD, other(category_id=99)],

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.detections import results_stream
+from pipeline_steps.detections.results_report import CONSEQUENCES, NOTES
 from pipeline_steps.detections.results_stream import DamagedResults, iter_items
-from pipeline_steps.detections.submission_check import CONSEQUENCES, NOTES, check_results
+from pipeline_steps.detections.submission_check import check_results
 from tests.detections.results_samples import GOOD, HEIGHT, SIZES, VIOLATIONS, WIDTH, other, rectangle, result, without
 
 STRUCTURAL = {"archive", "truncated", "syntax", "no_area"}
@@ -35,7 +36,7 @@ def test_a_good_file_is_valid_and_its_report_is_one_line(tmp_path):
 @pytest.mark.parametrize("kind", VIOLATIONS)
 def test_each_kind_of_violation_is_found_alone_counted_and_explained(tmp_path, kind):
     report = check(tmp_path, VIOLATIONS[kind])
-    assert dict(report.counts) == {kind: 1}
+    assert {found: count for found, count in report.counts.items() if found not in NOTES} == {kind: 1}
     assert not report.valid
     text = report.text()
     assert "INVALID" in text
@@ -82,7 +83,9 @@ def test_violations_name_the_result_and_the_place(tmp_path, item, kind, example)
 
 def test_all_kinds_at_once_are_all_listed_with_at_most_five_examples(tmp_path):
     kinds = [
-        kind for kind, content in VIOLATIONS.items() if isinstance(content, list) and kind not in ("empty", "over_cap")
+        kind
+        for kind, content in VIOLATIONS.items()
+        if isinstance(content, list) and kind not in ("empty", "over_cap", "missing_bbox")
     ]
     report = check(tmp_path, GOOD + [VIOLATIONS[kind][-1] for kind in kinds for _ in range(7)])
     assert {kind: count for kind, count in report.counts.items() if kind != "repeated"} == dict.fromkeys(kinds, 7)

@@ -230,27 +230,32 @@ class TestUnusableAnnotations:
     @pytest.mark.parametrize(
         ("annotation", "reason"),
         [
-            ({**TRIANGLE, "bbox": [4, 6, 0, 12]}, "zero area"),
-            ({**TRIANGLE, "bbox": [45, 6, 10, 12]}, "outside the image"),
-            ({**TRIANGLE, "bbox": [-20, 6, 20, 12]}, "outside the image"),
-            ({**TRIANGLE, "segmentation": []}, "empty mask"),
-            ({**TRIANGLE, "segmentation": [[4, 6, 24, 6]]}, "empty mask"),
-            ({**TRIANGLE, "segmentation": [[4, 6, 24, 6, 14, 6]]}, "empty mask"),
+            ({**TRIANGLE, "bbox": [4, 6, 0, 12]}, "box without extent"),
+            ({**TRIANGLE, "bbox": [45, 6, 10, 12]}, "box entirely outside its image"),
+            ({**TRIANGLE, "bbox": [-20, 6, 20, 12]}, "box entirely outside its image"),
+            ({**TRIANGLE, "segmentation": []}, "empty segmentation"),
+            (
+                {**TRIANGLE, "segmentation": [[4, 6, 24, 6]]},
+                "polygon of less than three points",
+            ),
+            ({**TRIANGLE, "segmentation": [[4, 6, 24, 6, 14, 6]]}, "polygon encloses nothing"),
         ],
     )
     def test_is_left_out_counted_and_named(self, tmp_path, caplog, annotation, reason):
         with caplog.at_level(logging.WARNING):
             images = packed(tmp_path, [annotation, TRIANGLE])
         assert len(images.boxes) == 1
-        assert f"left out 1 annotations: 1 {reason} (e.g. annotation 1 of train.json)" in caplog.text
+        assert f"train.json: left out 1 of 2 annotations: 1 {reason}" in caplog.text
+        assert ": annotation 1 of image 1" in caplog.text
 
     def test_crowds_are_left_out(self, tmp_path):
         assert len(packed(tmp_path, [{**TRIANGLE, "iscrowd": 1}, TRIANGLE]).boxes) == 1
 
-    def test_rle_of_another_size_names_the_annotation(self, tmp_path):
-        rle = {"size": [40, 30], "counts": [40, 5, 1155]}
-        with pytest.raises(UserError, match="annotation 1: RLE of size"):
-            packed(tmp_path, [{"category_id": 2, "bbox": [1, 10, 1, 5], "segmentation": rle}])
+    def test_more_than_the_limit_stop_the_training_and_name_the_setting(self, tmp_path):
+        data, find = dataset(tmp_path, [{**TRIANGLE, "segmentation": []}] * 12 + [TRIANGLE] * 12)
+        pack([data], find, max_unusable=0.5)
+        with pytest.raises(UserError, match=r"12 of 24 annotations .*10 are allowed \(data.max_unus"):
+            pack([data], find, max_unusable=0.01)
 
     def test_data_sets_with_other_categories_cannot_be_concatenated(self, tmp_path, monkeypatch):
         first, find = dataset(tmp_path, [TRIANGLE])

@@ -1,17 +1,48 @@
-"""Problems found in a data set, listed by kind with a few examples each."""
+"""Problems found in a data set, listed by check with a few examples each."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from pipeline_steps.common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Purpose = Literal["training", "evaluation"]
+"""Evaluation stands for all uses of ground truth: metrics, pictures, FiftyOne."""
+
+REFUSED, LEFT_OUT = "refused", "left out"
+_DOES = {REFUSED: "refuses the file", LEFT_OUT: "leaves them out"}
+ALWAYS_ALLOWED = 10
+"""Annotations that training may leave out of a file of any size."""
+
+
+class Check(NamedTuple):
+    """A kind of problem and what each purpose does about it; empty: nothing, it is unusual or misleading only."""
+
+    name: str
+    training: str = ""
+    evaluation: str = ""
+    harmless: bool = False
+    """A warning: unusual, but no step goes wrong by it."""
 
 
 @dataclass
 class Kind:
-    """One kind of problem."""
+    """Where a check failed."""
 
-    severity: str
+    check: Check
     count: int = 0
     examples: list[str] = field(default_factory=list)
+
+    @property
+    def severity(self) -> str:
+        """``error`` if a step refuses the file, leaves something out or goes wrong; else ``warning``."""
+        return "warning" if self.check.harmless else "error"
 
 
 class Findings:
@@ -21,23 +52,61 @@ class Findings:
         self.limit = examples
         self.kinds: dict[str, Kind] = {}
 
-    def _add(self, severity: str, kind: str, example: str) -> None:
-        entry = self.kinds.setdefault(kind, Kind(severity))
-        entry.count += 1
-        if len(entry.examples) < self.limit:
-            entry.examples.append(example)
+    def add(self, check: Check, examples: Iterable[object]) -> None:
+        """Count failures of a check, each named by its example."""
+        for example in examples:
+            entry = self.kinds.setdefault(check.name, Kind(check))
+            entry.count += 1
+            if len(entry.examples) < self.limit:
+                entry.examples.append(str(example))
 
-    def error(self, kind: str, example: str) -> None:
-        """Count an error."""
-        self._add("error", kind, example)
+    def error(self, name: str, example: str) -> None:
+        """Count an error of which no step takes notice."""
+        self.add(Check(name), [example])
 
-    def warning(self, kind: str, example: str) -> None:
+    def warning(self, name: str, example: str) -> None:
         """Count a warning."""
-        self._add("warning", kind, example)
+        self.add(Check(name, harmless=True), [example])
 
     def count(self, severity: str) -> int:
         """Number of problems of a severity, over all kinds."""
         return sum(entry.count for entry in self.kinds.values() if entry.severity == severity)
+
+    def _told(self, entry: Kind) -> str:
+        more = f" and {entry.count - len(entry.examples)} more" * (entry.count > len(entry.examples))
+        return f"{entry.check.name}: {'; '.join(entry.examples)}{more}"
+
+    def refuse(self, path: Path, purpose: Purpose) -> None:
+        """Stop if a check failed that the purpose insists on.
+
+        Raises:
+            UserError: names the file, the checks and examples.
+        """
+        refused = [entry for entry in self.kinds.values() if getattr(entry.check, purpose) == REFUSED]
+        if refused:
+            raise UserError(f"{path}: {'; '.join(map(self._told, refused[:3]))} (check_dataset lists every problem)")
+
+    def leave_out(self, path: Path, annotations: int, limit: float) -> None:
+        """Say in the log which of a file's annotations training leaves out.
+
+        Args:
+            path: the file.
+            annotations: how many it has.
+            limit: share that may be left out (``data.max_unusable_annotations``).
+
+        Raises:
+            UserError: more are.
+        """
+        entries = [entry for entry in self.kinds.values() if entry.check.training == LEFT_OUT]
+        count, allowed = sum(entry.count for entry in entries), max(ALWAYS_ALLOWED, int(limit * annotations))
+        told = "; ".join(f"{entry.count} {self._told(entry)}" for entry in entries)
+        if count > allowed:
+            raise UserError(
+                f"{path}: {count} of {annotations} annotations cannot be used, {allowed} are allowed "
+                f"(data.max_unusable_annotations): {told}"
+            )
+        if count:
+            log.warning("%s: left out %d of %d annotations: %s", path, count, annotations, told)
 
     def lines(self) -> list[str]:
         """The report: errors first, most frequent kinds first."""
@@ -47,5 +116,7 @@ class Findings:
             lines.append(f"{severity}s: {sum(kind.count for _, kind in kinds) or 'none'}")
             for name, kind in sorted(kinds, key=lambda item: (-item[1].count, item[0])):
                 more = "" if kind.count <= len(kind.examples) else ", ..."
-                lines.append(f"  {kind.count:7d}  {name}: {'; '.join(kind.examples)}{more}")
+                does = [f"{use} {_DOES[value]}" for use in get_args(Purpose) if (value := getattr(kind.check, use))]
+                told = f" ({', '.join(does)})" if does else ""
+                lines.append(f"  {kind.count:7d}  {name}: {'; '.join(kind.examples)}{more}{told}")
         return lines

@@ -16,7 +16,7 @@ def _letters(checked: Checked) -> np.ndarray:
     """Letters of the categories by id order: the file's, or from the images in this file."""
     return np.array(
         [
-            category.get("frequency") or frequency_letter(category.get("image_count") or checked.images_of[category_id])
+            category.frequency or frequency_letter(category.image_count or checked.images_of[category_id])
             for category_id, category in sorted(checked.categories.items())
         ],
         dtype="<U1",

@@ -1,63 +1,57 @@
-"""Checks of single boxes and masks against the size of their image."""
+"""Checks of boxes against the sizes of their images, for all annotations at once.
+
+Symbols: n annotations; boxes are x, y, width, height in pixels; sizes are height, width.
+"""
 
 from __future__ import annotations
 
-from itertools import chain
-from math import isfinite
-from typing import Any
+import numpy as np
+
+from pipeline_steps.data.checks import catalogue
+from pipeline_steps.data.checks.findings import LEFT_OUT, Check
 
 TOLERANCE = 1.0
 """Pixels by which boxes and polygons of the published files leave their image or differ from each other by rounding."""
 
-
-def numbers(values: Any, count: int | None = None) -> bool:
-    """Whether ``values`` is a list of finite numbers (of the given length)."""
-    return (
-        isinstance(values, list)
-        and (count is None or len(values) == count)
-        and all(isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value) for value in values)
-    )
+MIN_EXTENT = 0.005
+"""Pixels: published boxes are rounded to 0.01. The regression targets of much smaller ones are infinite in float32."""
 
 
-def box_problem(box: Any, width: float, height: float) -> str | None:
-    """What is wrong with x, y, width, height in an image of the given size."""
-    if not numbers(box, 4):
-        return "box is not four finite numbers"
-    x, y, w, h = box
-    if w <= 0 or h <= 0:
-        return "box without extent"
-    if x < -TOLERANCE or y < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE:
-        return "box outside its image"
-    return None
+def codes_of(checks: tuple[Check | None, ...], consequence: str = LEFT_OUT) -> np.ndarray:
+    """bool[len(checks)]: whether training does ``consequence`` where the check of a code failed."""
+    return np.array([check is not None and check.training == consequence for check in checks])
 
 
-def _polygon_problem(polygons: list[Any], box: list[float], width: float, height: float) -> str | None:
-    if not polygons:
-        return "empty segmentation"
-    for polygon in polygons:
-        if not numbers(polygon):
-            return "polygon is no list of finite numbers"
-        if len(polygon) % 2 or len(polygon) < 6:
-            return "polygon of less than three points or an odd number of coordinates"
-    xs, ys = list(chain.from_iterable(p[0::2] for p in polygons)), list(chain.from_iterable(p[1::2] for p in polygons))
-    left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
-    if left < -TOLERANCE or top < -TOLERANCE or right > width + TOLERANCE or bottom > height + TOLERANCE:
-        return "polygon outside its image"
-    x, y, w, h = box
-    if max(abs(left - x), abs(top - y), abs(right - x - w), abs(bottom - y - h)) > 2 * TOLERANCE:
-        return "polygon does not fill its box"
-    return None
+def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """x1 y1 x2 y2 of boxes, clipped to their images; float64[n, 4]."""
+    low = np.maximum(boxes[:, :2], 0.0)
+    high = np.minimum(boxes[:, :2] + boxes[:, 2:], sizes[:, ::-1])
+    return np.concatenate([low, high], axis=1)
 
 
-def mask_problem(mask: Any, box: list[float], width: int, height: int) -> str | None:
-    """What is wrong with a segmentation whose box is sound."""
-    if isinstance(mask, list):
-        return _polygon_problem(mask, box, width, height)
-    if isinstance(mask, dict) and "counts" in mask:
-        if mask.get("size") != [height, width]:
-            return "RLE of another size than its image"
-        counts = mask["counts"]
-        if isinstance(counts, list) and (not numbers(counts) or min(counts) < 0 or sum(counts) != width * height):
-            return "RLE counts do not add up to the image"
-        return None if isinstance(counts, (list, str)) else "RLE counts are neither list nor string"
-    return "segmentation is neither polygons nor RLE"
+def check_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """What is wrong with each box.
+
+    Args:
+        boxes: float64[n, 4].
+        sizes: int64[n, 2] of the image of each.
+
+    Returns:
+        int8[n], codes of ``catalogue.BOXES``; the gravest of each.
+    """
+    low, extent = boxes[:, :2], boxes[:, 2:]
+    high, edges = low + extent, sizes[:, ::-1]
+    corners = clipped_corners(boxes, sizes)
+    visible = corners[:, 2:] - corners[:, :2]
+    codes = np.zeros(len(boxes), np.int8)
+    # The gravest last: it stands.
+    for check, failed in (
+        (catalogue.BOX_OUTSIDE, (low < -TOLERANCE) | (high > edges + TOLERANCE)),
+        (catalogue.TINY_BOX, visible < MIN_EXTENT),
+        (catalogue.BOX_BEYOND, visible <= 0),
+        (catalogue.TINY_BOX, extent < MIN_EXTENT),
+        (catalogue.NO_EXTENT, extent <= 0),
+        (catalogue.NEGATIVE_BOX, extent < 0),
+    ):
+        codes[failed.any(axis=1)] = catalogue.BOXES.index(check)
+    return codes

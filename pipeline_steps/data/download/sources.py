@@ -7,16 +7,20 @@ never published: they are bounded by those of v1, which holds more, and what is 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import require_file
+from pipeline_steps.common.files import csv_records, require_file
 from pipeline_steps.data.download.contents import Contents, parse_contents
 from pipeline_steps.data.download.expected import Expected
+from pipeline_steps.recipe.base import LVIS_VERSIONS
+
+GROUPS = ("lvis", "coco_annotations", "coco_images", "openimages_tables", "openimages_images", "weights")
+"""What sources belong to."""
 
 COLUMNS = [
     "group",
@@ -43,7 +47,7 @@ class Source:
     """One row of the table of sources."""
 
     group: str
-    """What it belongs to: lvis, coco_annotations, coco_images, openimages_tables, openimages_images, weights."""
+    """What it belongs to, one of :data:`GROUPS`."""
     lvis_version: str
     """Only for this LVIS release; empty for all."""
     file: str
@@ -123,33 +127,44 @@ def _size(text: str, line: int, path: Path) -> dict[str, int | None]:
     }  # fmt: skip
 
 
+def _check_row(row: Mapping[str, str], line: int, path: Path) -> None:
+    """Refuse a row that no recipe would ask for, or that leads out of ``datasets_root``."""
+    for column, known in (("group", GROUPS), ("lvis_version", ("", *LVIS_VERSIONS))):
+        if row[column] not in known:
+            near = get_close_matches(row[column], known, 1, 0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            listed = ", ".join(name or "nothing" for name in known)
+            raise UserError(f"{path}, line {line}: {column} is {row[column]!r}; expected {listed}{meant}")
+    places = [("file", row["file"]), ("unpack_into", row["unpack_into"])]
+    places += [("members", member) for member in row["members"].split(";")]
+    for column, place in places:
+        parts = PurePosixPath(place).parts
+        if parts[:1] == ("/",) or ".." in parts or (column == "file" and not parts):
+            raise UserError(f"{path}, line {line}: {column} is {place!r}; expected a path below datasets_root")
+
+
 def read_sources(path: str | Path) -> list[Source]:
     """Read the table of sources.
 
     Raises:
-        UserError: a column is missing or a number is malformed; file and line are named.
+        UserError: a column is missing or occurs twice; a number is malformed; an unknown group or LVIS release; a path
+            out of ``datasets_root``; file and line are named.
     """
     path = require_file(path, "table of sources", "check `data.download.sources`")
     sources = []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
-        if missing:
-            raise UserError(f"{path}: columns missing: {', '.join(missing)}")
-        for line, row in enumerate(reader, start=2):
-            if None in row or None in row.values():
-                raise UserError(f"{path}, line {line}: expected {len(reader.fieldnames or [])} columns")
-            sources.append(
-                Source(
-                    **{
-                        **{column: row[column].strip() for column in COLUMNS},
-                        **_size(row["bytes"].strip(), line, path),
-                        "images": _whole_number(row["images"].strip(), "images", line, path),
-                        "members": tuple(member for member in row["members"].split(";") if member),
-                        "contents": parse_contents(row.get("contents", ""), f"{path}, line {line}"),
-                    }
-                )
+    for line, row in csv_records(path, COLUMNS, ["contents"]):
+        _check_row(row, line, path)
+        sources.append(
+            Source(
+                **{
+                    **{column: row[column] for column in COLUMNS},
+                    **_size(row["bytes"], line, path),
+                    "images": _whole_number(row["images"], "images", line, path),
+                    "members": tuple(member for member in row["members"].split(";") if member),
+                    "contents": parse_contents(row.get("contents", ""), f"{path}, line {line}"),
+                }
             )
+        )
     return sources
 
 

@@ -20,8 +20,8 @@ OTHER, IMAGE, LABEL, X_MIN, X_MAX, Y_MIN, Y_MAX, GROUP, DEPICTION, INSIDE = rang
 ROLES = 10
 
 # Kinds of lines that cannot be used.
-SHORT, UNKNOWN_CLASS, BAD_ID, BAD_NUMBER, BAD_BOX = range(5)
-PROBLEMS = 5
+SHORT, UNKNOWN_CLASS, BAD_ID, BAD_NUMBER, BAD_BOX, BAD_FLAG = range(6)
+PROBLEMS = 6
 
 GROUP_FLAG, DEPICTION_FLAG, INSIDE_FLAG = 1, 2, 4
 
@@ -29,7 +29,7 @@ _TABLE = 8192
 _POWERS = 22
 _POWERS_OF_TEN = 10.0 ** np.arange(_POWERS + 1)
 _OUTSIDE = 0.001
-_NEWLINE, _COMMA, _RETURN, _MINUS, _PLUS, _POINT, _ZERO, _ONE = 10, 44, 13, 45, 43, 46, 48, 49
+_NEWLINE, _COMMA, _RETURN, _MINUS, _PLUS, _POINT, _ZERO = 10, 44, 13, 45, 43, 46, 48
 _SMALL_E, _LARGE_E = 101, 69
 
 
@@ -207,9 +207,13 @@ def scan_block(  # type: ignore[no-untyped-def]
             continue
         flags = 0
         for bit in range(3):  # -1 means not known
-            start = starts[GROUP + bit]
-            if stops[GROUP + bit] == start + 1 and buffer[start] == _ONE:
+            value, correct = parse_number(buffer, starts[GROUP + bit], stops[GROUP + bit])
+            good = good and correct and (value == 1 or value == 0 or value == -1)
+            if value == 1:
                 flags |= 1 << bit
+        if not good:
+            _note(problems, examples, BAD_FLAG, first_line + line)
+            continue
         same = last_id[ID_BYTES] == 1
         if same:
             for index in range(ID_BYTES):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import require_file
+from pipeline_steps.common.files import check_header, require_file
 from pipeline_steps.data.openimages import box_kernels as kernels
 from pipeline_steps.data.openimages.vocabulary import REMEDY, Vocabulary
 
@@ -35,6 +35,7 @@ _PROBLEM_NAMES = (
     "ImageID not of 16 characters",
     "not a number",
     "empty or outside box",
+    "IsGroupOf, IsDepiction or IsInside is not 1, 0 or -1",
 )
 MAX_PROBLEM_SHARE = 0.01
 """Up to this share of the lines may be unusable: they are counted and left out. More means a damaged or wrong file."""
@@ -79,9 +80,7 @@ class BoxTable:
 
 def _column_roles(header: bytes, path: Path) -> np.ndarray:
     names = header.decode("utf-8", "replace").removeprefix("\ufeff").strip().split(",")
-    missing = [name for name in _COLUMNS if name not in names]
-    if missing:
-        raise UserError(f"{path}: missing columns: {', '.join(missing)}; the header is {','.join(names[:13])!r}")
+    check_header(path, names, _COLUMNS)
     last = max(names.index(name) for name in _COLUMNS)
     return np.array([_COLUMNS.get(name, kernels.OTHER) for name in names[: last + 1]], dtype=np.int8)
 

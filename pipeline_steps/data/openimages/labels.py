@@ -5,6 +5,7 @@ The files have millions of lines; only those of the chosen images are ever in me
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections import defaultdict
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import require_file
+from pipeline_steps.common.files import check_header, require_file
 from pipeline_steps.data.openimages.vocabulary import REMEDY, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,11 @@ def _scan(path: Path, columns: Collection[str]) -> pl.LazyFrame:
     """
     try:
         frame = pl.scan_csv(path, infer_schema=False)
-        names = frame.collect_schema().names()
+        frame.collect_schema()
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path} is no usable CSV file: {error}") from None
-    missing = [name for name in columns if name not in names]
-    if missing:
-        raise UserError(f"{path}: missing columns: {', '.join(missing)}; the header is {','.join(names)!r}")
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # polars renames repeated columns
+        check_header(path, next(csv.reader(file), []), columns)
     return frame.select(columns)
 
 

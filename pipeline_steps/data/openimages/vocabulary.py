@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import read_json, require_file
+from pipeline_steps.common.files import csv_rows, read_json, require_file
 
 REMEDY = "download OpenImages, or set data.openimages.enabled to false"
 
@@ -60,6 +59,8 @@ def _walk(node: Any, parent: str | None, parents: defaultdict[str, set[str]], pa
     if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
         raise UserError(f"{path}: expected nested objects with LabelName and Subcategory")
     name = node["LabelName"]
+    if not all(isinstance(node.get(key, []), list) for key in ("Subcategory", "Part")):
+        raise UserError(f"{path}: Subcategory and Part of {name} must be lists")
     if parent is not None:
         parents[name].add(parent)
     for child in node.get("Subcategory", []):
@@ -82,13 +83,12 @@ def read_class_names(classes: str | Path) -> dict[str, str]:
     classes = require_file(classes, "OpenImages class descriptions", REMEDY)
     names: dict[str, str] = {}
     repeated = []
-    with classes.open(encoding="utf-8", newline="") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            if len(cells) != 2 or not cells[0]:
-                raise UserError(f"{classes}: line {number} is not MID,name: {','.join(cells)!r}")
-            if cells[0] in names:
-                repeated.append(cells[0])
-            names[cells[0]] = cells[1]
+    for number, cells in csv_rows(classes):
+        if len(cells) != 2 or not cells[0]:
+            raise UserError(f"{classes}: line {number} is not MID,name: {','.join(cells)!r:.80}")
+        if cells[0] in names:
+            repeated.append(cells[0])
+        names[cells[0]] = cells[1]
     if repeated or not names:
         raise UserError(f"{classes}: {'MIDs occur twice: ' + listing(repeated) if repeated else 'no classes'}")
     return names

@@ -15,7 +15,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.detections.table import iter_images
 from pipeline_steps.evaluation.matching import match_detections
-from pipeline_steps.report.scenes import MATCH_IOU, truth_mask
+from pipeline_steps.report.scenes import MATCH_IOU, truth_masks
 
 
 class GroupObjects:
@@ -32,7 +32,7 @@ class GroupObjects:
         """Category ids and masks of an image's objects, by image id."""
         for image in dataset.images:
             chosen = [a for a in dataset.annotations[image.id] if a.category_id in of_group]
-            masks = [truth_mask(annotation, image) for annotation in chosen]
+            masks = truth_masks(dataset, chosen, image)
             if any(mask is None for mask in masks):
                 raise UserError(f"{dataset.path}: objects without masks in image {image.id}")
             if chosen:
