@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -116,15 +116,27 @@ class StructureError(UserError):
     """JSON, but not the structure of the format."""
 
 
+class _StatedId(msgspec.Struct):
+    id: msgspec.Raw = msgspec.Raw(b"missing")
+
+
+def stated_id(record: msgspec.Raw) -> str:
+    """The id of a damaged record as it stands in the file."""
+    try:
+        return bytes(msgspec.json.decode(record, type=_StatedId).id).decode()[:40]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "missing"
+
+
 def _named(content: bytes, problem: str) -> str:
     """A complaint of msgspec about a record with the record's own id beside its position."""
     place = re.search(r"`\$\.(\w+)\[(\d+)\]", problem)
     if not place:
         hint = " (image information of a test split has none)" * ("required field `annotations`" in problem)
         return problem + hint
-    record: Any = msgspec.json.decode(content)[place[1]][int(place[2])]
-    identity = record.get("id") if isinstance(record, dict) else record
-    return f"{place[1]}, id {identity!r:.40}: {problem}"
+    listed = msgspec.json.decode(content, type=dict[str, msgspec.Raw])[place[1]]
+    record = msgspec.json.decode(listed, type=list[msgspec.Raw])[int(place[2])]
+    return f"{place[1]}, id {stated_id(record)}: {problem}"
 
 
 def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileType:

@@ -46,6 +46,16 @@ class CocoEvaluation:
     """Detections on images or of categories that the annotations do not have."""
 
 
+def _needed(content: dict[str, Any], iou_type: str) -> dict[str, Any]:
+    """The keys that the evaluators use: others were not checked."""
+    annotation = ("id", "image_id", "category_id", "area", "bbox", "iscrowd", *["segmentation"] * (iou_type == "segm"))
+    keys = {"images": ("id", "height", "width"), "annotations": annotation}
+    return {
+        "categories": content["categories"],
+        **{name: [{key: r[key] for key in kept if key in r} for r in content[name]] for name, kept in keys.items()},
+    }
+
+
 def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: str = "hotcoco") -> CocoEvaluation:
     """Evaluate ``results`` against the COCO annotations ``path``.
 
@@ -63,7 +73,7 @@ def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: 
     """
     path = Path(path)
     require_masks(read_coco(path, keep_crowds=True, purpose="evaluation"), iou_type)
-    content = read_json(path, "annotation file")
+    content = _needed(read_json(path, "annotation file"), iou_type)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     category_ids = np.array([category["id"] for category in categories])
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

@@ -24,6 +24,10 @@ UNKNOWN_CATEGORY = Check("annotation of an unknown category", REFUSED, REFUSED)
 CROWD_IN_LVIS = Check("iscrowd in LVIS (COCO files: --format coco)", LEFT_OUT, REFUSED)
 IGNORE_IN_LVIS = Check("ignore in LVIS (COCO files: --format coco)", "", REFUSED)
 NO_TRAIN_IMAGE = Check("category without any train image", REFUSED)
+NO_ANNOTATIONS = Check("the file has no list of annotations", REFUSED, REFUSED)
+NOTHING_USABLE = Check("no annotation that can be learned from", REFUSED)
+TOO_MANY_UNUSABLE = Check("more annotations than training may leave out by default", REFUSED)
+NO_PLACE = Check("image whose file cannot be found from coco_url and file_name", REFUSED)
 NO_IMAGES = Check("the file has no images", REFUSED, REFUSED)
 
 

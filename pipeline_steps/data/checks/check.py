@@ -6,11 +6,13 @@ Records are decoded once; masks a chunk at a time, so that the memory does not g
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
+import numpy as np
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
@@ -19,9 +21,11 @@ from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import LISTS, check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Check, Findings
 from pipeline_steps.data.checks.masks import add_findings, chunks, name_of
-from pipeline_steps.data.lvis import StructureError, decode_file
+from pipeline_steps.data.checks.shapes import codes_of
+from pipeline_steps.data.lvis import StructureError, decode_file, stated_id
 from pipeline_steps.data.paths import find_image
 from pipeline_steps.data.records import Annotation, AnyFile, Category, ImageRecord
+from pipeline_steps.recipe.data import Data
 
 Split = Literal["train", "val", "test"]
 Record = TypeVar("Record", Category, ImageRecord, Annotation)
@@ -70,11 +74,7 @@ def _records(raw: list[msgspec.Raw], kind: type[Record], what: str, findings: Fi
         try:
             records.append(msgspec.json.decode(text, type=kind))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            try:
-                identity = msgspec.json.decode(text)["id"]
-            except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):
-                identity = f"number {index} of its list"
-            findings.add(catalogue.malformed(what), [f"{what} {identity!r:.40}: {error}"])
+            findings.add(catalogue.malformed(what), [f"number {index}, id {stated_id(text)}: {error}"])
     return records
 
 
@@ -124,7 +124,7 @@ def _check_place(findings: Findings, image: ImageRecord, root: Path | None) -> s
     try:
         path = find_image(root or Path(), image)
     except UserError:
-        findings.error("image whose file cannot be found from coco_url and file_name", name)
+        findings.add(catalogue.NO_PLACE, [name])
         return None
     if image.coco_url:
         if path.parent.name not in _FOLDERS:
@@ -139,12 +139,22 @@ def _check_place(findings: Findings, image: ImageRecord, root: Path | None) -> s
     return str(path)
 
 
-def _check_masks(checked: Checked, annotations: list[Annotation]) -> None:
+def _check_masks(checked: Checked, annotations: list[Annotation], unusable: Collection[int]) -> None:
+    """Check masks, and whether training is left with anything; ``unusable`` are those whose boxes cannot be used."""
+    left, left_out = 0, codes_of(catalogue.MASKS)
     progress = Progress(f"checking {checked.path.name}", len(annotations), "annotations")
     images = [checked.images[annotation.image_id] for annotation in annotations]
     for part, masks in chunks(annotations, images):
         add_findings(masks.codes, annotations[part], catalogue.MASKS, checked.findings)
+        usable = (a.id not in unusable and not a.iscrowd for a in annotations[part])
+        left += int((~left_out[masks.codes] & np.fromiter(usable, bool, len(masks.codes))).sum())
         progress.advance(len(masks.codes))
+    if checked.split in ("val", "test"):
+        return
+    if not left:
+        checked.findings.add(catalogue.NOTHING_USABLE, [checked.path.name])
+    excess = checked.findings.excess(len(annotations), Data.model_fields["max_unusable_annotations"].default)
+    checked.findings.add(catalogue.TOO_MANY_UNUSABLE, [excess] * bool(excess))
 
 
 def _check_judgements(checked: Checked, annotations: list[Annotation]) -> None:
@@ -219,12 +229,13 @@ def check_file(path: str | Path, split: Split | None = None, root: Path | None =
     for name in (name for name, count in files.items() if count > 1):
         findings.error("file of several images", name)
     if content.annotations is None:
+        findings.add(catalogue.NO_ANNOTATIONS, [path.name] * (checked.split in ("train", "val")))
         return checked
-    check_annotations(content.annotations, content.images, checked.categories, checked.is_lvis, findings)
+    unusable = check_annotations(content.annotations, content.images, checked.categories, checked.is_lvis, findings)
     annotations = [
         a for a in content.annotations if a.image_id in checked.images and a.category_id in checked.categories
     ]
-    _check_masks(checked, annotations)
+    _check_masks(checked, annotations, unusable)
     _check_judgements(checked, annotations)
     _check_counts(checked)
     return checked

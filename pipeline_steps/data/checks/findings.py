@@ -86,26 +86,31 @@ class Findings:
         if refused:
             raise UserError(f"{path}: {'; '.join(map(self._told, refused[:3]))} (check_dataset lists every problem)")
 
-    def leave_out(self, path: Path, annotations: int, limit: float) -> None:
-        """Say in the log which of a file's annotations training leaves out.
+    def _left_out(self) -> list[Kind]:
+        return [entry for entry in self.kinds.values() if entry.check.training == LEFT_OUT]
+
+    def excess(self, annotations: int, limit: float) -> str:
+        """Why training may not leave out what it would of a file's annotations; empty if it may.
 
         Args:
-            path: the file.
-            annotations: how many it has.
+            annotations: how many the file has.
             limit: share that may be left out (``data.max_unusable_annotations``).
+        """
+        count, allowed = sum(e.count for e in self._left_out()), max(ALWAYS_ALLOWED, int(limit * annotations))
+        told = f"{count} of {annotations} annotations cannot be used, {allowed} are allowed"
+        return f"{told} (data.max_unusable_annotations)" * (count > allowed)
+
+    def leave_out(self, path: Path, annotations: int, limit: float) -> None:
+        """Say in the log which of the annotations of the file ``path`` training leaves out; see :meth:`excess`.
 
         Raises:
-            UserError: more are.
+            UserError: more than it may.
         """
-        entries = [entry for entry in self.kinds.values() if entry.check.training == LEFT_OUT]
-        count, allowed = sum(entry.count for entry in entries), max(ALWAYS_ALLOWED, int(limit * annotations))
-        told = "; ".join(f"{entry.count} {self._told(entry)}" for entry in entries)
-        if count > allowed:
-            raise UserError(
-                f"{path}: {count} of {annotations} annotations cannot be used, {allowed} are allowed "
-                f"(data.max_unusable_annotations): {told}"
-            )
-        if count:
+        told = "; ".join(f"{entry.count} {self._told(entry)}" for entry in self._left_out())
+        if excess := self.excess(annotations, limit):
+            raise UserError(f"{path}: {excess}: {told}")
+        if told:
+            count = sum(entry.count for entry in self._left_out())
             log.warning("%s: left out %d of %d annotations: %s", path, count, annotations, told)
 
     def lines(self) -> list[str]:
