@@ -13,6 +13,7 @@ import scipy.stats
 from pycocotools import mask as mask_utils
 
 from pipeline_steps.common.cli import call_step
+from pipeline_steps.common.files import noted_inputs
 from pipeline_steps.compare_settings import build_parser, main
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import iter_images
@@ -25,6 +26,7 @@ from pipeline_steps.report.ablations.statistics import describe, paired_differen
 from pipeline_steps.report.ablations.tables import finding, published_difference, settings_frame
 from pipeline_steps.report.ablations.text import design, explanation
 from pipeline_steps.report.ablations.write import cpu_seconds
+from tests.provenance.opened_files import opened_files
 from tests.report.fabricated import fabricate
 from tests.report.test_report_tables import write_metrics
 from tests.report.tiny_world import write_tiny_world
@@ -232,7 +234,10 @@ def differences(output: Path) -> pd.DataFrame:
 
 
 def test_report_of_made_up_runs_has_every_table_figure_and_finding(run_folder: Path, tmp_path: Path) -> None:
-    assert compare(run_folder, tmp_path / "out") == 0
+    with opened_files(run_folder) as opened, noted_inputs() as noted:
+        assert compare(run_folder, tmp_path / "out") == 0
+    read = {path.resolve() for path in opened if path.suffix != ".tsv"} - {run_folder / "recipe.yaml"}
+    assert {path.resolve() for path in noted if path.is_file()} == read, "inputs of the manifest"
     settings = pd.read_csv(tmp_path / "out/settings.csv").set_index("setting")
     assert settings.loc["sigmoid", "AP"] == pytest.approx(22.0)
     assert settings.loc["sigmoid", "AP_sd"] == pytest.approx(2.0)
