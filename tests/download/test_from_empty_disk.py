@@ -167,12 +167,16 @@ def test_data_stage_brings_every_training_set_from_servers_that_break_off(site, 
     result = run(site)
     assert result.returncode == 0, result.stdout[-4000:]
     data = site.folder / "datasets/fetched"
-    chosen = (data / "derived/openimages_ids.txt").read_text().split()
+    chosen, own = (
+        (data / f"derived/{name}.txt").read_text().split() for name in ("openimages_ids", "openimages_own_ids")
+    )
     derived = json.loads((data / "derived/openimages_lvis.json").read_text())
     assert len(derived["images"]) == len(chosen) > 0
-    assert sorted(path.name for path in (data / "openimages/train").iterdir()) == sorted(
-        f"{Path(name).name}.jpg" for name in chosen
-    )
+    images = {f"{Path(name).name}.jpg" for name in (*chosen, *own)}
+    assert {path.name for path in (data / "openimages/train").iterdir()} == images
+    noted = json.loads((data / "manifests/derived/openimages_ids.json").read_text())
+    sizes = [(data / f"openimages/{name}.jpg").stat().st_size for name in chosen]
+    assert noted == {"images": len(chosen), "bytes": sum(sizes), "failed": {}}
     for name in ("lvis/lvis_v0.5_train.json", "coco/annotations/instances_val2017.json"):
         assert (data / name).read_bytes() == (tmp_path / "world" / name).read_bytes()
     manifest = json.loads((data / "manifests/coco_images.json").read_text())
