@@ -174,3 +174,14 @@ def test_a_rule_runs_in_and_on_folders_with_any_name(tmp_path):
     assert result.returncode == 0, result.stdout[-3000:]
     assert (checkout.folder / target).stat().st_size > 0
     assert not list(tmp_path.rglob("PWNED"))
+
+
+def test_every_placeholder_of_a_shell_command_is_quoted_or_a_number():
+    numbers = r"threads|resources\.(gpu|nodes|runtime)"
+    found = 0
+    for path in (ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")):
+        for block in re.findall(r"^ *shell:\n((?: +\(?\".*\n)+)", path.read_text(), re.MULTILINE):
+            for placeholder in re.findall(r"\{([^{}]+)\}", block):
+                found += 1
+                assert placeholder.endswith(":q") or re.fullmatch(numbers, placeholder), (path.name, placeholder)
+    assert found > 100

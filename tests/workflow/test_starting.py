@@ -179,6 +179,28 @@ def test_files_of_the_recipes_in_config_are_all_there(at_root, name):
     assert all(Path(file).is_file() for files in detectors.values() for file in files)
 
 
+MODULE = """
+module lvis:
+    snakefile: "workflow/Snakefile"
+    config: {"extends": "mini.yaml"}
+
+use rule * from lvis as lvis_*
+
+rule mine:
+    default_target: True
+    input: "results/mini/submission/submission.json"
+    output: touch("done")
+"""
+
+
+def test_another_workflow_uses_this_one_as_a_module_with_targets_of_its_own(checkout):
+    (checkout.folder / "Outer.smk").write_text(MODULE)
+    result = checkout.run("-s", "Outer.smk", "--cores", "1", "-n", "-p", "--", "mine")
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "rule lvis_write_submission:" in result.stdout
+    assert "make_mini --recipe results/mini/recipe.yaml --output datasets/mini" in result.stdout
+
+
 @pytest.mark.slow
 def test_misspelt_detector_of_a_finished_run_is_no_nothing_to_be_done(smoke):
     experts = yaml.safe_load((smoke.folder / "results/smoke/recipe.yaml").read_text())["experts"]

@@ -20,9 +20,10 @@ if not DOWNLOADS:
             ENVIRONMENT
         params:
             recipe=shared_recipe,
+            root=lambda wildcards, output: recipe.datasets_root,
             settings=slices.mini_slice(recipe),
         shell:
-            "python -m pipeline_steps.make_mini --recipe {params.recipe:q} --output {recipe.datasets_root:q} 2>&1 | tee -i {log:q}"
+            "python -m pipeline_steps.make_mini --recipe {params.recipe:q} --output {params.root:q} 2>&1 | tee -i {log:q}"
 
 else:
 
