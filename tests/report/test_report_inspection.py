@@ -31,6 +31,21 @@ found["rare"] = sorted({d.frequency for s in misses for d in s.ground_truth.dete
 mistakes = data.load_saved_view("confident mistakes: a-b")
 found["mistakes"] = [d.confidence for s in mistakes for d in s.predictions_a_b.detections]
 found["counts"] = [data.sum("predictions_a_b_true"), data.sum("predictions_a_b_false")]
+scheme = data.app_config.color_scheme
+found["scheme"] = [scheme.color_by, scheme.opacity, scheme.fields]
+found["verdicts"] = [data.distinct(f"{field}.detections.verdict") for field in ("ground_truth", "predictions_a_b")]
+found["fields"] = {name: sorted(data.load_saved_view(name).get_field_schema()) for name in data.list_saved_views()}
+# What FiftyOne itself would have stored for the same samples.
+again = fo.Dataset()
+again.add_samples([sample.copy() for sample in data], dynamic=True)
+own = {"_id", "_dataset_id", "_rand", "created_at", "last_modified_at"}
+def bare(value):
+    if isinstance(value, dict):
+        return {key: bare(part) for key, part in value.items() if key not in own}
+    return [bare(part) for part in value] if isinstance(value, list) else value
+stored = [[bare(d) for d in one._sample_collection.find().sort("image_id")] for one in (data, again)]
+found["as_fiftyone"] = stored[0] == stored[1]
+found["schema"] = data.get_field_schema(flat=True).keys() == again.get_field_schema(flat=True).keys()
 found["files"] = all(__import__("os").path.exists(p) for p in data.values("filepath"))
 print(json.dumps(found))
 """
@@ -93,6 +108,24 @@ def test_data_set_stays_in_a_real_database_with_tags_and_views(tmp_path: Path) -
     assert found["files"]
     assert found["images"] == 10
     assert set(found["views"]) == {"rare misses: a-b", "confident mistakes: a-b", "not exhaustive"}
+    always = {"id", "filepath", "tags", "metadata", "created_at", "last_modified_at"}
+    assert {name: set(fields) - always for name, fields in found["fields"].items()} == {
+        "rare misses: a-b": {"ground_truth", "predictions_a_b", "predictions_a_b_missed"},
+        "confident mistakes: a-b": {"ground_truth", "predictions_a_b", "predictions_a_b_false"},
+        "not exhaustive": {"ground_truth", "not_exhaustive"},
+    }
+    assert found["as_fiftyone"]
+    assert found["schema"]
+    by, opacity, coloured = found["scheme"]
+    assert by == "value"
+    assert opacity <= 0.35
+    assert [(field["path"], field["colorByAttribute"]) for field in coloured] == [
+        ("ground_truth", "verdict"),
+        ("predictions_a_b", "verdict"),
+    ]
+    for field, verdicts in zip(coloured, found["verdicts"]):
+        colours = {pair["value"]: pair["color"] for pair in field["valueColors"]}
+        assert len({colours[verdict] for verdict in verdicts}) == len(verdicts) > 1
     assert found["counts"] == [found["true"]["true@0.5"], found["true"]["false@0.5"]]
     assert found["true"]["true@0.5"] > found["true"].get("true@0.75", 0) > 0
     truth = json.loads((tmp_path / "datasets/lvis/lvis_v0.5_val.json").read_text())
