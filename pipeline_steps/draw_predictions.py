@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = GallerySettings(
         title=f"Recipe {recipe.name}: predictions on {arguments.split}",
         source=f"Detections of {arguments.detections}.",
-        note="Data: the embedded mini world." if recipe.data.source == "mini" else "",
+        lead=("Data: the embedded mini world, not LVIS.",) if recipe.data.source == "mini" else (),
     )
     rankings = rank_scenes(reader)
     sections = choose_examples(rankings, recipe.report.gallery_images)

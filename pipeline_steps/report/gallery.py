@@ -44,8 +44,8 @@ class GallerySettings:
     """Heading."""
     source: str
     """Which detections these are."""
-    note: str = ""
-    """A sentence below the heading."""
+    lead: tuple[str, ...] = ()
+    """Sentences below the heading."""
 
 
 def colour(position: int) -> str:
@@ -180,7 +180,6 @@ def gallery_page(reader: SceneReader, sections: list[Section], paths: DatasetPat
         "common and frequent categories. A detection is right if its category is and its IoU with the object is at "
         f"least {MATCH_IOU:g}. A line of a list and its object light up together, and so do a detection and the object "
         "that it matches.",
-        *filter(None, [settings.note]),
     ]
     content = render(
         "gallery.html",
@@ -191,4 +190,4 @@ def gallery_page(reader: SceneReader, sections: list[Section], paths: DatasetPat
         groups=groups,
     )
     links = [(group["anchor"], f"{group['title']} ({len(group['scenes'])})") for group in groups]
-    return html_page(settings.title, content, links=links, heading="Good and bad detections")
+    return html_page(settings.title, content, settings.lead, links, heading="Good and bad detections")

@@ -171,7 +171,7 @@ class Browser:
     def barriers(self) -> list[list[Any]]:
         """What axe-core finds serious or critical in the page: impact, rule, number of elements, the first of them."""
         self.run(f"{axe_source()}; 0")
-        return [found for found in self.run(AXE) if found[0] in ("serious", "critical")]
+        return [found for found in self.run(AXE, 300) if found[0] in ("serious", "critical")]
 
     def pdf(self) -> bytes:
         """The page as printed on A4."""
@@ -192,9 +192,9 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key)
 
-    def run(self, expression: str) -> Any:
+    def run(self, expression: str, timeout: float = 60) -> Any:
         """Value of a JavaScript expression in the page; promises are waited for."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        result = self.call("Runtime.evaluate", timeout, expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
             raise RuntimeError(json.dumps(result["exceptionDetails"])[:500])
         return result["result"].get("value")
