@@ -106,16 +106,23 @@ def _files(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str,
             yield name, name, dict(entry)
 
 
-def read_record(path: Path) -> Record:
-    """Read a manifest.
+def read_record(path: Path, root: Path = Path("/nowhere")) -> Record:
+    """Read a manifest; absolute names below ``root`` become relative to it (a step was run from another folder).
 
     Raises:
         UserError: it is damaged, or no manifest.
     """
+
+    def short(entries: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            str(Path(name).relative_to(root) if Path(name).is_relative_to(root) else name): entry
+            for name, entry in entries.items()
+        }
+
     content = read_json(path, "manifest", "it is gone")
     try:
-        outputs, inputs = list(_files(content["outputs"])), list(_files(content["inputs"]))
-        outputs += [(name, outputs[0][1], entry) for name, _, entry in _files(content.get("beside", {}))]
+        outputs, inputs = list(_files(short(content["outputs"]))), list(_files(short(content["inputs"])))
+        outputs += [(name, outputs[0][1], entry) for name, _, entry in _files(short(content.get("beside", {})))]
         for _, _, entry in (outputs[0], *outputs, *inputs):  # a manifest without outputs is none
             entry["bytes"], entry["sha256"]
         return Record(
@@ -125,7 +132,11 @@ def read_record(path: Path) -> Record:
             outputs={name: entry for name, _, entry in outputs},
             inputs={name: entry for name, _, entry in inputs},
             declared={name: declared for name, declared, _ in outputs},
-            manifests={name: entry["manifest"] for name, entry in content["inputs"].items() if entry.get("manifest")},
+            manifests={
+                name: next(iter(short({entry["manifest"]: None})))
+                for name, entry in short(content["inputs"]).items()
+                if entry.get("manifest")
+            },
         )
     except (AttributeError, IndexError, KeyError, TypeError):
         raise UserError(f"{path} is no manifest") from None
@@ -139,13 +150,15 @@ def root_of(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give one of results/, e.g. results/mini")
+    by_hand = False
     for path in sorted(folder.rglob(f"*{MANIFEST_SUFFIX}")):
         try:
             name = Path(read_record(path).main)
         except UserError:
             continue  # a finding of its own
-        if name.is_absolute():
-            return Path.cwd()
+        if name.is_absolute():  # its step was run by hand from another folder
+            by_hand = True
+            continue
         parts, there = name.parent.parts, path.absolute().parent
         if there.parts[len(there.parts) - len(parts) :] != parts:
             raise UserError(
@@ -153,6 +166,8 @@ def root_of(folder: Path) -> Path:
                 "folder that the workflow ran in"
             )
         return Path(*there.parts[: len(there.parts) - len(parts)])
+    if by_hand:
+        return folder.absolute().parents[1]
     raise UserError(f"{folder} has no manifests (*{MANIFEST_SUFFIX}): nothing in it was made by this pipeline")
 
 
@@ -182,7 +197,7 @@ class _Results:
             if name in self.records or not (self.root / name).is_file():
                 continue
             try:
-                record = read_record(self.root / name)
+                record = read_record(self.root / name, self.root)
             except UserError as error:
                 self.find(name, f"is no whole manifest ({error}): make the result beside it again")
                 continue

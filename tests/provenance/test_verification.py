@@ -202,6 +202,18 @@ def test_results_are_found_from_another_folder_but_not_moved(results, tmp_path, 
     assert "the results were moved or renamed" in capsys.readouterr().err
 
 
+def test_step_that_was_run_by_hand_from_another_folder_belongs_to_the_chain(results, tmp_path, monkeypatch):
+    name = "results/basic/boxes.parquet"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    shards = [tmp_path / f"results/basic/shards/{number}.parquet" for number in range(2)]
+    manifest = leave("gather_shards", str(tmp_path / name), content=f"gather_shards {name}", read=shards)
+    assert list(manifest["outputs"]) == [str(tmp_path / name)]
+    assert run("--expected", SUBMISSION, results=str(tmp_path / "results")) == 0
+    change(str(shards[0]), b"x")
+    assert run("--expected", SUBMISSION, results=str(tmp_path / "results")) == 2
+
+
 def test_wrong_folders_are_told(tmp_path, capsys):
     assert run(results=str(tmp_path / "none")) == 2
     assert "is no folder" in capsys.readouterr().err
