@@ -58,7 +58,8 @@ def plan_line(recipe: Recipe, results: str, gpus: str) -> str:
         results: its folder of results.
         gpus: where its GPUs come from.
     """
-    return f"recipe {recipe.name}: {one_line(recipe_estimate(recipe, results))}; {gpus}"
+    estimate = recipe_estimate(recipe, results)
+    return f"recipe {recipe.name}: {one_line(estimate)}" + (f"; {gpus}" if estimate.on_gpus else "")
 
 
 def start_banner(recipe: Recipe, results: str, jobs: Mapping[str, int]) -> str:

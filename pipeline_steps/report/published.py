@@ -13,7 +13,11 @@ The report has no figures on v1. A recipe says by ``report.tables`` which of its
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from pipeline_steps.common.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,37 @@ TABLES = {
     ),
 }
 """Published tables by name."""
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.4)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def published_table(name: str) -> PublishedTable:
+    """The published table ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in TABLES:
+        raise UserError(f"no published table {name!r}; {_nearest(name, TABLES)}")
+    return TABLES[name]
+
+
+def check_rows(name: str, rows: Iterable[str]) -> None:
+    """Refuse rows that the published table ``name`` does not have.
+
+    Raises:
+        UserError: with the nearest row that there is.
+    """
+    table = published_table(name)
+    for row in rows:
+        if row not in table.rows:
+            raise UserError(f"report.tables.{name}: no row {row!r}; {_nearest(row, table.rows)}")
+
+
+def check_tables(tables: Mapping[str, Iterable[str]]) -> None:
+    """:func:`check_rows` for all of a recipe's ``report.tables``."""
+    for name, rows in tables.items():
+        check_rows(name, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.markdown import MISSING, Grid, figure
 from pipeline_steps.report.measured import GROUPS, PUBLISHED_CAP, Measured, like_published
-from pipeline_steps.report.published import TABLES, PublishedTable
+from pipeline_steps.report.published import PublishedTable, check_rows, published_table
 
 FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUPS.items()}
 COLUMNS = {**GROUPS, **FIXED}
@@ -78,25 +77,6 @@ def details_grid(measured: Sequence[Measured]) -> Grid:
     return Grid("By overlap and by size", ["model", "evaluated", *DETAILS.values()], rows, 2, notes)
 
 
-def _check_mapping(name: str, mapping: dict[str, list[str]], table: PublishedTable) -> None:
-    for row in mapping:
-        if row not in table.rows:
-            near = difflib.get_close_matches(row, table.rows, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"rows: {', '.join(table.rows)}"
-            raise UserError(f"report.tables.{name}: no row {row!r}; {hint}")
-
-
-def published_table(name: str) -> PublishedTable:
-    """The published table ``name``.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name not in TABLES:
-        raise UserError(f"no published table {name!r}; tables: {', '.join(TABLES)}")
-    return TABLES[name]
-
-
 def _models(recipe: Recipe, names: Sequence[str]) -> list[Model]:
     """The models of evaluations; of the ensemble and of variants their members that are trained on LVIS."""
     lvis = {model.name: model for model in recipe.models}
@@ -133,7 +113,7 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
     """
     table = published_table(name)
     mapping = recipe.report.tables.get(name, {})
-    _check_mapping(name, mapping, table)
+    check_rows(name, mapping)
     beside = like_published(recipe, table.data)
     usable = {e.name: e for e in measured if (e.is_like_published(table.data) if beside else e.is_lvis_mask_ap)}
     rows = []

@@ -14,6 +14,7 @@ import yaml
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import load_recipe, resolve_recipe
+from pipeline_steps.report.published import check_tables
 from pipeline_steps.starting import checks
 from pipeline_steps.starting.command_line import read_request
 from pipeline_steps.starting.configfiles import check_recipes, is_dry_run, named_recipes, quiet_about
@@ -177,6 +178,20 @@ def test_files_of_the_recipes_in_config_are_all_there(at_root, name):
     detectors = check_named_files(recipe, DatasetPaths(recipe))
     assert {model.name for model in recipe.models} <= detectors.keys()
     assert all(Path(file).is_file() for files in detectors.values() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("tables", "near"),
+    [({"tabel4": {}}, "table4"), ({"table5": {"vall": ["ensemble"]}}, "no row 'vall'; did you mean")],
+)
+def test_misspelt_table_or_row_is_told_before_the_run_and_not_at_its_end(tables, near):
+    with pytest.raises(UserError, match=near):
+        check_tables(tables)
+
+
+def test_tables_of_the_recipes_in_config_are_published(at_root):
+    for path in Path("config").glob("*.yaml"):
+        check_tables(load_recipe(path).report.tables)
 
 
 MODULE = """

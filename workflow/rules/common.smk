@@ -20,6 +20,7 @@ from pipeline_steps.recipe.banners import end_banner, failure_message, plan_bann
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
+from pipeline_steps.report.published import check_tables
 from pipeline_steps.run.estimates import recipe_estimate, require_memory
 from pipeline_steps.starting.checks import check_devices, check_permissions, check_room, fitted, room_needed
 from pipeline_steps.starting.command_line import check_names
@@ -44,6 +45,7 @@ try:
         require_memory(recipe, recipe_estimate(recipe, f"results/{recipe.name}"))
     DATA = DatasetPaths(recipe)
     DETECTORS = check_named_files(recipe, DATA)
+    check_tables(recipe.report.tables)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
