@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_steps import make_category_tables
+from pipeline_steps import check_dataset, make_category_tables
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.categories import TableRow, load_mapping, map_categories, read_category_table
 from pipeline_steps.data.category_list import CategoryList
 from pipeline_steps.data.category_matching import SourceCategory, match_hierarchy, match_names, plain, singular
+from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.data.records import Category
 from pipeline_steps.recipe import resolve_recipe
 from tests.data.lvis_files import lvis_content, write
@@ -232,3 +233,46 @@ def test_a_reviewed_row_that_lost_its_synset_stops_the_command(tmp_path: Path, c
     assert run_command(tmp_path, content) == 2
     assert "reviewed rows that no list knows: line 2 (acorns -> acorn.n.01)" in capsys.readouterr().err
     assert (tmp_path / "tables/coco_to_lvis.csv").read_text() == before
+
+
+DAMAGED_TABLES = {
+    "verdict": "9,x,cat.n.01,equal,maybe,,v0.5",
+    "no verdict": "9,x,cat.n.01,equal,,,v0.5",
+    "relation": "9,x,cat.n.01,same,use,,v0.5",
+    "version": "9,x,cat.n.01,equal,use,,v0.6",
+    "synset": "9,x,unicorn.n.01,equal,use,,v0.5",
+    "id of no number beside one": "9,x,cat.n.01,equal,use,,v0.5\nnine,y,ball.n.01,equal,use,,v0.5",
+    "cells": "9,x,cat.n.01,equal,use",
+    "twice": "9,x,cat.n.01,equal,use,,v0.5\n9,x,cat.n.01,equal,use,,v0.5",
+    "not text": b"9,\xff,cat.n.01,equal,use,,v0.5",
+}
+
+
+@pytest.mark.parametrize("damage", [None, *DAMAGED_TABLES])
+def test_check_dataset_finds_what_the_mapping_of_categories_refuses(tmp_path: Path, damage: str | None, capsys):
+    """Oracle: what rescore_ensemble does with the COCO table of a recipe."""
+    lvis = write(tmp_path / "lvis_v0.5_val.json", lvis_content())
+    header = HEADER.replace("\n", ",lvis_versions\n").encode()
+    rows = DAMAGED_TABLES[damage] if damage else "9,x,cat.n.01,equal,use,,v0.5"
+    path = tmp_path / "coco_to_lvis.csv"
+    path.write_bytes(header + (rows if isinstance(rows, bytes) else rows.encode()) + b"\n")
+
+    def map_as_a_step() -> None:
+        origin, known = str(path), read_categories(lvis)
+        map_categories(read_category_table(path), known, "v0.5", ["equal"], ["use"], origin).by_number()
+
+    code = call_step(check_dataset.build_parser(), check_dataset.main, [str(path), str(lvis)])
+    if damage is None:
+        map_as_a_step()
+        assert code == 0
+    else:
+        with pytest.raises(UserError):
+            map_as_a_step()
+        assert code == 2
+        assert "no category table for a recipe: " in capsys.readouterr().out
+
+
+def test_a_column_that_occurs_twice_is_refused(tmp_path: Path):
+    path = table(tmp_path, "9,x,cat.n.01,equal,use,,no", header=HEADER.replace("\n", ",verdict\n"))
+    with pytest.raises(UserError, match="columns occur twice: verdict"):
+        read_category_table(path)

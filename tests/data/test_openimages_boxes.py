@@ -238,3 +238,35 @@ def test_damaged_vocabularies_are_refused(tmp_path: Path, classes: str, hierarch
     (tmp_path / "hierarchy.json").write_text(hierarchy)
     with pytest.raises(UserError, match=message):
         read_vocabulary(tmp_path / "classes.csv", tmp_path / "hierarchy.json")
+
+
+@pytest.mark.parametrize(("cell", "flag"), [("1", 1), ("1.0", 1), ("0", 0), ("0.0", 0), ("-1", 0), ("-1.0", 0)])
+def test_flags_are_numbers_however_they_are_written(tmp_path: Path, cell: str, flag: int):
+    line = box_line(image_id(1), MIDS[0], (0.1, 0.5, 0.1, 0.5))
+    path = write_boxes(tmp_path / "boxes.csv", [line.removesuffix("0,0,0") + f"{cell},0,0"])
+    table = read_boxes(path, VOCABULARY, {MIDS[0]: 0})
+    assert table.flags.tolist() == [flag * GROUP_FLAG]
+    assert not table.problems
+
+
+@pytest.mark.parametrize("cell", ["True", "true", '"1"', "yes", "", "2", "0.5", "1.0.0", "nan"])
+@pytest.mark.parametrize("place", range(3))
+def test_flags_that_are_no_flags_are_refused_and_a_few_counted(tmp_path: Path, cell: str, place: int):
+    flags = ["0", "0", "0"]
+    flags[place] = cell
+    good = [box_line(image_id(number), MIDS[0], (0.1, 0.5, 0.1, 0.5)) for number in range(200)]
+    bad = box_line(image_id(900), MIDS[0], (0.1, 0.5, 0.1, 0.5)).removesuffix("0,0,0") + ",".join(flags)
+    table = read_boxes(write_boxes(tmp_path / "boxes.csv", [*good, bad]), VOCABULARY, {MIDS[0]: 0})
+    assert len(table.box) == 200
+    assert table.describe_problems() == (
+        "1 lines: IsGroupOf, IsDepiction or IsInside is not 1, 0 or -1 (first: line 202)"
+    )
+    with pytest.raises(UserError, match="IsGroupOf, IsDepiction or IsInside is not 1, 0 or -1"):
+        read_boxes(write_boxes(tmp_path / "boxes.csv", [bad]), VOCABULARY, {MIDS[0]: 0})
+
+
+def test_repeated_columns_are_refused(tmp_path: Path):
+    line = box_line(image_id(1), MIDS[0], (0.1, 0.5, 0.1, 0.5))
+    path = write_boxes(tmp_path / "boxes.csv", [f"{line},1"], header=f"{BOX_HEADER},IsGroupOf")
+    with pytest.raises(UserError, match="columns occur twice: IsGroupOf"):
+        read_boxes(path, VOCABULARY, {MIDS[0]: 0})

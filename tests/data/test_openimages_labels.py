@@ -100,3 +100,12 @@ def test_a_truncated_picture_has_a_size_all_the_same(tmp_path: Path):
     whole = write_image(tmp_path, "x", 200, 100).read_bytes()
     (tmp_path / "x.jpg").write_bytes(whole[:-40])
     assert read_sizes(tmp_path, ["x"]).sizes == {"x": (200, 100)}
+
+
+def test_repeated_columns_are_refused(tmp_path: Path):
+    labels = write_csv(tmp_path / "labels.csv", [[*HEADER, "Confidence"], ["a", "v", "/m/bear", 1, 0]])
+    with pytest.raises(UserError, match="columns occur twice: Confidence"):
+        read_verified_labels(labels, ["a"], VOCABULARY)
+    rotation = write_csv(tmp_path / "rotation.csv", [["ImageID", "Rotation", "Rotation"], ["a", 0, 90]])
+    with pytest.raises(UserError, match="columns occur twice: Rotation"):
+        read_rotated(rotation)

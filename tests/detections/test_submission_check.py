@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import tracemalloc
 import zipfile
 
 import pytest
@@ -231,3 +232,74 @@ def test_no_bytes_bring_the_validator_down(content, tmp_path_factory):
         path.write_bytes(text)
         report = check_results(path, SIZES, [1, 2])
         assert report.text()
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        (other(score=HUGE), "infinite_score"),
+        (other(image_id=HUGE), "unknown_image"),
+        (other(category_id=-HUGE), "unknown_category"),
+        (other(segmentation={"size": [HUGE, HUGE], "counts": "04"}), "wrong_type"),
+        (other(segmentation={"size": [2**31, 2**31], "counts": "04"}), "wrong_type"),
+    ],
+)
+def test_integers_that_no_number_holds_are_violations(tmp_path, item, kind):
+    report = check(tmp_path, [*GOOD, item])
+    assert report.counts[kind] == 1
+    assert len(report.text()) < 2000
+
+
+def test_boxes_of_integers_that_no_float_holds_are_violations(tmp_path):
+    boxes = [{"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [1, 2, HUGE, HUGE]}]
+    assert dict(check(tmp_path, boxes, "bbox").counts) == {"wrong_type": 1}
+    beside = check(tmp_path, [result(bbox=[1, 2, HUGE, HUGE])])
+    assert beside.counts["no_area"] == 1
+
+
+def test_integers_of_more_digits_than_python_reads_are_no_traceback(tmp_path):
+    report = check(tmp_path, b'[{"image_id": ' + b"9" * 5000 + b"}]")
+    assert "cannot be read in result 0" in report.examples["syntax"][0]
+
+
+@pytest.mark.parametrize(("at", "value"), [("flags", 1), ("method", 99), ("method", 97)])
+def test_encrypted_archives_and_unknown_methods_are_violations(tmp_path, at, value):
+    """The bytes of both headers are set by hand: Python writes neither."""
+    path = pack(tmp_path / "results.zip", a=json.dumps(GOOD))
+    content = bytearray(path.read_bytes())
+    offset = {"flags": (6, 8), "method": (8, 10)}[at]
+    for signature, place in ((b"PK\x03\x04", offset[0]), (b"PK\x01\x02", offset[1])):
+        start = content.index(signature) + place
+        content[start : start + 2] = (int.from_bytes(content[start : start + 2], "little") | value if at == "flags"
+                                      else value).to_bytes(2, "little")  # fmt: skip
+    path.write_bytes(content)
+    report = check_results(path, SIZES, [1, 2])
+    assert "cannot be unpacked" in report.examples["archive"][0]
+
+
+def test_memory_is_bounded_by_bytes_and_not_by_masks(tmp_path):
+    """240 masks of 300 kB: as a batch of masks they would be 72 MB at once."""
+    counts = "11" * 150_000
+    path = tmp_path / "results.json"
+    with path.open("w") as file:
+        file.write("[")
+        for number in range(240):
+            item = {
+                "image_id": 1,
+                "category_id": 1,
+                "score": 0.5,
+                "segmentation": {"size": [1000, 1], "counts": counts},
+            }
+            file.write("," * (number > 0) + json.dumps(item))
+        file.write("]")
+    tracemalloc.start()
+    try:
+        report = check_results(path, {1: (1000, 1)}, [1])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert report.counts["broken_rle"] == 240
+    assert peak < 60e6

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from lvis import LVIS, LVISEval, LVISResults
 
+from pipeline_steps.detections.submission_check import check_results
 from tests.detections.results_samples import GOOD, HEIGHT, SIZES, VIOLATIONS, WIDTH, rectangle, result
 
 
@@ -78,3 +79,37 @@ def test_the_official_package_counts_a_repeat_as_a_false_positive(truth):
 def test_the_official_package_takes_areas_from_boxes_where_there_are_any(truth):
     loaded = LVISResults(truth, json.loads(json.dumps([result(bbox=[0, 0, 3, 4])])))
     assert loaded.dataset["annotations"][0]["area"] == 12
+
+
+BESIDE = [2, 3, 10, 10]
+BOXES_BESIDE = {
+    "first only": ([BESIDE, ...], "missing_bbox"),
+    "second null": ([BESIDE, None], "wrong_type"),
+    "first null": ([None, BESIDE], "wrong_type"),
+    "five numbers": ([BESIDE, [2, 3, 10, 10, 1]], "wrong_type"),
+    "three numbers": ([BESIDE, [2, 3, 10]], "wrong_type"),
+    "a number": ([BESIDE, 5], "wrong_type"),
+    "text": ([BESIDE, "2310"], "wrong_type"),
+    "text inside": ([BESIDE, [2, 3, "10", "10"]], "wrong_type"),
+    "no area": ([[0, 0, 0, 0], [0, 0, 0, 0]], "no_area"),
+    "negative area": ([[2, 3, -10, 10], [2, 3, 10, -10]], "no_area"),
+    "second only": ([..., BESIDE], None),
+    "second only, null": ([..., None], None),
+    "good": ([BESIDE, BESIDE], None),
+}
+
+
+@pytest.mark.parametrize("case", BOXES_BESIDE)
+def test_boxes_beside_masks_are_invalid_where_the_official_package_dies_or_scores_nothing(truth, tmp_path, case):
+    boxes, kind = BOXES_BESIDE[case]
+    results = [dict(item) if box is ... else {**item, "bbox": box} for item, box in zip(GOOD, boxes)]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    report = check_results(path, SIZES, [1, 2])
+    assert report.valid == (kind is None)
+    assert kind is None or report.counts[kind]
+    try:
+        ap = official_ap(truth, results)
+    except (KeyError, TypeError, ValueError):
+        ap = -1.0
+    assert (ap == 1) == report.valid

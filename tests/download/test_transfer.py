@@ -278,5 +278,25 @@ def test_table_of_sources_is_complete_and_names_bad_lines(tmp_path):
     with pytest.raises(UserError, match=r"s\.csv, line 8: bytes is 'many'"):
         read_sources(tmp_path / "s.csv")
     (tmp_path / "s.csv").write_text("group,file\n")
-    with pytest.raises(UserError, match="columns missing"):
+    with pytest.raises(UserError, match="missing columns: lvis_version, url"):
+        read_sources(tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("lvis,v0.5,", "lvis,v05,", "line 2: lvis_version is 'v05'; expected nothing, v0.5, v1; did you mean 'v0.5'"),
+        ("lvis,v0.5,", "lvsi,v0.5,", "line 2: group is 'lvsi'; .* did you mean 'lvis'"),
+        ("archives/lvis_v0.5_train", "../archives/lvis_v0.5_train", "line 2: file is .*below datasets_root"),
+        ("archives/lvis_v0.5_train", "/tmp/lvis_v0.5_train", "line 2: file is .*below datasets_root"),
+        (",lvis,lvis_v0.5_train.json,", ",a/../../b,lvis_v0.5_train.json,", "line 2: unpack_into is 'a/../../b'"),
+        (",lvis,lvis_v0.5_train.json,", ",lvis,../lvis_v0.5_train.json,", "line 2: members is '../lvis_v0.5_train"),
+        ("group,", "group,group,", "columns occur twice: group"),
+    ],
+)
+def test_rows_that_no_recipe_asks_for_or_that_leave_the_root_are_refused(tmp_path, old, new, message):
+    text = (ROOT / "config/sources.csv").read_text()
+    assert old in text
+    (tmp_path / "s.csv").write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
         read_sources(tmp_path / "s.csv")

@@ -167,8 +167,34 @@ CHANGES = {
 }
 
 
+def _short(result: dict[str, Any]) -> None:
+    size = result["segmentation"]["size"]
+    result["segmentation"]["counts"] = _encoded([5, 3], [1, 8])
+    assert np.prod(size) > 8
+
+
+def _encoded(runs: list[int], size: list[int]) -> str:
+    from pycocotools import mask as mask_utils
+
+    return mask_utils.frPyObjects({"size": size, "counts": runs}, *size)["counts"].decode()
+
+
+CHANGES |= {
+    "mask that falls short": (_short, "do not add up to their image"),
+    "empty counts": (lambda r: r["segmentation"].update(counts=""), "do not add up to their image"),
+    "counts that are not ASCII": (lambda r: r["segmentation"].update(counts="ä€"), "damaged"),
+    "image id of 400 digits": (lambda r: r.update(image_id=10**400), "image_id"),
+    "category id above 2**53": (lambda r: r.update(category_id=2**60), "category_id"),
+    "size of 400 digits": (lambda r: r["segmentation"].update(size=[10**400, 1]), "size"),
+    "score of 400 digits": (lambda r: r.update(score=10**400), "score"),
+}
+
+
+@pytest.mark.parametrize("evaluator", ["hotcoco", "official"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_one_wrong_detection_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
+def test_one_wrong_detection_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, evaluator: str
+) -> None:
     truth, results = make_world(5, most=20)
     annotated = {a["image_id"]: a["category_id"] for a in truth["annotations"] if a["area"] > 0}
     wrong = next(result for result in results if result["image_id"] in annotated)
@@ -176,7 +202,24 @@ def test_one_wrong_detection_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     alter, expected = CHANGES[change]
     alter(wrong)
     paths = write_world(tmp_path, (truth, results))
-    assert expected in refusal(capsys, tmp_path, *paths)
+    assert expected in refusal(capsys, tmp_path, *paths, "--evaluator", evaluator)
+
+
+def test_the_help_says_what_boxes_beside_masks_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a bbox beside a mask in a results file has no effect" in " ".join(build_parser().format_help().split())
+
+
+def test_boxes_beside_masks_have_no_effect(tmp_path: Path) -> None:
+    truth, results = make_world(5, most=20)
+    figures = []
+    for boxes in (True, False):
+        for result in results:
+            result["bbox"] = [0, 0, 1, 1]
+            if not boxes:
+                del result["bbox"]
+        run(tmp_path, *write_world(tmp_path, (truth, results)))
+        figures.append(json.loads((tmp_path / "metrics.json").read_text()))
+    assert figures[0] | {"inputs": None} == figures[1] | {"inputs": None}
 
 
 def test_caps_below_one_are_refused(

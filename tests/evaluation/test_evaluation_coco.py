@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.evaluation.coco_ap import evaluate_coco
 from pipeline_steps.evaluation.metrics import KEYS, coco_metrics
 from pipeline_steps.evaluation.results import read_results
@@ -68,3 +69,43 @@ def test_detections_on_images_without_annotations_file_entry_are_left_out_and_co
     more, _ = coco_metrics(truth, path, "bbox", "hotcoco")
     assert more["AP"] == metrics["AP"]
     assert more["counts"]["detections_left_out"] == metrics["counts"]["detections_left_out"] + 3
+
+
+@pytest.mark.parametrize("evaluator", ["hotcoco", "official"])
+def test_masks_of_another_size_than_their_image_are_refused(tmp_path: Path, evaluator: str) -> None:
+    """Turned round, they would be read as other masks (as the image's size) or match nothing (as their own)."""
+    truth, results = coco_world(6, most=40)
+    for result in results:
+        result["segmentation"]["size"] = result["segmentation"]["size"][::-1]
+    paths = write_world(tmp_path, (truth, results))
+    with pytest.raises(UserError, match="masks whose size is not that of their image"):
+        coco_metrics(*paths, "segm", evaluator)
+
+
+@pytest.mark.parametrize("evaluator", ["hotcoco", "official"])
+def test_masks_that_fall_short_of_their_size_are_refused(tmp_path: Path, evaluator: str) -> None:
+    truth, results = coco_world(6, most=40)
+    results[0]["segmentation"]["counts"] = "04"
+    with pytest.raises(UserError, match="run lengths do not add up"):
+        coco_metrics(*write_world(tmp_path, (truth, results)), "segm", evaluator)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["annotations"][0].update(id=0), "annotation id 0"),
+        (lambda t: t["annotations"][0].update(id=t["annotations"][1]["id"]), "annotation id occurs twice"),
+        (lambda t: t["annotations"][0].update(id=2**53 + 2), "Expected `int` <= 9007199254740992"),
+        (lambda t: t["images"][0].update(id=2**60), "Expected `int` <= 9007199254740992"),
+        (lambda t: t["annotations"][0].update(area=None), r"area"),
+        (lambda t: t["images"][0].update(width=None), r"width"),
+        (lambda t: t["annotations"][0].update(category_id=31337), "annotation of an unknown category"),
+        (lambda t: t["annotations"][0].update(segmentation=None), "annotation without segmentation"),
+    ],
+)
+def test_ground_truth_that_evaluators_misread_is_refused(tmp_path: Path, change, message: str) -> None:
+    truth, results = coco_world(6, most=20)
+    change(truth)
+    paths = write_world(tmp_path, (truth, results))
+    with pytest.raises(UserError, match=message):
+        coco_metrics(*paths, "segm", "hotcoco")
