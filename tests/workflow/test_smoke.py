@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
@@ -54,6 +55,14 @@ def test_results_are_where_the_readme_says(smoke):
     metrics = json.loads((results / "evaluation/ensemble/metrics.json").read_text())
     assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AP_fixed"} <= set(metrics)
     assert not list(smoke.folder.rglob("*.unfinished-*"))
+
+
+def test_categories_count_the_images_of_the_train_file(smoke):
+    train = json.loads((smoke.folder / "datasets/smoke/lvis/lvis_v0.5_train.json").read_text())
+    counts = {str(category["id"]): str(category["image_count"]) for category in train["categories"]}
+    for name in ("basic", "ensemble"):
+        with (smoke.folder / f"results/smoke/evaluation/{name}/categories.csv").open() as file:
+            assert {row["category_id"]: row["train_images"] for row in csv.DictReader(file)} == counts
 
 
 def test_end_banner_shows_the_table_and_the_submission(smoke):
