@@ -24,7 +24,8 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.download.bars import format_bytes
 from pipeline_steps.data.images_on_disk import image_problems
-from pipeline_steps.provenance.verification import Verification, root_of, start_command, verify_results
+from pipeline_steps.provenance.record import root_of
+from pipeline_steps.provenance.verification import Verification, start_command, verify_results
 from pipeline_steps.recipe import Recipe, load_recipe
 
 
