@@ -242,12 +242,12 @@ class LvisROIHeads(StandardROIHeads):
             logits Tensor[R, C] (``softmax``: [R, C + 1]) and deltas Tensor[R, 4] or [R, 4 C].
         """
         levels = [features[name] for name in self.box_in_features]
-        pooled = _pool(self.box_pooler, levels, [image.proposal_boxes for image in proposals])
+        pooled = pool_in_float32(self.box_pooler, levels, [image.proposal_boxes for image in proposals])
         return self.box_predictor(self.box_head(pooled))
 
     def _mask_logits(self, features: Features, boxes: list[Boxes]) -> Tensor:
         """Mask head on given boxes of N images: float32 Tensor[sum of k, m, m]."""
-        pooled = _pool(self.mask_pooler, [features[name] for name in self.mask_in_features], boxes)
+        pooled = pool_in_float32(self.mask_pooler, [features[name] for name in self.mask_in_features], boxes)
         return self.mask_head.layers(pooled)[:, 0].float()
 
     def soft_masks(self, features: Features, boxes: list[Tensor]) -> list[Tensor]:
@@ -256,11 +256,11 @@ class LvisROIHeads(StandardROIHeads):
         return list(logits.sigmoid().split([len(image) for image in boxes]))
 
 
-def _pool(pooler: ROIPooler, levels: list[Tensor], boxes: list[Boxes]) -> Tensor:
-    """RoIAlign in float32, to Tensor[R, channels, m, m] of the levels' type.
+def pool_in_float32(pooler: ROIPooler, levels: list[Tensor], boxes: list[Boxes]) -> Tensor:
+    """RoIAlign of N images' boxes from levels Tensor[N, D, H_l, W_l]: Tensor[R, D, m, m] of the levels' type.
 
-    detectron2 rounds the boxes to the type of the features, and bfloat16 has steps of 4 pixels beyond 512 and of 8
-    beyond 1024. The sampling itself is in float32 under autocast anyway.
+    Computed in float32: detectron2 rounds the boxes to the type of the features, and bfloat16 has steps of 4 pixels
+    beyond 512 and of 8 beyond 1024. The sampling itself is in float32 under autocast anyway.
     """
     return pooler([level.float() for level in levels], boxes).to(levels[0].dtype)
 

@@ -76,6 +76,7 @@ def benchmarks(device: str) -> tuple[list[Row], bool]:
         "gpu_testing": ["--device", device, "--images", "1" if small else "40"]
         + (["--edge", "64", "--categories", "30"] if small else []),
     }
+    arguments["deformable"] = ["--device", device, *(["--small", "--runs", "1"] if small else [])]
     if not small:
         sizes = ["--images", "10", "--sizes", "640x480", "640x427"]
         arguments["multi_scale"] = ["--device", device, *sizes, "--detectors", "r50_fpn", "x101_dcn_fpn"]

@@ -8,9 +8,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes
+from torchvision.ops import roi_align
 
 from pipeline_steps.modeling.cpu.mask_head import MatrixProductMaskHead
 from pipeline_steps.modeling.cpu.pooler import PyramidPooler
+from pipeline_steps.modeling.roi_heads import pool_in_float32
 
 
 def _boxes(count: int) -> Boxes:
@@ -49,6 +51,20 @@ def test_pooling_under_autocast_keeps_the_precision_of_the_features() -> None:
     pooler = PyramidPooler(7, (0.25, 0.125), 1, "ROIAlignV2", canonical_box_size=48)
     features = [torch.randn(1, 4, 16, 16).bfloat16(), torch.randn(1, 4, 8, 8).bfloat16()]
     assert pooler(features, [_boxes(3)]).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [ROIPooler, PyramidPooler])
+def test_boxes_keep_their_place_where_features_are_bfloat16(kind):
+    """A box at 1,001 pixels is one at 1,000 in bfloat16, to which detectron2 rounds boxes with such features."""
+    pooler = kind(7, (0.25,), 2, "ROIAlignV2")
+    features = torch.arange(300.0).expand(1, 2, 4, 300).bfloat16()
+    boxes = Boxes(torch.tensor([[1001.0, 2, 1015, 12]]))
+    pooled = pool_in_float32(pooler, [features], [boxes])
+    assert pooled.dtype == torch.bfloat16
+    expected = roi_align(features.float(), [boxes.tensor], 7, 0.25, 2, aligned=True)
+    assert torch.equal(pooled, expected.bfloat16())
+    rounded = roi_align(features.float(), [boxes.tensor.bfloat16().float()], 7, 0.25, 2, aligned=True)
+    assert (rounded - expected).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("classes", [1, 3])
