@@ -361,7 +361,7 @@ def table_lines(estimate: RecipeEstimate, recipe_name: str = "R") -> list[str]:
         f"{_gb(disk.checkpoints)} GB, models, tables, submission {_gb(disk.results)} GB; together {_gb(disk.total)} GB",
         "GiB: tensors of one GPU at its peak, at the largest 4:3 image and at the largest of any aspect; the card "
         f"needs {100 * (MEMORY_FACTOR - 1):.0f} % and {MEMORY_RESERVE / GIB:.0f} GiB more",
-        *(f"hours: {assumption(precision)}" for precision in sorted({job.precision for job in estimate.jobs})),
+        *(f"GPU hours: {assumption(precision)}" for precision in sorted({job.precision for job in estimate.jobs})),
         "(origin of the constants: pipeline_steps/run/cards.py)",
     ]
     if not estimate.on_gpus:

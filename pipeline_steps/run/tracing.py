@@ -5,7 +5,8 @@ depends on data is replaced by its largest size: proposals are all drawn, a quar
 foreground, and spread evenly over the levels of the pyramid; the losses, far below 1 % of either number, are plain
 ones. Gradients are there from the beginning, as DistributedDataParallel and gradient accumulation keep them. The
 tensors' device is the CPU because torch's backward pass asks the driver about any CUDA device, fake ones too; the
-modules are the standard ones, and hold the same tensors on both devices (tested for the forward pass).
+modules are the standard ones, and hold the same tensors on both devices (tested for the forward pass). Where there is
+no GPU, ``torch.autocast("cuda")`` turns itself off with a warning: what is counted then is float32, half as much again.
 
 Symbols:
     N: images of a step; R: proposals, combined over images
