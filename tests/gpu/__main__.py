@@ -71,8 +71,10 @@ def benchmarks(device: str) -> tuple[list[Row], bool]:
 
     small = device == "cpu"
     arguments = {
-        "gpu_training": ["--device", device, "--images", "1" if small else "8", "--rounds", "1" if small else "20"]
-        + ["--cases", *(["r50_fpn:64"] if small else CASES)],
+        "gpu_training": [
+            *("--device", device, "--images", "1" if small else "8", "--rounds", "1" if small else "20"),
+            *("--cases", *(["r50_fpn:64"] if small else CASES)),
+        ],
         "gpu_testing": ["--device", device, "--images", "1" if small else "40"]
         + (["--edge", "64", "--categories", "30"] if small else []),
     }
