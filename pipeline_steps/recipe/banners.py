@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_steps.recipe.schema import Recipe
-from pipeline_steps.run.estimates import one_line, recipe_estimate, table_lines
+from pipeline_steps.run.estimate_text import one_line, table_lines
+from pipeline_steps.run.estimates import recipe_estimate
 
 FAILURES_SHOWN = 3
 

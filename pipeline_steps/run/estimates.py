@@ -1,20 +1,20 @@
 """What a recipe takes, stage by stage, before anything has run: FLOPs, GPU memory, files, GPU hours, disk.
 
 ``recipe_estimate(recipe, results)`` is the entry; it reads recipe, detector files and traces only, in milliseconds, and
-imports neither torch nor detectron2. ``one_line(estimate)`` and ``table_lines(estimate)`` put it into words;
-``require_memory(recipe, estimate)`` refuses what ``compute.gpu_memory_gb`` cannot hold.
+imports neither torch nor detectron2. ``one_line(estimate)`` and ``table_lines(estimate)`` of
+:mod:`pipeline_steps.run.estimate_text` put it into words; ``require_memory(recipe, estimate)`` of
+:mod:`pipeline_steps.run.memory` refuses what ``compute.gpu_memory_gb`` cannot hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
-from pipeline_steps.run.cards import CARDS, assumption, gpu_seconds
+from pipeline_steps.run.cards import gpu_seconds
 from pipeline_steps.run.disk import KEPT_CHECKPOINTS, Disk, data_bytes, table_bytes
 from pipeline_steps.run.sizes import area, largest, split_images, test_sizes, training_pixels, training_sizes
 from pipeline_steps.run.traces import Purpose, Request, Trace, images_per_gpu, known_traces, request
@@ -25,6 +25,11 @@ MEMORY_FACTOR, MEMORY_RESERVE = 1.15, 1 * GIB
 detectron2's Mask R-CNN with R50, R101 and X101-32x8d at two images of 800 x 1344 takes 2.9, 3.9 and 6.2 GiB; its
 model zoo states 3.4, 4.6 and 7.2 GB as measured, with the second copy of the gradients that its
 DistributedDataParallel has (0.2, 0.2, 0.4 GB)."""
+
+
+def needed_bytes(tensors: float) -> float:
+    """Bytes that a GPU must have for so many bytes of tensors."""
+    return tensors * MEMORY_FACTOR + MEMORY_RESERVE
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Job:
     @property
     def needed(self) -> float:
         """Bytes that a GPU must have for it; 0 if unknown."""
-        return 0.0 if self.largest_memory is None else self.largest_memory * MEMORY_FACTOR + MEMORY_RESERVE
+        return 0.0 if self.largest_memory is None else needed_bytes(self.largest_memory)
 
     def hours(self, card: str) -> float:
         """GPU hours on a card of :data:`pipeline_steps.run.cards.CARDS`; 0 if unknown."""
@@ -249,123 +254,3 @@ def recipe_estimate(
     compute = recipe.compute
     on_gpus = compute.device != "cpu" and bool(compute.training_gpus or compute.inference_gpus)
     return RecipeEstimate(jobs, frozenset(job.output for job in jobs if there(job.output)), unknown, disk, on_gpus)
-
-
-_TRAINING_KEYS = (
-    "lower training.max_images_per_gpu (the batch stays the same), set training.activation_checkpointing: true or "
-    "training.precision: bf16, or lower shorter_edge and longer_edge of training.augmentation"
-)
-_TESTING_KEYS = (
-    "for testing lower testing.batch_images, testing.longer_edge or the largest scale, or set testing.precision: bf16"
-)
-
-
-def require_memory(recipe: Recipe, estimate: RecipeEstimate) -> None:
-    """Refuse a recipe with a job that does not fit ``compute.gpu_memory_gb``; nothing if that is not set.
-
-    Raises:
-        UserError: naming the jobs, what they need, and the keys that help.
-    """
-    limit = recipe.compute.gpu_memory_gb
-    if limit is None or not estimate.on_gpus:
-        return
-    large = [job for job in estimate.jobs if job.needed > limit * GIB]
-    if large:
-        named = dict.fromkeys(f"{job.name} ({job.stage}) {job.needed / GIB:.1f} GiB" for job in large)
-        trained = [bool(job.checkpoint_bytes) for job in large]
-        remedies = [_TRAINING_KEYS] * any(trained) + [_TESTING_KEYS] * (not all(trained))
-        raise UserError(
-            f"compute.gpu_memory_gb is {limit:g}, but by the estimate these need more: {listing(named, 8)}. "
-            f"What helps: {'; '.join(remedies)}"
-        )
-
-
-def require_training_memory(recipe: Recipe, name: str, images: int, results: str | Path, on_gpu: float | None) -> str:
-    """:func:`require_memory` for one training with ``images`` images at once on a GPU, before its first step.
-
-    Args:
-        on_gpu: bytes of the GPU that is there; None without one.
-
-    Returns:
-        A warning if ``compute.gpu_memory_gb`` is not set and the GPU that is there has less than the estimate; else "".
-
-    Raises:
-        UserError: the training does not fit ``compute.gpu_memory_gb``.
-    """
-    limit = recipe.compute.gpu_memory_gb
-    trace = known_traces(own_traces(results)).get(request(recipe, name, "train", images).key)
-    if trace is None or on_gpu is None:
-        return ""
-    needed = trace.peak_bytes[1] * MEMORY_FACTOR + MEMORY_RESERVE
-    what = (
-        f"by the estimate {name} needs {needed / GIB:.1f} GiB with {images} images of the largest size at once on a GPU"
-    )
-    if limit is not None and needed > limit * GIB:
-        raise UserError(f"compute.gpu_memory_gb is {limit:g}, but {what}. What helps: {_TRAINING_KEYS}")
-    if limit is None and needed > on_gpu:
-        return f"{what}; this one has {on_gpu / GIB:.1f} GiB. If it runs out of memory: {_TRAINING_KEYS}"
-    return ""
-
-
-def _gb(value: float | None) -> str:
-    return "?" if value is None else f"{value / 1e9:,.1f}"
-
-
-def one_line(estimate: RecipeEstimate) -> str:
-    """GPU hours that are still to do, memory and disk in one line of text."""
-    disk = f"{estimate.disk.total / 1e9:,.0f} GB of disk"
-    if not estimate.on_gpus:
-        return f"runs on CPUs; {disk}"
-    hours = ", ".join(f"{card} {estimate.hours(card, missing_only=True):,.0f}" for card in CARDS)
-    unknown = f"; without {listing(dict.fromkeys(estimate.unknown.values()), 4)}, not traced yet" * bool(
-        estimate.unknown
-    )
-    return f"GPU hours to do: {hours}; GPU memory {estimate.memory_gb:.0f} GiB; {disk}{unknown}"
-
-
-def _groups(jobs: Iterable[Job]) -> Iterator[tuple[str, list[Job]]]:
-    """Jobs of a stage with equal numbers together, both splits of a model too; and what they are called."""
-    groups: dict[tuple, list[Job]] = {}
-    for job in jobs:
-        numbers = (job.total_flops / job.images, job.memory, job.precision, job.checkpoint_bytes)
-        groups.setdefault((job.stage, *(numbers if job.known else (job.name,))), []).append(job)
-    for (stage, *_), found in groups.items():
-        yield f"{stage}: {listing(dict.fromkeys(job.name for job in found), 3)}", found
-
-
-def table_lines(estimate: RecipeEstimate, recipe_name: str = "R") -> list[str]:
-    """The estimate as a table, with its assumptions below."""
-    cards = list(CARDS)
-    head = f"{'stage':48}{'images':>11}{'PFLOP':>10}{'GiB':>7}{'at most':>9}{'model':>8}{'checkpoint':>12}"
-    lines = [head + "".join(f"{card + ' h':>9}" for card in cards)]
-    for name, jobs in _groups(estimate.jobs):
-        images = f"{sum(job.images for job in jobs):,}"
-        if not jobs[0].known:
-            lines.append(f"{name[:47]:48}{images:>11}{'not traced yet':>17}")
-            continue
-        memory, most = ((value or 0) / GIB for value in (jobs[0].memory, jobs[0].largest_memory))
-        files = "".join(
-            f"{_gb(value) + ' GB' if value else '':>{width}}"
-            for value, width in ((jobs[0].model_bytes, 8), (jobs[0].checkpoint_bytes, 12))
-        )
-        hours = "".join(f"{sum(job.hours(card) for job in jobs):9,.1f}" for card in cards)
-        flops = sum(job.total_flops for job in jobs) / 1e15
-        lines.append(f"{name[:47]:48}{images:>11}{flops:10,.1f}{memory:7.1f}{most:9.1f}{files}{hours}")
-    for name, missing in (("all", False), ("not done yet", True)):
-        hours = "".join(f"{estimate.hours(card, missing):9,.0f}" for card in cards)
-        total = sum(job.total_flops for job in estimate.jobs if not (missing and job.output in estimate.done)) / 1e15
-        lines.append(f"{name:48}{'':11}{total:10,.0f}{'':36}{hours}")
-    disk = estimate.disk
-    lines += [
-        f"disk: data {_gb(disk.data)} GB, archives while unpacking {_gb(disk.unpacking)} GB, checkpoints in training "
-        f"{_gb(disk.checkpoints)} GB, models, tables, submission {_gb(disk.results)} GB; together {_gb(disk.total)} GB",
-        "GiB: tensors of one GPU at its peak, at the largest 4:3 image and at the largest of any aspect; the card "
-        f"needs {100 * (MEMORY_FACTOR - 1):.0f} % and {MEMORY_RESERVE / GIB:.0f} GiB more",
-        *(f"GPU hours: {assumption(precision)}" for precision in sorted({job.precision for job in estimate.jobs})),
-        "(origin of the constants: pipeline_steps/run/cards.py)",
-    ]
-    if not estimate.on_gpus:
-        lines.append("this recipe runs on CPUs: the hours are what GPUs would take")
-    if estimate.unknown:
-        lines.append(f"not traced yet: python -m pipeline_steps.estimate --recipe {recipe_name}")
-    return lines

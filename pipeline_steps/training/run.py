@@ -22,7 +22,7 @@ from pipeline_steps.modeling.build import build_detector, detector_config
 from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.modeling.weights import FORMAT, load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.run.estimates import require_training_memory
+from pipeline_steps.run.memory import require_training_memory
 from pipeline_steps.training.checkpoint import (
     OnMismatch,
     find_resumable,

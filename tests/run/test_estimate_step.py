@@ -10,7 +10,8 @@ import yaml
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.estimate import build_parser, main
 from pipeline_steps.recipe import load_recipe
-from pipeline_steps.run.estimates import one_line, recipe_estimate
+from pipeline_steps.run.estimate_text import one_line
+from pipeline_steps.run.estimates import recipe_estimate
 
 DETECTOR = Path(__file__).parents[2] / "config/detectors/mini_basic_fpn.yaml"
 

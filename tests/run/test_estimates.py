@@ -14,15 +14,9 @@ from pipeline_steps.recipe.banners import plan_banner
 from pipeline_steps.recipe.load import resolve_recipe
 from pipeline_steps.recipe.training import Augmentation
 from pipeline_steps.run.cards import CARDS, DENSE_RATE, GROUPED_RATE, gpu_seconds
-from pipeline_steps.run.estimates import (
-    GIB,
-    MEMORY_FACTOR,
-    MEMORY_RESERVE,
-    one_line,
-    recipe_estimate,
-    require_memory,
-    require_training_memory,
-)
+from pipeline_steps.run.estimate_text import one_line
+from pipeline_steps.run.estimates import GIB, MEMORY_FACTOR, MEMORY_RESERVE, recipe_estimate
+from pipeline_steps.run.memory import require_memory, require_training_memory
 from pipeline_steps.run.sizes import area, fitted, largest, training_pixels
 from pipeline_steps.run.traces import known_traces, request
 

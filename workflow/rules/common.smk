@@ -21,7 +21,8 @@ from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.recipe.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
 from pipeline_steps.report.published import check_tables
-from pipeline_steps.run.estimates import recipe_estimate, require_memory
+from pipeline_steps.run.estimates import recipe_estimate
+from pipeline_steps.run.memory import require_memory
 from pipeline_steps.starting.checks import check_devices, check_permissions, check_room, fitted, room_needed
 from pipeline_steps.starting.command_line import check_names
 from pipeline_steps.starting.named_files import check_named_files
