@@ -133,20 +133,22 @@ def check_room(needed: Sequence[tuple[Path, int]]) -> None:
             )
 
 
-def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path) -> None:
+def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path, brings_data: bool) -> None:
     """Refuse folders that this run has to write to and cannot.
+
+    Args:
+        recipe: the recipe.
+        paths: its data.
+        results: its folder of results.
+        brings_data: whether a job of this run downloads data, or draws the mini world.
 
     Raises:
         UserError: names the folder and what would have been put there.
     """
     folders = {results: "results", paths.made_root: "what is made from the data (data.derived_root)"}
-    missing = [path for source in missing_sources(recipe, paths) for path in absent_targets(source, paths.root)]
-    if missing:
-        folders[paths.root] = f"data that are not there yet ({listing(missing, 3)})"
-    if recipe.data.source == "mini" and not paths.lvis_train.exists():
-        folders[paths.root] = "the mini world"
+    if brings_data:
+        missing = [path for source in missing_sources(recipe, paths) for path in absent_targets(source, paths.root)]
+        folders[paths.root] = f"data that are not there yet ({listing(missing, 3) or 'datasets_root'})"
     for folder, what in folders.items():
         if not is_writable(folder):
-            raise UserError(
-                f"no permission to write to {folder}, the place of {what}: make it writable or choose another"
-            )
+            raise UserError(f"no permission to write to {folder}, the place of {what}: change that, or the place")

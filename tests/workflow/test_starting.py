@@ -328,9 +328,10 @@ def test_room_counts_what_is_missing_and_not_what_is_there(tmp_path, monkeypatch
 
 def test_folders_that_cannot_be_written_are_named_with_what_belongs_there(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    recipe = resolve_recipe({**CHALLENGE, "datasets_root": str(tmp_path / "data")})
+    recipe = resolve_recipe({**CHALLENGE, "datasets_root": str(tmp_path / "data"), "data": {"derived_root": "m"}})
     paths = DatasetPaths(recipe)
-    checks.check_permissions(recipe, paths, tmp_path / "results")
+    checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=True)
     monkeypatch.setattr(checks, "is_writable", lambda folder: folder != paths.root)
     with pytest.raises(UserError, match=r"no permission to write to .*data, the place of data that are not there"):
-        checks.check_permissions(recipe, paths, tmp_path / "results")
+        checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=True)
+    checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=False)

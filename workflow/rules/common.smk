@@ -290,8 +290,9 @@ def check_start():
     cluster = "" if workflow.local_exec else workflow.executor_plugin.name
     try:
         check_devices(recipe, max((asked_gpus(job) for job in jobs), default=0), cluster, LOCAL_GPUS)
-        check_permissions(recipe, DATA, Path(RESULTS))
-        if recipe.data.download.check_room and any(job.rule.name.startswith("download_") for job in jobs):
+        brings_data = any(job.rule.name.startswith(("download_", "make_mini")) for job in jobs)
+        check_permissions(recipe, DATA, Path(RESULTS), brings_data)
+        if DOWNLOADS and brings_data and recipe.data.download.check_room:
             disk = recipe_estimate(recipe, RESULTS).disk
             check_room(list(room_needed(recipe, DATA, Path(RESULTS), disk.checkpoints + disk.results)))
         if cluster == "slurm":
