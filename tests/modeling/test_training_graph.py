@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 from collections.abc import Iterator
 from functools import cache
@@ -133,6 +134,7 @@ def train_one_step(file: str, name: str, switches: Switches, fast: bool = False,
     keys = {"activation_checkpointing": switches.checkpointing}
     keys |= {"precision": switches.precision, "channels_last": switches.channels_last}
     training = recipe.training_of(recipe.model(name)).model_copy(update=keys)
+    gc.collect()  # a checkpointed model is part of a cycle, and large
     model = copy.deepcopy(built(file, name))
     compute = {"fast_cpu_modules": fast, "deformable_convolution": "batched" if batched else "torchvision"}
     apply_switches(model, training, recipe.compute.model_copy(update=compute))
