@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import socket
@@ -102,7 +103,10 @@ class Processes:
         if self.device.type == "cpu":
             synchronise_on_cpu(model)
         # Batch statistics are synchronised by SyncBN or frozen; there is nothing to broadcast before every step.
-        return DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        # torch 2.11 has the argument under its older name.
+        known = inspect.signature(DistributedDataParallel).parameters
+        unsynchronised = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(model, **{unsynchronised: False}, gradient_as_bucket_view=True)
 
 
 def _device(choice: str, local_rank: int) -> torch.device:
