@@ -23,9 +23,10 @@ STEP = """
 import json, os, sys, time
 from pathlib import Path
 folder, name = Path(sys.argv[1]), sys.argv[2]
-child = os.fork() if "fork" in name else 0
-(folder / f"{name}.tmp").write_text(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), child]))
-(folder / f"{name}.tmp").rename(folder / f"{name}.json")
+child = os.fork() if "fork" in name else None
+if child != 0:  # the child itself says nothing
+    (folder / f"{name}.tmp").write_text(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), child]))
+    (folder / f"{name}.tmp").rename(folder / f"{name}.json")
 while not (folder / f"{name}.go").exists():
     time.sleep(0.02)
 """
@@ -61,8 +62,8 @@ def start(folder: Path, name: str, gpus: int, pool: str | None, **variables: str
     return subprocess.Popen([*command, str(folder), name], cwd=ROOT, env={**os.environ, **pools, **variables})
 
 
-def seen(folder: Path, name: str, process: subprocess.Popen[bytes]) -> tuple[list[str], int]:
-    """GPUs that a step sees, and its child."""
+def seen(folder: Path, name: str, process: subprocess.Popen[bytes]) -> tuple[list[str], int | None]:
+    """GPUs that a step sees, and the process that it has forked."""
     deadline = time.monotonic() + 60
     while not (folder / f"{name}.json").exists():
         assert process.poll() is None, f"{name} has ended"
@@ -123,6 +124,7 @@ def test_parallel_jobs_get_gpus_of_their_own_and_the_next_one_waits_for_a_free_o
 def test_a_gpu_stays_taken_until_every_process_of_a_killed_job_has_gone(driver):
     job = start(driver, "fork", 1, "0")
     _, child = seen(driver, "fork", job)
+    assert child
     job.send_signal(signal.SIGKILL)
     job.wait()
     following = start(driver, "following", 1, "0")
