@@ -258,8 +258,6 @@ def test_after_ctrl_c_nothing_is_said_to_be_mended(checkout):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log = checkout.folder / "results/mini/logs/make_mini.log"
     deadline = time.monotonic() + 120
