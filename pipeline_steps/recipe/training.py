@@ -113,7 +113,8 @@ class Training(Section):
     compile_backbone: bool = False
     """torch.compile the backbone."""
     activation_checkpointing: bool = False
-    """Recompute backbone activations in the backward pass: less memory, more time. For GPUs below 24 GB (`pipeline_steps.estimate` says what a recipe needs)."""
+    """Recompute backbone activations in the backward pass: less memory, more time. For GPUs below 24 GB;
+    `pipeline_steps.estimate` says what a recipe needs."""
     aspect_grouping: bool = True
     """Batches hold images of one orientation: less padding."""
     checkpoint_images: int = Field(80000, ge=1)
