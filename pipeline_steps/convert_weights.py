@@ -8,7 +8,7 @@ import logging
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.provenance.step import run_recorded_step
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import write_json, write_text
 from pipeline_steps.common.cli import step_parser
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
-    from pipeline_steps.report.samples.collect import collect_samples  # imports torch and detectron2: seconds
+    from pipeline_steps.analysis.samples.collect import collect_samples  # imports torch and detectron2: seconds
 
     collected = collect_samples(
         recipe, arguments.model, arguments.weights, arguments.images or recipe.report.sample_images

@@ -12,28 +12,20 @@ from pathlib import Path
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.download.bars import format_bytes
-from pipeline_steps.data.download.disk import free_space, require_space
-from pipeline_steps.data.download.groups import (
-    Settings,
-    bytes_to_fetch,
-    download_group,
-    examine,
-    manifest,
-    require_whole,
-    space_needed,
-)
-from pipeline_steps.data.download.openimages_images import (
-    BYTES_PER_IMAGE,
+from pipeline_steps.common.files import free_space
+from pipeline_steps.common.progress import format_bytes
+from pipeline_steps.data.images_on_disk import count_files
+from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, bytes_to_fetch, most_images, space_needed
+from pipeline_steps.data.sources.table import GROUPS, Source, mirrored, read_sources
+from pipeline_steps.downloads.disk import require_space
+from pipeline_steps.downloads.groups import Settings, download_group, examine, manifest, require_whole
+from pipeline_steps.downloads.openimages_images import (
     absent_images,
     download_images,
-    most_images,
     read_image_list,
     require_few_failures,
 )
-from pipeline_steps.data.download.sources import GROUPS, Source, mirrored, read_sources
-from pipeline_steps.data.download.transfer import Patience
-from pipeline_steps.data.images_on_disk import count_files
+from pipeline_steps.downloads.transfer import Patience
 from pipeline_steps.recipe import Recipe, load_recipe
 
 

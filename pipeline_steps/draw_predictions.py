@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.cli import step_parser
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,12 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
+    from pipeline_steps.analysis.scenes import SceneReader
+    from pipeline_steps.analysis.selection import choose_examples, rank_scenes
     from pipeline_steps.data.lvis import read_lvis
-    from pipeline_steps.data.paths import DatasetPaths
     from pipeline_steps.report.gallery import GallerySettings, gallery_page
     from pipeline_steps.report.picture import write_picture
-    from pipeline_steps.report.scenes import SceneReader
-    from pipeline_steps.report.selection import choose_examples, rank_scenes
+    from pipeline_steps.run.data_files import DatasetPaths
 
     recipe = load_recipe(arguments.recipe)
     paths = DatasetPaths(recipe)

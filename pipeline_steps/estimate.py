@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from pipeline_steps.common.cli import run_step, step_parser
+from pipeline_steps.estimates.estimates import own_traces, recipe_estimate
+from pipeline_steps.estimates.memory import require_memory
+from pipeline_steps.estimates.text import table_lines
+from pipeline_steps.estimates.traces import SHIPPED, Trace, known_traces, make_trace, write_traces
 from pipeline_steps.recipe import Recipe, load_recipe
 from pipeline_steps.recipe.load import CONFIG_FOLDER
-from pipeline_steps.run.estimate_text import table_lines
-from pipeline_steps.run.estimates import own_traces, recipe_estimate
-from pipeline_steps.run.memory import require_memory
-from pipeline_steps.run.traces import SHIPPED, Trace, known_traces, make_trace, write_traces
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,8 +19,8 @@ from pathlib import Path
 from pipeline_steps.common.atomic import atomic_output, write_json
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

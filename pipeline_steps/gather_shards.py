@@ -17,7 +17,7 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.detections.table import TableReader, TableWriter
 from pipeline_steps.inference.sharding import SHARD_KEY
-from pipeline_steps.provenance.step import run_recorded_step
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,9 +16,9 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.coco import boxes_by_image, read_coco
 from pipeline_steps.data.lvis import read_image_ids
-from pipeline_steps.data.paths import DatasetPaths
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.data_files import DatasetPaths
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
 

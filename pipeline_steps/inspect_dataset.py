@@ -36,8 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.data.lvis import read_lvis
-    from pipeline_steps.data.paths import DatasetPaths
-    from pipeline_steps.report.database import prepare_database
+    from pipeline_steps.inspection.database import prepare_database
+    from pipeline_steps.run.data_files import DatasetPaths
 
     recipe = load_recipe(arguments.recipe)
     paths = DatasetPaths(recipe)
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     library_path = prepare_database()
 
-    from pipeline_steps.report.inspection import InspectionSettings, build_inspection
+    from pipeline_steps.inspection.samples import InspectionSettings, build_inspection
 
     tables = {name: Path(path) for name, path in arguments.detections}
     settings = InspectionSettings(

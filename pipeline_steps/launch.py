@@ -13,9 +13,9 @@ import argparse
 import os
 import sys
 
+from pipeline_steps.cluster.gpus import take_gpus
+from pipeline_steps.cluster.launching import Layout, node_of_task, run_on_node, srun_command, step_command
 from pipeline_steps.common.cli import run_step, step_parser
-from pipeline_steps.common.gpus import take_gpus
-from pipeline_steps.common.launching import Layout, node_of_task, run_on_node, srun_command, step_command
 
 
 def build_parser() -> argparse.ArgumentParser:

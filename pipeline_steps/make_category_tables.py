@@ -18,10 +18,10 @@ from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.cli import named_path, run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
-from pipeline_steps.data.categories import COLUMNS, VERSIONS_COLUMN, TableRow, parse_rows
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.category_matching import SourceCategory, propose_rows
-from pipeline_steps.data.openimages.vocabulary import read_vocabulary
+from pipeline_steps.data.category_tables import COLUMNS, VERSIONS_COLUMN, TableRow, parse_rows
+from pipeline_steps.data.openimages_classes import read_vocabulary
 from pipeline_steps.data.records import Category
 
 log = logging.getLogger(__name__)

@@ -21,14 +21,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from pipeline_steps import mini_world as mini
 from pipeline_steps.common.atomic import atomic_directory, write_json
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import folder_digest, read_json
-from pipeline_steps.data import mini
-from pipeline_steps.data.mini import PARTS, write_world
-from pipeline_steps.data.paths import MINI_WORLD, DatasetPaths
+from pipeline_steps.mini_world import PARTS, write_world
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.run.data_files import MINI_WORLD, DatasetPaths
 
 log = logging.getLogger(__name__)
 

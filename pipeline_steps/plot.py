@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_directory
 from pipeline_steps.common.cli import named_files, named_path, step_parser
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

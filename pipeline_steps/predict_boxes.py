@@ -14,10 +14,10 @@ from pathlib import Path
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.detections.table import ImageDetections, table_metadata
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.data_files import DatasetPaths
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from pipeline_steps.common.cli import named_path, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.run.data_files import DatasetPaths
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

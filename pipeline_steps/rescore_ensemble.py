@@ -21,8 +21,8 @@ from pipeline_steps.detections.ensemble import EnsembleMerger, check_members
 from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableWriter, table_metadata
 from pipeline_steps.inference.members import open_members
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ import orjson
 from pipeline_steps.common.atomic import atomic_output, write_text
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.openimages.dataset import build_dataset, select, summary_csv
-from pipeline_steps.data.openimages.own import build_own_dataset, own_summary_csv, select_own
-from pipeline_steps.provenance.step import run_recorded_step
+from pipeline_steps.openimages.dataset import build_dataset, select, summary_csv
+from pipeline_steps.openimages.own import build_own_dataset, own_summary_csv, select_own
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

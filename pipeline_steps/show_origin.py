@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline_steps.common.cli import run_step, step_parser
-from pipeline_steps.provenance.trace import origins
+from pipeline_steps.run.provenance.trace import origins
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_output, write_text
 from pipeline_steps.common.cli import named_path, step_parser
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

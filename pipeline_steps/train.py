@@ -15,9 +15,9 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.cli import step_parser
-from pipeline_steps.provenance.files import BESIDE
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.files import BESIDE
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.download.bars import format_bytes
+from pipeline_steps.common.progress import format_bytes
 from pipeline_steps.data.images_on_disk import image_problems
-from pipeline_steps.provenance.record import root_of
-from pipeline_steps.provenance.verification import Verification, start_command, verify_results
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.run.provenance.record import root_of
+from pipeline_steps.run.provenance.verification import Verification, start_command, verify_results
 
 
 def build_parser() -> argparse.ArgumentParser:

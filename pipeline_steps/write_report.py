@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.cli import step_parser
-from pipeline_steps.provenance.step import run_recorded_step
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.submission import write_submission
-from pipeline_steps.provenance.step import run_recorded_step
+from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import csv
 import difflib
 import gc
 import hashlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -155,3 +156,15 @@ def folder_digest(folder: Path) -> str:
         digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def existing_folder(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def free_space(folder: Path) -> int:
+    """Bytes free where ``folder`` is, or will be."""
+    return shutil.disk_usage(existing_folder(folder)).free

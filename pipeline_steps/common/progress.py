@@ -45,3 +45,12 @@ class Progress:
             file=self.stream,
             flush=True,
         )
+
+
+def format_bytes(count: float) -> str:
+    """``1234567`` -> ``1.2 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

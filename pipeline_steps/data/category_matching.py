@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.data.categories import TableRow
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.data.category_tables import TableRow
 from pipeline_steps.data.records import Category
 
 _IRREGULAR = {"knives": "knife", "shelves": "shelf", "mice": "mouse", "geese": "goose", "leaves": "leaf", "men": "man"}

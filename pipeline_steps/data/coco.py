@@ -11,7 +11,7 @@ import msgspec
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
-from pipeline_steps.data.category_list import CategoryList, count_images
+from pipeline_steps.data.categories import CategoryList, count_images
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Findings, Purpose
 from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.data.categories import load_mapping
-from pipeline_steps.data.category_list import CategoryList
-from pipeline_steps.data.openimages.vocabulary import class_numbers, read_class_names
-from pipeline_steps.data.paths import DatasetPaths
+from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.data.category_tables import load_mapping
+from pipeline_steps.data.openimages_classes import class_numbers, read_class_names
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.run.data_files import DatasetPaths
 
 
 def expert_lvis_ids(recipe: Recipe, name: str, categories: CategoryList) -> dict[int, int]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline_steps.common.files import folder_digest, read_json
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.run.data_files import DatasetPaths
 
 
 def count_folder(folder: Path) -> dict[str, int]:

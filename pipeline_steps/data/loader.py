@@ -17,16 +17,16 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
 from pipeline_steps.data.lvis import LvisDataset, read_image_ids, read_lvis
 from pipeline_steps.data.mapper import TrainingMapper, TrainingSamples
 from pipeline_steps.data.packed import PackedImages
 from pipeline_steps.data.packing import RegionSource, pack, return_free_memory
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.data.sampling import DataOrder, rank_batches, repeat_factors
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Training
+from pipeline_steps.run.data_files import DatasetPaths
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Reading LVIS-format JSON (v0.5, v1, and the derived OpenImages file) into one light structure.
 
 Glossary: C number of categories; S_P(i) categories annotated in image i; S_N(i) categories verified to be absent from
-image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position* as in ``category_list``.
+image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position* as in
+:mod:`pipeline_steps.data.categories`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Findings, Purpose

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import file_digest
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth, read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.expert_categories import expert_lvis_ids, expert_tables
 from pipeline_steps.detections.ensemble import Member
 from pipeline_steps.detections.table import TableReader

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.detections.table import ImageDetections, TableWriter
 from pipeline_steps.inference.images import RenderedImages, load_image, plan_views, render_images
 from pipeline_steps.inference.sharding import SHARD_KEY, Batch, batches_of_shard, plan_batches
 from pipeline_steps.recipe.testing import Testing
+from pipeline_steps.run.data_files import DatasetPaths
 
 
 @dataclass(frozen=True)

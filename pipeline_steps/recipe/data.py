@@ -140,7 +140,7 @@ class Download(Section):
 
     What is on the disk already is checked, used in place and never replaced. OpenImages images are fetched over plain
     HTTP: unlike FiftyOne's downloader this lists failures, knows mirrors and costs a third of the CPU (measured in
-    ``data/download/openimages_images.py``); FiftyOne's folder ``open-images-v7/train/data`` can be linked as
+    ``downloads/openimages_images.py``); FiftyOne's folder ``open-images-v7/train/data`` can be linked as
     ``openimages/train``.
     """
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import cv2
 
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.analysis.scenes import MATCH_IOU, MISSED, Scene, SceneReader, Shape
+from pipeline_steps.analysis.selection import Section
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.images import UnreadableImageError, read_image
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.evaluation.matching import FALSE, IGNORED, TRUE, UNJUDGED
 from pipeline_steps.report.badges import place_badges
 from pipeline_steps.report.page import data_uri, html_page, render
-from pipeline_steps.report.scenes import MATCH_IOU, MISSED, Scene, SceneReader, Shape
-from pipeline_steps.report.selection import Section
+from pipeline_steps.run.data_files import DatasetPaths
 
 LONGEST_EDGE = 800
 """Larger images are embedded at this size."""

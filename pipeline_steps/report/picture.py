@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline_steps.analysis.scenes import Scene, SceneReader, Shape
+from pipeline_steps.analysis.selection import Section
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.images import UnreadableImageError, read_image
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.evaluation.matching import FALSE, TRUE
-from pipeline_steps.report.scenes import Scene, SceneReader, Shape
-from pipeline_steps.report.selection import Section
+from pipeline_steps.run.data_files import DatasetPaths
 
 TILE = 304
 """Longer edge of a tile, in pixels."""

@@ -1,1 +1,1 @@
-"""What a run of a recipe takes before anything has run: FLOPs, GPU memory, GPU hours, disk."""
+"""What becomes of a recipe: where data and results lie, what decides a stage, where a result comes from."""

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.data.download.bars import format_bytes
-from pipeline_steps.data.download.disk import existing_folder
-from pipeline_steps.data.download.groups import absent_targets, space_needed
-from pipeline_steps.data.download.openimages_images import BYTES_PER_IMAGE
-from pipeline_steps.data.download.sources import Source, read_sources
-from pipeline_steps.data.paths import DatasetPaths, is_writable
+from pipeline_steps.common.files import existing_folder
+from pipeline_steps.common.progress import format_bytes
+from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, absent_targets, space_needed
+from pipeline_steps.data.sources.table import Source, read_sources
 from pipeline_steps.recipe.schema import Recipe
+from pipeline_steps.run.data_files import DatasetPaths, is_writable
 
 
 def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:

@@ -18,11 +18,11 @@ from torch import nn
 from pipeline_steps.common.errors import StoppedEarly, UserError
 from pipeline_steps.common.files import file_digest
 from pipeline_steps.data.loader import Share, TrainingSet, load_training_set, share_training_set, training_batches
+from pipeline_steps.estimates.memory import require_training_memory
 from pipeline_steps.modeling.build import build_detector, detector_config
 from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.modeling.weights import FORMAT, load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.run.memory import require_training_memory
 from pipeline_steps.training.checkpoint import (
     OnMismatch,
     find_resumable,

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.recipe.slices import WITHOUT_EFFECT
+from pipeline_steps.run.stage_settings import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

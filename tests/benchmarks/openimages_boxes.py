@@ -72,7 +72,7 @@ def make_file(path: Path, rows: int, seed: int = 0) -> None:
 
 
 def _choose(images: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    from pipeline_steps.data.openimages.selection import choose_images
+    from pipeline_steps.openimages.selection import choose_images
 
     return choose_images(images, categories, lvis_images(), MAX_IMAGES, MAX_PER_CATEGORY).images
 
@@ -90,8 +90,8 @@ def _usual(path: Path) -> list[str]:
 
 
 def _ours(path: Path) -> list[str]:
-    from pipeline_steps.data.openimages.boxes import read_boxes
-    from pipeline_steps.data.openimages.vocabulary import Vocabulary
+    from pipeline_steps.data.openimages_classes import Vocabulary
+    from pipeline_steps.openimages.boxes import read_boxes
 
     table = read_boxes(path, Vocabulary(dict.fromkeys(CLASSES, ""), {}), targets(), CLASSES[2:6])
     chosen = _choose(table.pair_image, table.pair_category)
@@ -109,12 +109,12 @@ def _peak_mib() -> float:
 
 def run_one(name: str, path: Path) -> None:
     """Body of the measured process: choose, store the names, print CPU seconds and peak memory."""
-    import pipeline_steps.data.openimages.selection  # imports stand before the clock
+    import pipeline_steps.openimages.selection  # imports stand before the clock
 
     if name == "pandas":
         import pandas  # noqa: F401
     else:
-        import pipeline_steps.data.openimages.boxes  # noqa: F401
+        import pipeline_steps.openimages.boxes  # noqa: F401
 
     start, wall = time.process_time(), time.perf_counter()
     chosen = CONTENDERS[name](path)

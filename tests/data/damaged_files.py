@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_tools
 
+from pipeline_steps.analysis.scenes import SceneReader
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.checks.findings import LEFT_OUT, REFUSED, Findings
@@ -24,12 +25,11 @@ from pipeline_steps.data.images import UnreadableImageError
 from pipeline_steps.data.loader import load_training_set
 from pipeline_steps.data.lvis import read_categories, read_image_ids, read_lvis
 from pipeline_steps.data.mapper import TrainingMapper
-from pipeline_steps.data.openimages.dataset import lvis_image_counts
 from pipeline_steps.detections.record import ImageDetections
 from pipeline_steps.detections.table import TableWriter
 from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
 from pipeline_steps.make_category_tables import read_category_list
-from pipeline_steps.report.scenes import SceneReader
+from pipeline_steps.openimages.dataset import lvis_image_counts
 from tests.training.world import make_recipe
 
 Damage = Callable[[dict[str, Any]], Any]

@@ -9,9 +9,9 @@ import pytest
 from pipeline_steps import check_dataset, make_category_tables
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.categories import TableRow, load_mapping, map_categories, read_category_table
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.category_matching import SourceCategory, match_hierarchy, match_names, plain, singular
+from pipeline_steps.data.category_tables import TableRow, load_mapping, map_categories, read_category_table
 from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.data.records import Category
 from pipeline_steps.recipe import resolve_recipe

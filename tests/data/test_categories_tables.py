@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.categories import (
+from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.data.category_matching import SourceCategory, propose_rows
+from pipeline_steps.data.category_tables import (
     TableRow,
     check_consistent,
     map_categories,
     parse_rows,
     read_category_table,
 )
-from pipeline_steps.data.category_list import CategoryList
-from pipeline_steps.data.category_matching import SourceCategory, propose_rows
 from pipeline_steps.data.records import Category
 from pipeline_steps.make_category_tables import format_table
 from pipeline_steps.recipe import load_recipe

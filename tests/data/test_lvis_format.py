@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as mask_tools
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.category_list import CategoryList, frequency_letter
+from pipeline_steps.data.categories import CategoryList, frequency_letter
 from pipeline_steps.data.checks.masks import read_masks
 from pipeline_steps.data.lvis import LvisDataset, read_categories, read_image_ids, read_lvis
 from pipeline_steps.data.records import Category

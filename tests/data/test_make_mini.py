@@ -16,11 +16,11 @@ import pytest
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import folder_digest
-from pipeline_steps.data.mini import PARTS, World
-from pipeline_steps.data.paths import MINI_WORLD
 from pipeline_steps.make_mini import build_parser, main
+from pipeline_steps.mini_world import PARTS, World
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.data import MiniWorld
+from pipeline_steps.run.data_files import MINI_WORLD
 from tests.data.mini_worlds import SMALL, make, write_recipe
 
 TINY = (
@@ -144,7 +144,7 @@ def test_an_error_on_the_way_keeps_the_old_world(tmp_path: Path, monkeypatch: py
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline_steps.data.mini.world.write_category_tables", full_disk)
+    monkeypatch.setattr("pipeline_steps.mini_world.world.write_category_tables", full_disk)
     with pytest.raises(OSError, match="No space"):
         make(tmp_path, TINY % ", seed: 5")
     assert digests(root) == before

@@ -15,15 +15,15 @@ from pycocotools import mask as coco_mask
 
 from pipeline_steps import index_coco_boxes, select_openimages
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.data.categories import read_category_table
+from pipeline_steps.data.category_tables import read_category_table
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
 from pipeline_steps.data.loader import load_training_set
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.data.mini.vocabulary import build_vocabulary
-from pipeline_steps.data.paths import DatasetPaths, find_image
+from pipeline_steps.mini_world.vocabulary import build_vocabulary
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.data import MiniWorld
+from pipeline_steps.run.data_files import DatasetPaths, find_image
 from tests.data.mini_worlds import make, write_recipe
 
 # Fields of the real lvis_v0.5_train.json, lvis_v0.5_val.json and COCO instances_*2017.json.

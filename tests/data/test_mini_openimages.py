@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import pytest
 
-from pipeline_steps.data.categories import read_category_table
-from pipeline_steps.data.mini.openimages_labels import Box
-from pipeline_steps.data.mini.vocabulary import build_vocabulary
+from pipeline_steps.data.category_tables import read_category_table
+from pipeline_steps.mini_world.openimages_labels import Box
+from pipeline_steps.mini_world.vocabulary import build_vocabulary
 from pipeline_steps.recipe.data import MiniWorld
 from tests.data.mini_worlds import make
 
@@ -174,7 +174,7 @@ def test_images_are_the_files_that_the_table_says(root: Path, boxes: list[Row]) 
 
 
 def test_rotations_are_mostly_zero_sometimes_unknown_and_seldom_quarter_turns() -> None:
-    from pipeline_steps.data.mini.openimages_format import draw_rotation
+    from pipeline_steps.mini_world.openimages_format import draw_rotation
 
     drawn = Counter(draw_rotation(0, index) for index in range(2000))
     assert set(drawn) == {None, 0, 90, 180, 270}

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from pipeline_steps.data.mini import World
-from pipeline_steps.data.mini.coco_format import run_lengths
-from pipeline_steps.data.mini.layout import MIN_VISIBLE, MIN_VISIBLE_IN_GROUP, USUAL_SIZES, Wish, draw_size
-from pipeline_steps.data.mini.painting import Look, color, paint
-from pipeline_steps.data.mini.polygons import area_of, polygons_of, rasterize
-from pipeline_steps.data.mini.randomness import geometric_weights, pick, stream
-from pipeline_steps.data.mini.scene import draw_scene
-from pipeline_steps.data.mini.shapes import EXTRA_SHAPES, SHAPES, UNIT, outlines
-from pipeline_steps.data.mini.stencil import SUPERSAMPLING, TURN, PlacedMask, cover, make_stencil, place, rotate
-from pipeline_steps.data.mini.vocabulary import HUES, build_vocabulary
+from pipeline_steps.mini_world import World
+from pipeline_steps.mini_world.coco_format import run_lengths
+from pipeline_steps.mini_world.layout import MIN_VISIBLE, MIN_VISIBLE_IN_GROUP, USUAL_SIZES, Wish, draw_size
+from pipeline_steps.mini_world.painting import Look, color, paint
+from pipeline_steps.mini_world.polygons import area_of, polygons_of, rasterize
+from pipeline_steps.mini_world.randomness import geometric_weights, pick, stream
+from pipeline_steps.mini_world.scene import draw_scene
+from pipeline_steps.mini_world.shapes import EXTRA_SHAPES, SHAPES, UNIT, outlines
+from pipeline_steps.mini_world.stencil import SUPERSAMPLING, TURN, PlacedMask, cover, make_stencil, place, rotate
+from pipeline_steps.mini_world.vocabulary import HUES, build_vocabulary
 from pipeline_steps.recipe.data import MiniWorld
 
 S = SUPERSAMPLING

@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline_steps.data.categories import CategoryMapping
-from pipeline_steps.data.openimages.annotations import FIRST_IMAGE_ID, Inference, collect_objects, lvis_image, pixel_box
-from pipeline_steps.data.openimages.box_kernels import DEPICTION_FLAG, GROUP_FLAG, INSIDE_FLAG
-from pipeline_steps.data.openimages.labels import VerifiedLabels
-from pipeline_steps.data.openimages.vocabulary import Vocabulary
+from pipeline_steps.data.category_tables import CategoryMapping
+from pipeline_steps.data.openimages_classes import Vocabulary
+from pipeline_steps.openimages.annotations import FIRST_IMAGE_ID, Inference, collect_objects, lvis_image, pixel_box
+from pipeline_steps.openimages.box_kernels import DEPICTION_FLAG, GROUP_FLAG, INSIDE_FLAG
+from pipeline_steps.openimages.labels import VerifiedLabels
 from tests.data.openimages_files import CLASSES
 
 PARENTS = {

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.openimages import boxes as boxes_module
-from pipeline_steps.data.openimages.box_kernels import DEPICTION_FLAG, GROUP_FLAG, INSIDE_FLAG, parse_number
-from pipeline_steps.data.openimages.boxes import BoxTable, read_boxes
-from pipeline_steps.data.openimages.vocabulary import Vocabulary, read_vocabulary
+from pipeline_steps.data.openimages_classes import Vocabulary, read_vocabulary
+from pipeline_steps.openimages import boxes as boxes_module
+from pipeline_steps.openimages.box_kernels import DEPICTION_FLAG, GROUP_FLAG, INSIDE_FLAG, parse_number
+from pipeline_steps.openimages.boxes import BoxTable, read_boxes
 from tests.data.openimages_files import (
     BOX_HEADER,
     CLASSES,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.openimages.labels import read_rotated, read_verified_labels
-from pipeline_steps.data.openimages.sizes import read_sizes
-from pipeline_steps.data.openimages.vocabulary import Vocabulary
+from pipeline_steps.data.openimages_classes import Vocabulary
+from pipeline_steps.openimages.labels import read_rotated, read_verified_labels
+from pipeline_steps.openimages.sizes import read_sizes
 from tests.data.openimages_files import CLASSES, image_id, write_csv, write_image
 
 VOCABULARY = Vocabulary(CLASSES, {})

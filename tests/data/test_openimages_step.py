@@ -16,8 +16,8 @@ from pipeline_steps import select_openimages
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.data.openimages.own import choose_seeded, seeded_order
 from pipeline_steps.data.packing import pack
+from pipeline_steps.openimages.own import choose_seeded, seeded_order
 from tests.data.lvis_files import lvis_content, write
 from tests.data.openimages_files import box_line, image_id, write_boxes, write_csv, write_image, write_vocabulary
 
@@ -154,7 +154,7 @@ def test_missing_images_stop_the_step_with_the_way_out(world: Path, capsys: pyte
 def test_a_few_missing_images_are_left_out(
     world: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr("pipeline_steps.data.openimages.dataset.MAX_MISSING_SHARE", 0.3)
+    monkeypatch.setattr("pipeline_steps.openimages.dataset.MAX_MISSING_SHARE", 0.3)
     (world / f"openimages/train/{image_id(2)}.jpg").unlink()
     assert run(world) == 0
     assert len(json.loads((world / "derived/out.json").read_text())["images"]) == 3

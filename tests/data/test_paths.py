@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.paths import DatasetPaths, find_image
 from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.recipe import resolve_recipe
+from pipeline_steps.run.data_files import DatasetPaths, find_image
 
 
 def paths(tmp_path: Path, **values: object) -> DatasetPaths:

@@ -10,8 +10,8 @@ import math
 import pytest
 import torch
 
-from pipeline_steps.run.estimates import MEMORY_FACTOR
-from pipeline_steps.run.traces import known_traces, make_trace, request
+from pipeline_steps.estimates.estimates import MEMORY_FACTOR
+from pipeline_steps.estimates.traces import known_traces, make_trace, request
 from tests.gpu.models import MEASURED, batch, challenge_recipe, train, trainer_of
 from tests.gpu.synchronisations import counted_by_torch, listing, synchronisations
 

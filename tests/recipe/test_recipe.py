@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.recipe import load_recipe, resolve_recipe, slices
+from pipeline_steps.recipe import load_recipe, resolve_recipe
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.document import readme_with_keys, schema_text
 from pipeline_steps.recipe.load import recipe_text
 from pipeline_steps.recipe.schema import merged
-from pipeline_steps.recipe.variants import boxes_folder, with_variants
+from pipeline_steps.run import stage_settings
+from pipeline_steps.run.variants import boxes_folder, with_variants
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
@@ -168,11 +169,13 @@ def test_recipes_of_table_4_share_models_predictions_and_ensemble_with_the_entry
     assert table.name == entry.name
     for model in (*entry.pretraining, *entry.models, *entry.experts):
         assert table.model(model.name) == model
-        assert slices.training_slice(table, model.name) == slices.training_slice(entry, model.name)
-    assert slices.boxes_slice(table) == slices.boxes_slice(entry)
+        assert stage_settings.training_settings(table, model.name) == stage_settings.training_settings(
+            entry, model.name
+        )
+    assert stage_settings.boxes_settings(table) == stage_settings.boxes_settings(entry)
     for split in ("val", "test"):
-        assert slices.ensemble_slice(table, split) == slices.ensemble_slice(entry, split)
-    assert slices.masks_slice(table) == slices.masks_slice(entry)
+        assert stage_settings.ensemble_settings(table, split) == stage_settings.ensemble_settings(entry, split)
+    assert stage_settings.masks_settings(table) == stage_settings.masks_settings(entry)
     assert table.mask_models() == entry.mask_models()
 
 
@@ -248,20 +251,20 @@ def test_slices_follow_what_decides_a_stage_and_nothing_else():
         return resolve_recipe({"extends": "mini.yaml", **overlay})
 
     weights = changed(ensemble={"alpha": {"rare": 0.3}})
-    assert slices.ensemble_slice(weights, "val") != slices.ensemble_slice(base, "val")
-    assert slices.training_slice(weights, "basic") == slices.training_slice(base, "basic")
-    assert slices.boxes_slice(weights) == slices.boxes_slice(base)
+    assert stage_settings.ensemble_settings(weights, "val") != stage_settings.ensemble_settings(base, "val")
+    assert stage_settings.training_settings(weights, "basic") == stage_settings.training_settings(base, "basic")
+    assert stage_settings.boxes_settings(weights) == stage_settings.boxes_settings(base)
     comfort = changed(compute={"threads": 2}, training={"log_images": 8, "loader_workers": 1})
-    assert slices.training_slice(comfort, "basic") == slices.training_slice(base, "basic")
+    assert stage_settings.training_settings(comfort, "basic") == stage_settings.training_settings(base, "basic")
     seed = changed(seed=5)
-    assert slices.training_slice(seed, "basic") != slices.training_slice(base, "basic")
+    assert stage_settings.training_settings(seed, "basic") != stage_settings.training_settings(base, "basic")
     members_keep = changed(testing={"keep_per_image": 77})
-    assert slices.boxes_slice(members_keep) != slices.boxes_slice(base)
-    assert slices.ensemble_slice(members_keep, "val") == slices.ensemble_slice(base, "val")
+    assert stage_settings.boxes_settings(members_keep) != stage_settings.boxes_settings(base)
+    assert stage_settings.ensemble_settings(members_keep, "val") == stage_settings.ensemble_settings(base, "val")
     keep = changed(ensemble={"keep_per_image": {"val": 77}})
-    assert slices.boxes_slice(keep) == slices.boxes_slice(base)
-    assert slices.ensemble_slice(keep, "val") != slices.ensemble_slice(base, "val")
-    assert slices.ensemble_slice(keep, "test") == slices.ensemble_slice(base, "test")
+    assert stage_settings.boxes_settings(keep) == stage_settings.boxes_settings(base)
+    assert stage_settings.ensemble_settings(keep, "val") != stage_settings.ensemble_settings(base, "val")
+    assert stage_settings.ensemble_settings(keep, "test") == stage_settings.ensemble_settings(base, "test")
 
 
 @pytest.mark.parametrize("in_variant", [False, True])

@@ -10,8 +10,8 @@ import yaml
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe, resolve_recipe
-from pipeline_steps.recipe.banners import end_banner, plan_banner
 from pipeline_steps.recipe.load import recipe_text
+from pipeline_steps.starting.messages import end_banner, plan_banner
 
 DETECTOR = "config/detectors/mini_basic_fpn.yaml"
 

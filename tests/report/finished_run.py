@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.report.missing import missing_page
 from pipeline_steps.report.run_page.files import RunFiles
-from pipeline_steps.report.samples.missing import missing_page
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 

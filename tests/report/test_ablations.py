@@ -26,10 +26,10 @@ from pipeline_steps.report.ablations.statistics import describe, paired_differen
 from pipeline_steps.report.ablations.tables import finding, published_difference, settings_frame
 from pipeline_steps.report.ablations.text import design, explanation
 from pipeline_steps.report.ablations.write import cpu_seconds
-from tests.provenance.opened_files import opened_files
 from tests.report.fabricated import fabricate
 from tests.report.test_report_tables import write_metrics
 from tests.report.tiny_world import write_tiny_world
+from tests.run.opened_files import opened_files
 
 DETECTOR = "config/detectors/mini_basic_fpn.yaml"
 SEEDS = [11, 12, 13]

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline_steps.analysis.scenes import MISSED, SceneReader, Shape
+from pipeline_steps.analysis.selection import choose_examples, rank_scenes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.draw_predictions import build_parser, main
 from pipeline_steps.evaluation.matching import TRUE
 from pipeline_steps.report.picture import MAX_BYTES
-from pipeline_steps.report.scenes import MISSED, SceneReader, Shape
-from pipeline_steps.report.selection import choose_examples, rank_scenes
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 

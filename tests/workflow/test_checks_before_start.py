@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.recipe import resolve_recipe
+from pipeline_steps.run.data_files import DatasetPaths
 from pipeline_steps.starting import checks
 from tests.workflow.checkout import ROOT
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.provenance.opened_files import opened_files
+from tests.run.opened_files import opened_files
 from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_steps.provenance.record import read_record
+from pipeline_steps.run.provenance.record import read_record
 from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow

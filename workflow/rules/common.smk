@@ -6,23 +6,23 @@ from collections import Counter
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from pipeline_steps.common.array_tasks import hand_over
+from pipeline_steps.cluster.array_tasks import hand_over
 from pipeline_steps.common.atomic import write_json, write_text
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.gpus import POOL, usable_gpus
+from pipeline_steps.cluster.gpus import POOL, usable_gpus
 from pipeline_steps.common.interpreter import put_interpreter_first
-from pipeline_steps.common.queue import refuse_queued_jobs
+from pipeline_steps.cluster.queue import refuse_queued_jobs
 from pipeline_steps.data.expert_categories import expert_tables
-from pipeline_steps.data.paths import DatasetPaths
-from pipeline_steps.provenance.verification import start_command
-from pipeline_steps.recipe import slices
-from pipeline_steps.recipe.banners import end_banner, failure_message, plan_banner, plan_line, start_banner
+from pipeline_steps.run.data_files import DatasetPaths
+from pipeline_steps.run.provenance.verification import start_command
+from pipeline_steps.run import stage_settings
+from pipeline_steps.starting.messages import end_banner, failure_message, plan_banner, plan_line, start_banner
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
-from pipeline_steps.recipe.variants import boxes_folder, with_variants
+from pipeline_steps.run.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
 from pipeline_steps.report.published import check_tables
-from pipeline_steps.run.estimates import recipe_estimate
-from pipeline_steps.run.memory import require_memory
+from pipeline_steps.estimates.estimates import recipe_estimate
+from pipeline_steps.estimates.memory import require_memory
 from pipeline_steps.starting.checks import check_devices, check_permissions, check_room, fitted, room_needed
 from pipeline_steps.starting.command_line import check_names
 from pipeline_steps.starting.named_files import check_named_files

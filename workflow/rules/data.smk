@@ -21,7 +21,7 @@ if not DOWNLOADS:
         params:
             recipe=shared_recipe,
             root=lambda wildcards, output: recipe.datasets_root,
-            settings=slices.mini_slice(recipe),
+            settings=stage_settings.mini_settings(recipe),
         shell:
             "python -m pipeline_steps.make_mini --recipe {params.recipe:q} --output {params.root:q} 2>&1 | tee -i {log:q}"
 
@@ -152,7 +152,7 @@ else:
             runtime=60,
         params:
             recipe=shared_recipe,
-            settings=slices.openimages_slice(recipe),
+            settings=stage_settings.openimages_settings(recipe),
             dataset="openimages_train",
         shell:
             "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --dataset {params.dataset:q}"
@@ -169,7 +169,7 @@ else:
             f"{BENCHMARKS}/choose_openimages_own.tsv"
         params:
             recipe=shared_recipe,
-            settings=slices.openimages_own_slice(recipe),
+            settings=stage_settings.openimages_own_settings(recipe),
             dataset="openimages_own_train",
 
     rule download_openimages_images:
@@ -233,7 +233,7 @@ rule select_openimages:
         ENVIRONMENT
     params:
         recipe=shared_recipe,
-        settings=slices.openimages_slice(recipe),
+        settings=stage_settings.openimages_settings(recipe),
         dataset="openimages_train",
     shell:
         "python -m pipeline_steps.select_openimages --recipe {params.recipe:q} --dataset {params.dataset:q}"
@@ -256,7 +256,7 @@ use rule select_openimages as select_openimages_own with:
         runtime=growing(120),
     params:
         recipe=shared_recipe,
-        settings=slices.openimages_own_slice(recipe),
+        settings=stage_settings.openimages_own_settings(recipe),
         dataset="openimages_own_train",
 
 

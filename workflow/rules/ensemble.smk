@@ -19,7 +19,7 @@ rule rescore_ensemble:
         runtime=growing(60),
     params:
         recipe=recipe_file,
-        settings=lambda wildcards: slices.ensemble_slice(TESTED[wildcards.variant], wildcards.split),
+        settings=lambda wildcards: stage_settings.ensemble_settings(TESTED[wildcards.variant], wildcards.split),
         detections=lambda wildcards, input: named_files(members(wildcards), input.detections),
     shell:
         "python -m pipeline_steps.rescore_ensemble --recipe {params.recipe:q} --categories {input.categories:q} --split {wildcards.split:q}"
@@ -49,7 +49,7 @@ rule predict_masks:
     params:
         recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: slices.masks_slice(TESTED[wildcards.variant]),
+        settings=lambda wildcards: stage_settings.masks_settings(TESTED[wildcards.variant]),
         split=split_of,
         weights=lambda wildcards, input: named_files((Path(file).parent.name for file in input.weights), input.weights),
     shell:

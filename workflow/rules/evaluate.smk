@@ -30,7 +30,7 @@ rule evaluate_lvis:
             ["--expert", wildcards.name, "--recipe", RECIPE] if wildcards.name in MAPPED_EXPERTS else []
         ),
         sharing=lambda wildcards: (
-            slices.expert_slice(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else ""
+            stage_settings.expert_settings(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else ""
         ),
         maximum=recipe.evaluation.max_detections,
         fixed=recipe.evaluation.fixed_per_category,

@@ -21,7 +21,7 @@ rule predict_boxes:
     params:
         recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: slices.boxes_slice(TESTED[wildcards.variant]),
+        settings=lambda wildcards: stage_settings.boxes_settings(TESTED[wildcards.variant]),
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
         " predict_boxes --recipe {params.recipe:q} --model {wildcards.member:q} --weights {input.weights:q}"

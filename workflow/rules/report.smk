@@ -1,6 +1,6 @@
 # What people look at: tables, figures, pictures, and the page that shows them all.
 
-GALLERY = ["badges", "gallery", "page", "picture", "scenes", "selection"]
+GALLERY = ["badges", "gallery", "page", "picture"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
 COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
 TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
@@ -38,7 +38,13 @@ rule draw_predictions:
     input:
         annotations=DATA.lvis_val,
         detections=f"{RESULTS}/ensemble/val/detections.parquet",
-        code=code("draw_predictions.py", "report/templates/*", *(f"report/{name}.py" for name in GALLERY)),
+        code=code(
+            "draw_predictions.py",
+            "report/templates/*",
+            "analysis/scenes.py",
+            "analysis/selection.py",
+            *(f"report/{name}.py" for name in GALLERY),
+        ),
     output:
         page=report(
             f"{RESULTS}/report/gallery.html",
@@ -86,7 +92,7 @@ rule count_samples:
         recipe=RECIPE,
         model=SAMPLED,
         images=recipe.report.sample_images,
-        settings=slices.training_slice(recipe, SAMPLED),
+        settings=stage_settings.training_settings(recipe, SAMPLED),
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
         " count_samples --recipe {params.recipe:q} --model {params.model:q} --weights {input.weights:q}"
@@ -103,7 +109,7 @@ rule plot_figures:
         samples=rules.count_samples.output.counts,
         tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
         annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
-        code=code("plot.py", "report/figures/*.py", "report/measured.py", "report/scenes.py"),
+        code=code("plot.py", "report/figures/*.py", "report/measured.py", "analysis/scenes.py"),
     output:
         report(
             directory(f"{RESULTS}/report/figures"),

@@ -43,7 +43,7 @@ rule pretrain_coco:
         runtime=growing_hours(recipe.compute.training_hours),
     params:
         recipe=RECIPE,
-        settings=lambda wildcards: slices.training_slice(recipe, wildcards.model),
+        settings=lambda wildcards: stage_settings.training_settings(recipe, wildcards.model),
         init=init_argument,
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads}"

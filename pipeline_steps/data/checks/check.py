@@ -16,16 +16,16 @@ import numpy as np
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.category_list import frequency_letter
+from pipeline_steps.data.categories import frequency_letter
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import LISTS, check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Check, Findings
 from pipeline_steps.data.checks.masks import add_findings, chunks, name_of
 from pipeline_steps.data.checks.shapes import codes_of
 from pipeline_steps.data.lvis import StructureError, decode_file, stated_id
-from pipeline_steps.data.paths import find_image
 from pipeline_steps.data.records import Annotation, AnyFile, Category, ImageRecord
 from pipeline_steps.recipe.data import Data
+from pipeline_steps.run.data_files import find_image
 
 Split = Literal["train", "val", "test"]
 Record = TypeVar("Record", Category, ImageRecord, Annotation)

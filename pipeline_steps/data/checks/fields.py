@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.findings import Check, Findings
 from pipeline_steps.data.checks.masks import add_findings, name_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline_steps.data.category_list import GROUPS, frequency_letter
+from pipeline_steps.data.categories import GROUPS, frequency_letter
 from pipeline_steps.data.checks.check import Checked
 
 _COLORS = {"r": "#c44e52", "c": "#dd8452", "f": "#4c72b0"}

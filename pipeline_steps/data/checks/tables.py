@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.categories import VERDICTS, map_categories, read_category_table
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.data.category_tables import VERDICTS, map_categories, read_category_table
 from pipeline_steps.data.checks.check import Checked
 from pipeline_steps.data.checks.findings import REFUSED, Check, Findings
 from pipeline_steps.recipe.base import LVIS_VERSIONS

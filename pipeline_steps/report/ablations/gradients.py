@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 
 COLUMNS = ["window", "images", "category_id", "encouraging", "discouraging", "positives", "negatives"]
 """Columns of gradients.csv, as the training writes them."""

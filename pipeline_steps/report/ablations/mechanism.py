@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.category_list import CategoryList
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.data.paths import DatasetPaths
 from pipeline_steps.report.ablations.gradients import category_ratios, group_ratios, read_gradients
 from pipeline_steps.report.ablations.runs import Runs
 from pipeline_steps.report.ablations.scores import GroupObjects
+from pipeline_steps.run.data_files import DatasetPaths
 
 log = logging.getLogger(__name__)
 

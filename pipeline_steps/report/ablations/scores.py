@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_steps.analysis.scenes import MATCH_IOU, truth_masks
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.detections.table import iter_images
 from pipeline_steps.evaluation.matching import match_detections
-from pipeline_steps.report.scenes import MATCH_IOU, truth_masks
 
 
 class GroupObjects:

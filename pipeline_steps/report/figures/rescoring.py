@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline_steps.analysis.scenes import SceneReader
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.detections.rescoring import alpha_by_category, rank_scores
 from pipeline_steps.detections.table import read_table
@@ -22,7 +23,6 @@ from pipeline_steps.evaluation.results import Results, read_results
 from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_LINES, GROUP_NAMES, MissingInputError, new_figure
-from pipeline_steps.report.scenes import SceneReader
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

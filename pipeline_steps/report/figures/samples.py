@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure
 

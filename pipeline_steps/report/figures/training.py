@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_steps.common.files import note_input
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure, panels
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input, read_json
-from pipeline_steps.data.category_list import GROUPS
+from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError

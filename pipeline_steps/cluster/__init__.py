@@ -1,0 +1,1 @@
+"""How jobs run on clusters and their GPUs: launching, job arrays, the queue."""

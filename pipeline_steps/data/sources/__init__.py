@@ -1,0 +1,1 @@
+"""What publishers serve: the table of sources, and what their files must hold."""

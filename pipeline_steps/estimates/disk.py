@@ -1,0 +1,84 @@
+"""Disk that a recipe takes: data, archives while they are unpacked, checkpoints, tables, submission. In bytes,
+rounded up.
+
+Sizes of archives are those of ``data.download.sources``, or the most that they can be. Nothing is subtracted for what
+is on the disk already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, UNPACKED_RATIO, most_images
+from pipeline_steps.data.sources.table import Source, read_sources
+from pipeline_steps.estimates.sizes import split_images
+from pipeline_steps.recipe.schema import Recipe
+
+MINI_IMAGE = 12_000
+"""Bytes of an image of the mini world."""
+BOX_ROW, MASK_ROW, SUBMISSION_ROW = 36, 144, 520
+"""Bytes of a detection in a table of boxes, in one with masks (216 MB for 1.5 million), and in a results file (771
+MB)."""
+KEPT_CHECKPOINTS = 3
+"""Two, and a third while it is written (``training/checkpoint.py``)."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes of disk.
+
+    Attributes:
+        data: images, annotations and weights, unpacked.
+        unpacking: archives that are there for a time besides.
+        checkpoints: of trainings; removed when each ends, counted as if all ran at once.
+        results: final models, tables of detections, submission and its zip.
+    """
+
+    data: int
+    unpacking: int
+    checkpoints: int
+    results: int
+
+    @property
+    def total(self) -> int:
+        """All of it at once."""
+        return self.data + self.unpacking + self.checkpoints + self.results
+
+
+def data_bytes(recipe: Recipe) -> tuple[int, int]:
+    """Bytes of the data, and of archives while they are unpacked."""
+    if recipe.data.source == "mini":
+        mini = recipe.data.mini
+        images = mini.train_images + mini.val_images + mini.test_images + mini.openimages_images
+        return images * MINI_IMAGE, 0
+    chosen = [
+        source
+        for source in read_sources(recipe.data.download.sources)
+        if source.lvis_version in ("", recipe.lvis_version) and _is_used(source, recipe)
+    ]
+    data = sum(
+        round(source.planned_bytes * (UNPACKED_RATIO.get(source.group, 1.0) if source.unpack_into else 1.0))
+        for source in chosen
+        if source.group != "openimages_images"
+    )
+    archives = sum(source.planned_bytes for source in chosen if source.unpack_into)
+    if any(source.group == "openimages_images" for source in chosen):
+        data += most_images(recipe) * BYTES_PER_IMAGE
+    return data, archives
+
+
+def _is_used(source: Source, recipe: Recipe) -> bool:
+    if source.group == "weights":
+        return any(recipe.path(entry.file).endswith(source.file) for entry in recipe.weights)
+    return recipe.data.openimages.enabled or not source.group.startswith("openimages")
+
+
+def table_bytes(recipe: Recipe) -> int:
+    """Bytes of all tables of detections and of the submission, with every image's table full."""
+    images = split_images(recipe)
+    members = dict.fromkeys([model.name for model in recipe.models] + [m.name for m in recipe.ensemble.members])
+    boxes = sum(images.values()) * recipe.testing.keep_per_image * len(members) * BOX_ROW
+    merged = {split: count * getattr(recipe.ensemble.keep_per_image, split) for split, count in images.items()}
+    masks = (images["val"] * len(recipe.models) * recipe.testing.keep_per_image + sum(merged.values())) * MASK_ROW
+    submission = images["test"] * recipe.evaluation.max_detections * SUBMISSION_ROW
+    return boxes + masks + submission * 4 // 3  # and its zip

@@ -1,0 +1,230 @@
+"""The whole way from the OpenImages files to LVIS-format training data for one recipe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.data.category_tables import load_mapping
+from pipeline_steps.data.lvis import read_categories, read_lvis
+from pipeline_steps.data.openimages_classes import read_vocabulary
+from pipeline_steps.openimages.annotations import Inference, collect_objects, lvis_image
+from pipeline_steps.openimages.boxes import BoxTable, read_boxes
+from pipeline_steps.openimages.labels import read_rotated, read_verified_labels
+from pipeline_steps.openimages.selection import Choice, choose_images
+from pipeline_steps.openimages.sizes import ImageSizes, read_sizes
+from pipeline_steps.recipe import Recipe
+from pipeline_steps.run.data_files import DatasetPaths
+
+MAX_MISSING_SHARE = 0.05
+"""Up to this share of the chosen images may lack a readable file (the servers lose some): they are left out."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen images and what is needed to annotate them."""
+
+    categories: CategoryList
+    lvis_images: np.ndarray
+    inference: Inference
+    boxes: BoxTable
+    choice: Choice
+    judged_only: bool = False
+    """See :func:`~pipeline_steps.openimages.annotations.lvis_image`."""
+
+    @property
+    def image_ids(self) -> list[str]:
+        """ImageIDs of the chosen images, ascending."""
+        return [name.decode() for name in self.boxes.image_ids[self.choice.images]]
+
+
+def lvis_image_counts(path: Path, categories: CategoryList) -> np.ndarray:
+    """int64[C]: train images of each category; from the file's own counts if every category has one."""
+    counts = [category.image_count for category in categories.categories]
+    if None in counts:
+        return read_lvis(path, "train").image_counts
+    return np.array(counts, dtype=np.int64)
+
+
+def _without_rotated(boxes: BoxTable, path: Path) -> np.ndarray:
+    """bool[pairs]: False for images that are known to be rotated."""
+    if not path.is_file():
+        log.warning("%s not found: rotated images cannot be left out", path)
+        return np.ones(len(boxes.pair_image), bool)
+    rotated = np.isin(boxes.image_ids, np.array(sorted(read_rotated(path)), dtype=boxes.image_ids.dtype))
+    log.info("%d rotated images left out", rotated.sum())
+    return ~rotated[boxes.pair_image]
+
+
+def usable_pairs(recipe: Recipe, boxes: BoxTable) -> tuple[np.ndarray, np.ndarray]:
+    """Image and category positions of the pairs that count, int[m] each; without rotated images unless wanted."""
+    paths = DatasetPaths(recipe)
+    if boxes.problems:
+        log.warning("%s: left out: %s", paths.openimages_boxes, boxes.describe_problems())
+    if not recipe.data.openimages.skip_rotated:
+        return boxes.pair_image, boxes.pair_category
+    usable = _without_rotated(boxes, paths.openimages_rotation)
+    return boxes.pair_image[usable], boxes.pair_category[usable]
+
+
+def require_enabled(recipe: Recipe) -> None:
+    """Refuse a recipe that says it uses no OpenImages images."""
+    if not recipe.data.openimages.enabled:
+        raise UserError(f"recipe {recipe.name}: data.openimages.enabled is false, there is nothing to select")
+
+
+def select(recipe: Recipe) -> Selection:
+    """Choose images for the LVIS models of a recipe. Needs the annotation files only, no image.
+
+    Raises:
+        UserError: OpenImages is disabled; a file is missing or damaged; no image shows a shared category.
+    """
+    require_enabled(recipe)
+    settings = recipe.data.openimages
+    paths = DatasetPaths(recipe)
+    categories = read_categories(paths.lvis_train)
+    vocabulary = read_vocabulary(paths.openimages_classes, paths.openimages_hierarchy)
+    mapping = load_mapping(recipe, "openimages", categories)
+    unknown = [str(row) for row in mapping.rows if row.source_id not in vocabulary.names]
+    if unknown:
+        raise UserError(f"{paths.openimages_table}: classes that {paths.openimages_classes} lacks: {listing(unknown)}")
+    if not mapping.lvis_ids:
+        raise UserError(f"{paths.openimages_table}: no row has the recipe's relations, verdicts and frequency groups")
+    inference = Inference(vocabulary, mapping)
+    positions = categories.positions(mapping.lvis_ids.values()).tolist()
+    boxes = read_boxes(
+        paths.openimages_boxes, vocabulary, dict(zip(mapping.lvis_ids, positions, strict=True)), inference.ignored_mids
+    )
+    pair_image, pair_category = usable_pairs(recipe, boxes)
+    counts = lvis_image_counts(paths.lvis_train, categories)
+    choice = choose_images(
+        pair_image,
+        pair_category,
+        counts,
+        settings.max_images,
+        settings.max_images_per_category,
+    )
+    if not len(choice.images):
+        raise UserError(f"{paths.openimages_boxes}: no image has a usable box of a shared category")
+    log.info(
+        "%d images chosen of %d; %d of %d shared categories get images",
+        len(choice.images),
+        len(np.unique(pair_image)),
+        np.count_nonzero(choice.added),
+        len(inference.known_ids),
+    )
+    return Selection(categories, counts, inference, boxes, choice)
+
+
+def _check_files(found: ImageSizes, folder: Path, chosen: int) -> None:
+    lost = [*found.missing, *found.unreadable]
+    if len(lost) > MAX_MISSING_SHARE * chosen:
+        raise UserError(
+            f"{len(found.missing)} of {chosen} chosen images are not in {folder}, {len(found.unreadable)} are damaged "
+            f"({listing(lost, 3)}): download them first; --list-only FILE writes the list"
+        )
+    for what, names in (("missing", found.missing), ("damaged", found.unreadable), ("turned by EXIF", found.turned)):
+        if names:
+            log.warning("%s: %d images %s, left out: %s", folder, len(names), what, listing(names))
+
+
+def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
+    """LVIS-format annotations of the chosen images, whose files must be there.
+
+    Raises:
+        UserError: more than 5 % of the images are missing or damaged, or a label file is.
+    """
+    paths = DatasetPaths(recipe)
+    names = selection.image_ids
+    found = read_sizes(paths.openimages_images, names)
+    _check_files(found, paths.openimages_images, len(names))
+    labels = read_verified_labels(paths.openimages_labels, names, selection.inference.vocabulary)
+    folder = paths.openimages_images.relative_to(paths.root).as_posix()
+    boxes, counts = selection.boxes, Counter[str]()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for position, name in zip(selection.choice.images.tolist(), names, strict=True):
+        if name not in found.sizes:
+            continue
+        rows = boxes.rows_of(position)
+        objects = collect_objects(
+            [boxes.mids[code] for code in boxes.code[rows].tolist()],
+            boxes.box[rows],
+            boxes.flags[rows],
+            found.sizes[name],
+            selection.inference,
+            counts,
+        )
+        if not objects.annotated:  # boxes of less than 0.01 pixel
+            counts["image without boxes"] += 1
+            continue
+        image = lvis_image(
+            len(images),
+            f"{folder}/{name}.jpg",
+            found.sizes[name],
+            objects,
+            labels[name],
+            selection.inference,
+            counts,
+            selection.judged_only,
+        )
+        images.append(image)
+        for category, box in objects.annotated:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "bbox": box,
+                    "area": round(box[2] * box[3], 2),
+                }
+            )
+    log.info(
+        "%d images, %d boxes; left out or corrected: %s", len(images), len(annotations), dict(+counts) or "nothing"
+    )
+    return {
+        "info": {"description": f"OpenImages boxes in LVIS format for the recipe {recipe.name}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": msgspec.to_builtins(list(selection.categories.categories)),
+    }
+
+
+def summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
+    """One line for each LVIS category: train images before and after, and what was added; as CSV text."""
+    annotations = dataset["annotations"]
+    boxes = Counter(annotation["category_id"] for annotation in annotations)
+    shown = {(annotation["image_id"], annotation["category_id"]) for annotation in annotations}
+    added = Counter(category for _, category in shown)
+    known = set(selection.inference.known_ids)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            "category_id", "name", "synset", "frequency", "shared", "lvis_images", "openimages_available",
+            "images_added", "boxes_added", "images_after",
+        ]
+    )  # fmt: skip
+    for position, category in enumerate(selection.categories.categories):
+        before = int(selection.lvis_images[position])
+        writer.writerow(
+            [
+                category.id, category.name, category.synset, selection.categories.frequencies[position],
+                int(category.id in known), before, int(selection.choice.available[position]),
+                added[category.id], boxes[category.id], before + added[category.id],
+            ]
+        )  # fmt: skip
+    log.info("%d images added for %d categories", len(dataset["images"]), len(added))
+    return text.getvalue()

@@ -1,0 +1,160 @@
+"""What the workflow prints before a run, when it starts, ends well, or fails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline_steps.estimates.estimates import recipe_estimate
+from pipeline_steps.estimates.text import one_line, table_lines
+from pipeline_steps.recipe.schema import Recipe
+
+FAILURES_SHOWN = 3
+
+
+def _names(items: Sequence) -> str:
+    """Names of models or members; replicates together, with their number."""
+    names = Counter(getattr(item, "replicate_of", "") or item.name for item in items)
+    return ", ".join(name if count == 1 else f"{name} ({count} seeds)" for name, count in names.items()) or "none"
+
+
+def _on_disk(recipe: Recipe, results: str) -> str:
+    """Which of the recipe's trainings and other results are there already."""
+    stages = (("pretrain", recipe.pretraining), ("finetune", recipe.models), ("experts", recipe.experts))
+    models = [Path(results, stage, model.name, "model.pth") for stage, found in stages for model in found]
+    files = {
+        "ensemble": [Path(results, "ensemble", split, "detections.parquet") for split in ("val", "test")],
+        "submission": [Path(results, "submission/submission.json")],
+        "summary": [Path(results, "report/summary.md")],
+    }
+    parts = [f"{sum(path.exists() for path in models)} of {len(models)} models"]
+    parts += [name for name, paths in files.items() if all(path.exists() for path in paths)]
+    return ", ".join(parts)
+
+
+def plan_banner(recipe: Recipe, results: str) -> str:
+    """Recipe, models and members, what is there, and what the run takes."""
+    scales = ", ".join(map(str, recipe.testing.box_scales))
+    return "\n".join(
+        [
+            f"recipe {recipe.name}: LVIS {recipe.lvis_version}, data: {recipe.datasets_root} ({recipe.data.source})",
+            f"  COCO pre-training: {_names(recipe.pretraining)}",
+            f"  LVIS models:       {_names(recipe.models)}",
+            f"  experts:           {_names(recipe.experts)}",
+            f"  ensemble:          {_names(recipe.ensemble.members)}; boxes and masks tested at {scales} px",
+            f"  on the disk:       {_on_disk(recipe, results)}",
+            f"  outputs:           {results}/",
+            *(f"  {line}" for line in table_lines(recipe_estimate(recipe, results))),
+        ]
+    )
+
+
+def plan_line(recipe: Recipe, results: str, gpus: str) -> str:
+    """What the recipe takes, in one line.
+
+    Args:
+        recipe: the recipe.
+        results: its folder of results.
+        gpus: where its GPUs come from.
+    """
+    estimate = recipe_estimate(recipe, results)
+    return f"recipe {recipe.name}: {one_line(estimate)}" + (f"; {gpus}" if estimate.on_gpus else "")
+
+
+def start_banner(recipe: Recipe, results: str, jobs: Mapping[str, int]) -> str:
+    """:func:`plan_banner` and the number of jobs of each rule that will run."""
+    running = ", ".join(f"{count} {rule}" for rule, count in sorted(jobs.items())) or "nothing"
+    return f"{plan_banner(recipe, results)}\n  will run:          {running}"
+
+
+def end_banner(recipe: Recipe, results: str) -> str:
+    """Where the results are, and the summary table if there is one."""
+    lines = [f"recipe {recipe.name}: finished"]
+    summary = Path(results) / "report/summary.md"
+    if summary.is_file():
+        lines += ["", summary.read_text(encoding="utf-8").rstrip(), ""]
+    for what, name in (
+        ("submission", "submission/submission.json"),
+        ("report", "report/index.html"),
+        ("comparison", "report/ablations/index.html"),
+        ("metrics", "evaluation"),
+    ):
+        path = Path(results) / name
+        if path.exists():
+            lines.append(f"  {what + ':':12} {path}")
+    return "\n".join(lines)
+
+
+def _log(job: Any) -> Path:
+    return Path(job.log[0])
+
+
+def _tail(path: Path, count: int) -> list[str]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-count:]
+
+
+def _newest(folder: Path) -> Path | None:
+    return max(folder.rglob("*.log"), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _cluster_log(job: Any, folder: Path | None) -> Path | None:
+    """Newest log of the cluster about a job; tasks of an array have theirs directly in the folder of the rule."""
+    if folder is None:
+        return None
+    of_rule = folder / f"rule_{job.rule.name}"
+    of_job = of_rule / "_".join(job.wildcards).replace("/", "_")
+    return _newest(of_job if of_job.is_dir() else of_rule)
+
+
+def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:
+    wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+    name = f"{job.rule.name} ({wildcards})" if wildcards else job.rule.name
+    lines = _tail(_log(job), tail)
+    told = any("error:" in line or "Error" in line for line in lines)
+    described = [f"{name} failed; its log is {_log(job)}:"]
+    described += [f"  | {line}" for line in lines] or ["  | (empty: the job ended before the step wrote a line)"]
+    cluster = _cluster_log(job, cluster_logs)
+    if not told:
+        described.append(
+            "  the step itself reports no error: it was probably ended from outside (memory, time limit, scancel, "
+            "a lost node, a full disk)"
+        )
+        if cluster is not None:
+            described += [f"  what the cluster said, {cluster}:", *(f"  | {line}" for line in _tail(cluster, 5))]
+    elif cluster is not None:
+        described.append(f"  the cluster's log of the job: {cluster}")
+    return described
+
+
+def failure_message(
+    jobs: Iterable[Any], cluster_logs: Path | None = None, tail: int = 15, interrupted: bool = False
+) -> str:
+    """Which jobs failed, the last lines of their logs, and what to do.
+
+    Args:
+        jobs: Snakemake's jobs that failed in all their attempts.
+        interrupted: whether the run was ended from outside (Ctrl-C, SIGTERM).
+        cluster_logs: folder of what the cluster writes about jobs; None for a run without a cluster.
+        tail: lines of each log to show.
+    """
+    failed = sorted(jobs, key=lambda job: job.jobid)
+    lines: list[str] = []
+    for job in failed[:FAILURES_SHOWN]:
+        lines += ["", *_describe(job, cluster_logs, tail)]
+    if len(failed) > FAILURES_SHOWN:
+        lines += [
+            "",
+            f"and {len(failed) - FAILURES_SHOWN} more:",
+            *(f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]),
+        ]
+    kept = "finished stages are kept, trainings go on from their last checkpoint."
+    if not failed and interrupted:
+        return f"Stopped. To go on, start the same command again: {kept}"
+    if not failed:
+        lines = ["", "the run stopped before a job failed: the message is above"]
+    return "\n".join([*lines, "", f"Mend the cause and start the same command again: {kept}"]).lstrip("\n")
