@@ -11,7 +11,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
 from pipeline_steps.recipe import Recipe
 
-GROUPS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
+GROUP_COLUMNS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 """Key in metrics files -> column name."""
 
 PUBLISHED_DATA = "LVIS"

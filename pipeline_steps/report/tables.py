@@ -10,12 +10,12 @@ import pandas as pd
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Model
-from pipeline_steps.report.markdown import MISSING, Grid, figure
-from pipeline_steps.report.measured import GROUPS, PUBLISHED_CAP, Measured, like_published
+from pipeline_steps.report.grid import MISSING, Grid, number, with_spread
+from pipeline_steps.report.measured import GROUP_COLUMNS, PUBLISHED_CAP, Measured, like_published
 from pipeline_steps.report.published import PublishedTable, check_rows, published_table
 
-FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUPS.items()}
-COLUMNS = {**GROUPS, **FIXED}
+FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUP_COLUMNS.items()}
+COLUMNS = {**GROUP_COLUMNS, **FIXED}
 """Key in metrics files -> column of the tables."""
 
 DETAILS = {"AP50": "AP50", "AP75": "AP75", "APs": "AP_s", "APm": "AP_m", "APl": "AP_l"}
@@ -30,7 +30,7 @@ def _notes(measured: Sequence[Measured], recipe: Recipe) -> list[str]:
     full = [entry for entry in measured if entry.metrics.get("format") == "lvis"]
     if full:
         caps, fixed, kept = (
-            " or ".join(f"{number:,}" for number in sorted({entry.metrics[key] for entry in full}))
+            " or ".join(map(number, sorted({entry.metrics[key] for entry in full})))
             for key in ("max_detections", "fixed_per_category", "detections_per_image")
         )
         notes.append(
@@ -61,7 +61,7 @@ def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
         [
             entry.name,
             entry.evaluated or MISSING,
-            *(figure(entry.get(key)) for key in COLUMNS),
+            *(number(entry.get(key)) for key in COLUMNS),
             MISSING if (kept := entry.get("detections_per_image")) is None else f"{kept:.0f}",
         ]
         for entry in measured
@@ -72,7 +72,7 @@ def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
 
 def details_grid(measured: Sequence[Measured]) -> Grid:
     """AP at one IoU and by size of the object, as it is shown."""
-    rows = [[e.name, e.evaluated or MISSING, *(figure(e.get(key)) for key in DETAILS)] for e in measured]
+    rows = [[e.name, e.evaluated or MISSING, *(number(e.get(key)) for key in DETAILS)] for e in measured]
     notes = ["AP_s, AP_m and AP_l: objects below 32 x 32 pixels, up to 96 x 96, and above, as COCO counts."]
     return Grid("By overlap and by size", ["model", "evaluated", *DETAILS.values()], rows, 2, notes)
 
@@ -127,7 +127,7 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
             values = [value for entry in found if (value := entry.get(metric)) is not None]
             mean = float(np.mean(values)) if values else np.nan
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-            if metric in GROUPS:
+            if metric in GROUP_COLUMNS:
                 theirs = getattr(published, metric)
                 row |= {f"{column}_report": theirs} if beside else {}
                 row |= {f"{column}_ours": mean, f"{column}_sd": spread}
@@ -154,10 +154,6 @@ def _seed_label(seeds: str) -> str:
     return f"{'seed' if len(numbers) == 1 else 'seeds'} {', '.join(numbers)}" if numbers else MISSING
 
 
-def _with_spread(mean: float, spread: float) -> str:
-    return figure(mean) if np.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
-
-
 def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> Grid:
     """The comparison as it is shown: the published line, ours and the difference below each other; or ours alone."""
     frame = comparison_frame(name, measured, recipe)
@@ -167,19 +163,18 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
     for row in frame.to_dict("records"):
         blanks = [""] * len(FIXED)
         if beside:
-            theirs = (figure(row[f"{c}_report"]) for c in GROUPS.values())
+            theirs = (number(row[f"{c}_report"]) for c in GROUP_COLUMNS.values())
             rows.append([row["setting"], table.source, *theirs, *blanks, "", ""])
         label = "" if beside else row["setting"]
         if not row["runs"]:
             rows.append([label, "ours: missing" if beside else "missing", *[MISSING] * len(COLUMNS), "", ""])
             absent.append(row["row"])
             continue
-        ours = [_with_spread(row[f"{c}_ours"], row[f"{c}_sd"]) for c in GROUPS.values()]
-        ours += [_with_spread(row[c], row[f"{c}_sd"]) for c in FIXED.values()]
-        seen = MISSING if pd.isna(row["images_seen"]) else f"{row['images_seen']:,}"
-        rows.append([label, "ours" if beside else "", *ours, _seed_label(row["seeds"]), seen])
+        ours = [with_spread(row[f"{c}_ours"], row[f"{c}_sd"]) for c in GROUP_COLUMNS.values()]
+        ours += [with_spread(row[c], row[f"{c}_sd"]) for c in FIXED.values()]
+        rows.append([label, "ours" if beside else "", *ours, _seed_label(row["seeds"]), number(row["images_seen"])])
         if beside:
-            differences = [figure(row[f"{c}_difference"], signed=True) for c in GROUPS.values()]
+            differences = [number(row[f"{c}_difference"], signed=True) for c in GROUP_COLUMNS.values()]
             rows.append(["", "difference", *differences, *blanks, "", ""])
     header = ["setting", "", *COLUMNS.values(), "trained with", "images seen"]
     notes = [

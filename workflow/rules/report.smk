@@ -3,7 +3,7 @@
 GALLERY = ["badges", "gallery", "page", "picture"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
 COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
-TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("markdown", "measured", "published", "tables")))
+TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("grid", "measured", "published", "tables")))
 INSPECTED = [*MODELS, "ensemble"]
 # The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
 SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
@@ -184,7 +184,7 @@ rule write_report:
         gallery=rules.draw_predictions.output.page,
         missing=rules.count_samples.output.page,
         code=code("write_report.py", "report/run_page/*.py", "report/templates/*", "report/figures/captions.py")
-        + code(*(f"report/{name}.py" for name in ("markdown", "measured", "page", "published", "tables"))),
+        + code(*(f"report/{name}.py" for name in ("grid", "measured", "page", "published", "tables"))),
     output:
         report(
             f"{RESULTS}/report/index.html",

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.report.ablations.runs import METRICS, Runs
 from pipeline_steps.report.ablations.statistics import Difference, describe, paired_difference, paired_ratio
-from pipeline_steps.report.measured import GROUPS
+from pipeline_steps.report.measured import GROUP_COLUMNS
 from pipeline_steps.report.published import TABLES
 
 
@@ -53,7 +53,7 @@ def published_difference(recipe: Recipe, setting: str, reference: str) -> dict[s
                 if set(models) == {model.name for model in recipe.replicates(wanted)}:
                     rows[wanted] = table.rows.get(row)
         if rows.get(setting) and rows.get(reference):
-            return {key: getattr(rows[setting], key) - getattr(rows[reference], key) for key in GROUPS}
+            return {key: getattr(rows[setting], key) - getattr(rows[reference], key) for key in GROUP_COLUMNS}
     return {}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline_steps.report.ablations.runs import METRICS, Runs
 from pipeline_steps.report.ablations.statistics import CONFIDENCE, describe
-from pipeline_steps.report.markdown import MISSING, figure
+from pipeline_steps.report.grid import MISSING, number
 
 LVIS_FREQUENT_PER_RARE = 48_000
 """Annotated objects of all frequent categories for each object that a rare category has in the mean: LVIS v0.5 train,
@@ -58,8 +58,8 @@ def _pretraining(runs: Runs) -> list[str]:
 
 def _listed(rows: pd.DataFrame) -> str:
     return ", ".join(
-        f"{row.setting} − {row.reference} {row.metric} ({figure(row.difference, signed=True)}"
-        + ("" if np.isnan(row.report) else f", report {figure(row.report, signed=True)}")
+        f"{row.setting} − {row.reference} {row.metric} ({number(row.difference, signed=True)}"
+        + ("" if np.isnan(row.report) else f", report {number(row.report, signed=True)}")
         + ")"
         for row in rows.itertuples()
     )
@@ -168,18 +168,11 @@ def cost(seconds: float, jobs: int) -> str:
     return f"{jobs} jobs took {seconds / 60:.0f} CPU minutes: about {seconds / 120:.0f} minutes on two idle cores."
 
 
-def cell(mean: float, sd: float) -> str:
-    """``mean ± sd`` for a table."""
-    if np.isnan(mean):
-        return MISSING
-    return figure(mean) if np.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
-
-
 def interval_cell(row: pd.Series) -> str:
     """``difference [low, high]``, with the report's difference behind it."""
     if np.isnan(row["difference"]):
         return MISSING
-    text = figure(row["difference"], signed=True)
+    text = number(row["difference"], signed=True)
     if not np.isnan(row["low"]):
         text += f" [{row['low']:+.1f}, {row['high']:+.1f}]"
     return text

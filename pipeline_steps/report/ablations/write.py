@@ -19,7 +19,7 @@ from pipeline_steps.report.ablations.runs import METRICS, Runs
 from pipeline_steps.report.ablations.statistics import describe
 from pipeline_steps.report.ablations.tables import differences_frame, ratios_frame, runs_frame, settings_frame
 from pipeline_steps.report.figures.style import MissingInputError, save
-from pipeline_steps.report.markdown import MISSING, Grid, figure, markdown_table
+from pipeline_steps.report.grid import MISSING, Grid, markdown_table, number, with_spread
 from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, html_page, part
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _settings_section(runs: Runs, settings: pd.DataFrame, benchmarks: Path | Non
         [
             row["setting"],
             str(row["n"]),
-            *(text.cell(row[column], row[f"{column}_sd"]) for column in METRICS.values()),
-            MISSING if pd.isna(row["images_seen"]) else f"{row['images_seen']:,}",
+            *(with_spread(row[column], row[f"{column}_sd"]) for column in METRICS.values()),
+            number(row["images_seen"]),
         ]
         for row in settings.to_dict("records")
     ]
@@ -104,7 +104,7 @@ def _differences_section(runs: Runs, differences: pd.DataFrame, mechanism: Mecha
         cells = [text.interval_cell(row) for row in group.to_dict("records")]
         rows.append([f"{setting} − {reference}", str(group["n"].max()), *cells])
         if group["report"].notna().any():
-            rows.append(["the report, on LVIS", "", *(figure(value, signed=True) for value in group["report"])])
+            rows.append(["the report, on LVIS", "", *(number(value, signed=True) for value in group["report"])])
     paragraphs = [
         *text.findings(differences),
         *text.explanation(runs, differences, mechanism.frequent_per_rare),
@@ -146,9 +146,7 @@ def _mechanism_frame(runs: Runs, mechanism: Mechanism) -> pd.DataFrame:
 
 def _spread(values: dict[int, float], digits: int = 1) -> str:
     sample = describe(list(values.values()))
-    if not sample.n:
-        return MISSING
-    return f"{sample.mean:.{digits}f}" + ("" if np.isnan(sample.sd) else f" ± {sample.sd:.{digits}f}")
+    return with_spread(sample.mean, sample.sd, digits)
 
 
 def _mechanism_section(runs: Runs, mechanism: Mechanism, quotients: pd.DataFrame) -> Section:
@@ -267,8 +265,8 @@ def _page(runs: Runs, sections: Sequence[Section], folder: Path) -> str:
     content = Markup()
     for section in sections:
         content += part("heading", section.title)
-        for number, (header, rows) in enumerate(section.tables, 1):
-            label = f"{section.title}, table {number}"
+        for position, (header, rows) in enumerate(section.tables, 1):
+            label = f"{section.title}, table {position}"
             content += part("table", Grid(label, header, rows, 1, []), label)
         content += part("paragraphs", section.paragraphs)
         content += Markup().join(_plot(*one, folder) for one in section.figures)

@@ -25,14 +25,14 @@ from pipeline_steps.report.figures.style import (
     MissingInputError,
     new_figure,
 )
-from pipeline_steps.report.measured import GROUPS
+from pipeline_steps.report.measured import GROUP_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline_steps.evaluation.ground_truth import GroundTruth
 
-FIGURES = (*GROUPS, "AP_fixed")
+FIGURES = (*GROUP_COLUMNS, "AP_fixed")
 
 
 def merged_boxes(inputs: Inputs, names: tuple[str, ...]) -> Results:
@@ -112,7 +112,7 @@ def ensemble_gain(inputs: Inputs) -> tuple[Figure, pd.DataFrame]:
     added, left_out = frame[frame["kind"] == "added"], frame[frame["kind"] == "left out"]
     figure, (left, right) = new_figure(2, height=0.5 * len(added) + 2.1, width=8.4)
     places = np.arange(len(added))
-    groups = dict(zip(GROUPS, GROUP_NAMES))
+    groups = dict(zip(GROUP_COLUMNS, GROUP_NAMES))
     for key, group in groups.items():
         line = {"marker": ".", "linestyle": GROUP_LINES[group], "color": GROUP_COLOURS[group]}
         left.plot(places, added[key], label=GROUP_NAMES[group], **line)

@@ -17,7 +17,7 @@ from pipeline_steps.report.figures.style import (
     new_figure,
     panels,
 )
-from pipeline_steps.report.markdown import figure as rounded
+from pipeline_steps.report.grid import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def ap_by_group(inputs: Inputs) -> Figure:
         for x, value in zip(at, values):
             if not np.isnan(value):
                 axes.annotate(
-                    rounded(value),  # as the tables round
+                    number(value),  # as the tables round
                     (x, 0),
                     (0.5, 3),
                     textcoords="offset points",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline_steps.report.markdown import MISSING, figure
+from pipeline_steps.report.grid import MISSING, number
 from pipeline_steps.report.measured import Measured
 from pipeline_steps.report.tables import ENSEMBLE
 
@@ -44,5 +44,5 @@ def _headline(key: str, name: str, result: Measured, best: Measured | None) -> H
     told = f"{result.name}: {result.evaluated}"
     ours, theirs = result.get(key), best.get(key) if best is not None else None
     if best is not None and best is not result and ours is not None and theirs is not None:
-        told += f"; {figure(ours - theirs, signed=True)} over {best.name}, the best single model"
-    return Headline(f"Mask {name}", figure(ours), told)
+        told += f"; {number(ours - theirs, signed=True)} over {best.name}, the best single model"
+    return Headline(f"Mask {name}", number(ours), told)

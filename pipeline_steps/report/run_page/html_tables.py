@@ -7,7 +7,7 @@ import math
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline_steps.report.markdown import MISSING, figure
+from pipeline_steps.report.grid import MISSING, number
 from pipeline_steps.report.page import data_uri, part
 
 
@@ -17,7 +17,7 @@ def _shown(value: object) -> tuple[str, str]:
         return value, value
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return MISSING, ""
-    return (figure(value), f"{value:g}") if isinstance(value, float) else (f"{value:,}", str(value))
+    return (number(value), f"{value:g}") if isinstance(value, float) else (f"{value:,}", str(value))
 
 
 def sortable_table(frame: pd.DataFrame, text_columns: int, label: str) -> Markup:

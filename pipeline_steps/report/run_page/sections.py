@@ -17,9 +17,8 @@ from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.markdown import Grid, figure
-from pipeline_steps.report.measured import GROUPS as GROUP_COLUMNS
-from pipeline_steps.report.measured import Measured, like_published, read_all
+from pipeline_steps.report.grid import Grid, number
+from pipeline_steps.report.measured import GROUP_COLUMNS, Measured, like_published, read_all
 from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, page_content, part
 from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.html_tables import sortable_table
@@ -99,7 +98,7 @@ def figure_table(run: Run, name: str, columns: dict[str, str] | None = None) -> 
     texts = sum(frame.dtypes.map(lambda kind: not pd.api.types.is_numeric_dtype(kind)))
     rows = [
         [
-            figure(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+            number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
             for value in row
         ]
         for row in frame.astype(object).itertuples(index=False)

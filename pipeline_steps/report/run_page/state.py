@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.markdown import MISSING, Grid
+from pipeline_steps.report.grid import MISSING, Grid
 from pipeline_steps.report.run_page.files import RunFiles
 
 STAGE_NAMES = {"pretrain": "COCO pre-training", "finetune": "LVIS model", "experts": "expert"}

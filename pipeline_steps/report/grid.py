@@ -1,12 +1,15 @@
-"""Tables as text cells, and as Markdown that also reads well in a terminal."""
+"""Tables as they are shown: numbers as text, and Markdown that also reads well in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
+
+import pandas as pd
 
 MISSING = "–"
-"""What stands for a figure that there is not."""
+"""What stands for a number that there is not."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Grid:
     header: list[str]
     rows: list[list[str]]
     text_columns: int
-    """So many columns from the left hold text, the others figures."""
+    """So many columns from the left hold text, the others numbers."""
     notes: list[str]
 
     def markdown(self) -> str:
@@ -45,8 +48,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     return "\n".join([line(cells[0]), "| " + " | ".join(rule) + " |", *map(line, cells[1:])])
 
 
-def figure(value: float | None, signed: bool = False) -> str:
-    """A figure in per cent with one decimal, as the report prints them."""
-    if value is None or value != value:
+def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
+    """A number as people read it: counts whole, with commas; all else (AP in per cent) with ``digits`` decimals."""
+    if value is None or pd.isna(value):
         return MISSING
-    return f"{value:+.1f}" if signed else f"{value:.1f}"
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def with_spread(mean: float, spread: float, digits: int = 1) -> str:
+    """``mean ± standard deviation``; the mean alone if there is no spread."""
+    return number(mean, digits=digits) + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")
