@@ -1,4 +1,4 @@
-"""Index the COCO boxes of the LVIS train images, for COCO Ignore (report, section 3.1).
+"""Index the COCO boxes of the LVIS train images, for COCO Ignore (paper, section 3.1).
 
 LVIS and COCO annotate the same images: a background proposal on a COCO box may be an object that LVIS left out.
 Boxes of crowds are left out: they are regions, not objects.

@@ -1,7 +1,7 @@
 """Step: the results of a run as a table, in Markdown and CSV; the Markdown is also printed.
 
-Without ``--table`` the summary: one row per evaluation. With ``--table table3`` that table of the report with our
-figures beside it, or ours alone if the data are not those of the report; the recipe's ``report.tables`` says which
+Without ``--table`` the summary: one row per evaluation. With ``--table table3`` that table of the paper with our
+figures beside it, or ours alone if the data are not those of the paper; the recipe's ``report.tables`` says which
 evaluations belong to which row. Missing metrics are shown as missing.
 """
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--table",
         metavar="NAME",
-        help="table1 .. table5 of the report, or lvis_v1 (later publications), instead of the summary",
+        help="table1 .. table5 of the paper, or lvis_v1 (later publications), instead of the summary",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="MD", help="the table as Markdown")
     parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, unrounded")

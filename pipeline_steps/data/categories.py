@@ -119,7 +119,7 @@ class CategoryList:
 
     @property
     def tail(self) -> np.ndarray:
-        """bool[C]: rare or common, the categories that the Equalization Loss protects (report, section 2).
+        """bool[C]: rare or common, the categories that the Equalization Loss protects (paper, section 2).
 
         The letter decides, never a ratio of counts: categories with exactly 100 images are common.
         """

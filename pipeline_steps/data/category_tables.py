@@ -37,7 +37,7 @@ VERSIONS_COLUMN = "lvis_versions"
 RELATIONS = ("equal", "narrower", "broader")
 VERDICTS = ("use", "doubtful", "no")
 REPORTED_SHARED_CATEGORIES = 110
-"""Categories that LVIS shares with OpenImages according to the report, section 3.3; it does not list them."""
+"""Categories that LVIS shares with OpenImages according to the paper, section 3.3; it does not list them."""
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +275,7 @@ def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categori
     )
     if len(groups) < len(GROUPS):
         mapping = mapping.restricted_to(set(categories.ids[np.isin(categories.frequencies, groups)].tolist()))
-    beside = f" (the report: {REPORTED_SHARED_CATEGORIES})" if source == "openimages" else ""
+    beside = f" (the paper: {REPORTED_SHARED_CATEGORIES})" if source == "openimages" else ""
     log.info(
         "%s: %d source categories stand for %d LVIS categories%s; relations %s, verdicts %s, groups %s",
         path.name,

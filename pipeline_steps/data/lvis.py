@@ -75,7 +75,7 @@ class LvisDataset:
         return sorted({annotation.category_id for annotation in self.annotations[image.id]})
 
     def judged(self, image: ImageRecord) -> np.ndarray:
-        """bool[C]: S_P united with S_N of ``image`` (report, equation 4), by position; all True for COCO."""
+        """bool[C]: S_P united with S_N of ``image`` (paper, equation 4), by position; all True for COCO."""
         if self.exhaustive:
             return np.ones(len(self.categories), dtype=bool)
         return self.categories.mask([*self.annotated_ids(image), *image.neg_category_ids])

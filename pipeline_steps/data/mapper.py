@@ -12,7 +12,7 @@ sampling_seed      seeds the draw of this image's anchors and proposals, so that
                    number of GPUs and after a restart
 has_masks          False on box-only images
 instances          detectron2 Instances: gt_boxes, gt_classes (0-based positions), gt_masks (not on box-only images)
-judged             bool Tensor[C]: S_P united with S_N (report, equation 4)
+judged             bool Tensor[C]: S_P united with S_N (paper, equation 4)
 known              bool Tensor[C]: False where the image says nothing about a category: no loss at all
 region_boxes       float Tensor[n, 4], x1 y1 x2 y2 in the augmented image
 region_weights     float Tensor[n], weight of background proposals that hit the region

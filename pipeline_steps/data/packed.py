@@ -88,7 +88,7 @@ class PackedImages:
         return bytes(self.paths[self.paths_offsets[index] : self.paths_offsets[index + 1]]).decode()
 
     def judged(self, index: int) -> np.ndarray:
-        """bool[C]: S_P united with S_N of an image (report, equation 4)."""
+        """bool[C]: S_P united with S_N of an image (paper, equation 4)."""
         if self.exhaustive[index]:
             return np.ones(self.category_count, dtype=bool)
         judged = np.zeros(self.category_count, dtype=bool)

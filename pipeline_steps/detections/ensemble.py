@@ -1,6 +1,6 @@
 """The re-scored ensemble: members' boxes merged per category, ranked by score and frequency, capped per image.
 
-Decisions where the report (section 5) is silent:
+Decisions where the paper (section 5) is silent:
 
 - A member's scores are multiplied by its weight divided by the largest weight, so that equal weights change nothing and
   alpha keeps its meaning. (ensemble-boxes divides by the sum: the same order, all scores smaller.) Weighted-box fusion

@@ -1,4 +1,4 @@
-"""Merging boxes of several detectors per category: NMS (the report's), weighted-box fusion, Gaussian soft-NMS.
+"""Merging boxes of several detectors per category: NMS (the paper's), weighted-box fusion, Gaussian soft-NMS.
 
 Each function is one pass over the detections of one image in order of descending score, compiled with numba.
 

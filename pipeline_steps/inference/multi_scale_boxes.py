@@ -1,4 +1,4 @@
-"""Multi-scale box testing (report, section 5): detections of all views of an image, merged per category.
+"""Multi-scale box testing (paper, section 5): detections of all views of an image, merged per category.
 
 One pass of the backbone for each distinct view. The detections of a view are those of detectron2 at that size
 (:mod:`pipeline_steps.inference.postprocess`). The merge is that of detectron2's test-time augmentation: per-category

@@ -1,4 +1,4 @@
-"""Multi-scale mask testing (report, section 5): soft masks of given boxes, averaged before the threshold.
+"""Multi-scale mask testing (paper, section 5): soft masks of given boxes, averaged before the threshold.
 
 The average runs over all views (scales that give the same size are one view) and mask models. Masks are
 class-agnostic, so boxes that several detections share get one mask.

@@ -1,6 +1,6 @@
 """Box post-processing: the best detections of an image after per-category NMS, found without looking at all of them.
 
-With 1,230 sigmoid scores for each of 1,000 proposals and the report's score threshold of 0.0 (section 4.1), all 1.23
+With 1,230 sigmoid scores for each of 1,000 proposals and the paper's score threshold of 0.0 (section 4.1), all 1.23
 million pairs are candidates, but the 300 detections that are kept lie among the few thousand best. NMS is greedy from
 the best score down, so a detection depends on better ones only: candidates are taken in chunks of descending score
 until ``top_k`` are kept. Nothing below the last chunk is sorted, decoded, clipped or compared.

@@ -1,4 +1,4 @@
-"""The last layers of the box head, with the report's losses.
+"""The last layers of the box head, with the paper's losses.
 
 Symbols:
     R: proposals, combined over the images of the batch; C: foreground categories, label C is background; N: images

@@ -7,7 +7,7 @@ Symbols:
 The gradient of the unnormalised loss (summed over proposals, before it is divided by R or scaled) at logit x[r, j] is
 (p - y) w. Where y is 1 it is negative: it encourages category j. Everywhere else it is positive: it discourages j.
 Summed over proposals their magnitudes do not depend on batch size, number of processes or loss scale: a proposal that
-is fully wrong about a category counts 1. A sample is *valid* if its weight is not 0 (the report, figure 1).
+is fully wrong about a category counts 1. A sample is *valid* if its weight is not 0 (the paper, figure 1).
 """
 
 from __future__ import annotations

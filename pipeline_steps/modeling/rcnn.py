@@ -96,7 +96,7 @@ class LvisRPN(RPN):
 
 @META_ARCH_REGISTRY.register()
 class LvisRCNN(GeneralizedRCNN):
-    """Mask R-CNN for LVIS: class-agnostic masks, box head with the report's losses.
+    """Mask R-CNN for LVIS: class-agnostic masks, box head with the paper's losses.
 
     Calling it in training mode gives a dict of scalar losses, in testing mode detectron2's detections. Testing at
     several scales is built from :meth:`extract_features`, :meth:`propose`, :meth:`box_predictions`, :meth:`scores`,

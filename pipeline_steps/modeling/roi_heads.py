@@ -1,4 +1,4 @@
-"""Box and mask head of the detector: training with the report's losses, and the pieces that testing is made of.
+"""Box and mask head of the detector: training with the paper's losses, and the pieces that testing is made of.
 
 Symbols:
     N: images of the batch; R: proposals, combined over images; C: foreground categories, label C is background
@@ -73,7 +73,7 @@ def mask_targets(masks: Any, object_index: Tensor, boxes: Tensor, size: int) -> 
 
 @ROI_HEADS_REGISTRY.register()
 class LvisROIHeads(StandardROIHeads):
-    """detectron2's standard heads with the report's losses; box-only images take no part in the mask loss."""
+    """detectron2's standard heads with the paper's losses; box-only images take no part in the mask loss."""
 
     @configurable
     def __init__(self, *, statistics_period: int, **arguments: Any) -> None:

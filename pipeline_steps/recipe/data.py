@@ -99,7 +99,7 @@ class MiniWorld(Section):
 
 
 class OpenImagesSelection(Section):
-    """How OpenImages images are chosen and turned into LVIS-format annotations (report, section 3.3).
+    """How OpenImages images are chosen and turned into LVIS-format annotations (paper, section 3.3).
 
     What is made is below ``data.derived_root``: recipes that differ here need derived roots of their own.
     """
@@ -107,7 +107,7 @@ class OpenImagesSelection(Section):
     enabled: bool = True
     """Whether OpenImages is used at all."""
     max_images: int = Field(20000, ge=1)
-    """Number of images to choose at most (report: about 20k)."""
+    """Number of images to choose at most (paper: about 20k)."""
     max_images_per_category: int = Field(1000, ge=1)
     """Cap on the chosen images that are taken for the sake of one category (ours)."""
     relations: list[Literal["equal", "narrower", "broader"]] = ["equal"]
@@ -116,13 +116,13 @@ class OpenImagesSelection(Section):
     verdicts: list[Literal["use", "doubtful", "no"]] = ["use"]
     """Review verdicts of the category table that are used."""
     frequency_groups: list[Literal["r", "c", "f"]] = ["r", "c", "f"]
-    """LVIS groups of the categories taken from OpenImages: all share 326 of LVIS v0.5, ``[r, c]`` 165 (report: 110)."""
+    """LVIS groups of the categories taken from OpenImages: all share 326 of LVIS v0.5, ``[r, c]`` 165 (paper: 110)."""
     skip_rotated: bool = True
     """Leave out images whose metadata says that they are rotated, here and in ``openimages_own``."""
 
 
 class OpenImagesOwn(Section):
-    """Which OpenImages images an OpenImages expert is trained on, in OpenImages' own 601 classes (report, section 5).
+    """Which OpenImages images an OpenImages expert is trained on, in OpenImages' own 601 classes (paper, section 5).
 
     The images are the first ones of a seeded order among those with a box, so that a larger number keeps the smaller
     selection. What is made is below ``datasets_root``, for all recipes; images lie beside those of ``openimages``.

@@ -22,20 +22,20 @@ class KeepPerImage(Section):
 
 
 class Testing(Section):
-    """Multi-scale test inference (report, section 5)."""
+    """Multi-scale test inference (paper, section 5)."""
 
     box_scales: list[int] = [600, 800, 1000, 1200, 1400]
     """Shorter edges for box testing, in pixels."""
     mask_scales: list[int] = [600, 800, 1000, 1200, 1400]
     """Shorter edges for mask testing, in pixels."""
     longer_edge: int = Field(4000, ge=32)
-    """The longer edge is at most this at every scale (ours: the report limits it in training only). It bounds the
+    """The longer edge is at most this at every scale (ours: the paper limits it in training only). It bounds the
     memory for panoramas: an image up to 2.85 times as long as high is seen at 1400 in full. Scales that become equal
     are computed and counted once."""
     horizontal_flip: bool = False
     """Add the mirrored image at every scale."""
     score_threshold: float = Field(0.0, ge=0, lt=1)
-    """Detections must score above this (report: 0.0)."""
+    """Detections must score above this (paper: 0.0)."""
     nms_iou: float = Field(0.5, gt=0, le=1)
     """IoU threshold of the per-category NMS within a scale and across scales."""
     scale_fusion: Literal["nms", "wbf"] = "nms"
@@ -77,7 +77,7 @@ class Member(Section):
 
 
 class RescoringAlpha(Section):
-    """Re-scoring (report, section 5): rank score = score + alpha of the category's frequency group."""
+    """Re-scoring (paper, section 5): rank score = score + alpha of the category's frequency group."""
 
     rare: float = Field(0.1, ge=0)
     """Added for rare categories."""
@@ -93,7 +93,7 @@ class Ensemble(Section):
     members: list[Member]
     """Models and experts that take part."""
     fusion: Literal["nms", "wbf", "soft_nms"] = "nms"
-    """Non-maximum suppression (report), weighted-box fusion, or soft-NMS."""
+    """Non-maximum suppression (paper), weighted-box fusion, or soft-NMS."""
     iou: float = Field(0.5, gt=0, le=1)
     """IoU above which boxes of one category are merged."""
     soft_nms_sigma: float = Field(0.5, gt=0)
@@ -143,7 +143,7 @@ class Report(Section):
     sample_images: int = Field(2000, ge=1)
     """Training images from which the samples of the box head are counted, with and without the equalization loss."""
     tables: dict[str, dict[str, list[str]]] = {}
-    """Rows of published tables that this recipe reproduces: table (``table1`` .. ``table5`` of the report, ``lvis_v1``:
+    """Rows of published tables that this recipe reproduces: table (``table1`` .. ``table5`` of the paper, ``lvis_v1``:
     later publications on LVIS v1) -> row -> names of evaluations, i.e. of models, ``variants`` or ``ensemble``; several
     names are runs of a row with different seeds."""
     ablations: Ablations = Ablations()

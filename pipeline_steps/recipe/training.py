@@ -15,14 +15,14 @@ Name = Field(pattern=NAME)
 
 
 class CocoIgnore(Section):
-    """COCO Ignore (report, section 3.1): unannotated objects that COCO knows are pushed down less."""
+    """COCO Ignore (paper, section 3.1): unannotated objects that COCO knows are pushed down less."""
 
     enabled: bool = False
     """Whether background proposals that hit a COCO box are weighted down."""
     iou: float = Field(0.5, gt=0, lt=1)
     """A background proposal with an IoU above this with a COCO box is meant."""
     beta: float = Field(0.5, ge=0, le=1)
-    """Weight of such a proposal in the classification loss (report: 0.5)."""
+    """Weight of such a proposal in the classification loss (paper: 0.5)."""
 
 
 class Schedule(Section):
@@ -76,7 +76,7 @@ class Training(Section):
     """Everything that decides the weights that come out of a training. Each model may override any key."""
 
     loss: Literal["softmax", "sigmoid", "eql"] = "eql"
-    """Box classification loss (report, section 2)."""
+    """Box classification loss (paper, section 2)."""
     prior_probability: float = Field(0.001, gt=0, lt=1)
     """Initial foreground probability of sigmoid heads: bias = -log((1 - p) / p) (ours)."""
     judged_categories: bool = True
@@ -91,9 +91,9 @@ class Training(Section):
     categories that OpenImages has no name for, and for ``openimages_own_train`` classes that are neither boxed in the
     image nor verified to be absent from it."""
     box_head_loss_scale: float = Field(1.0, gt=0)
-    """Factor on the box-head losses (classification and box regression); 2 with COCO Ignore in the report."""
+    """Factor on the box-head losses (classification and box regression); 2 with COCO Ignore in the paper."""
     repeat_factor_threshold: float = Field(0.0, ge=0)
-    """Repeat-factor sampling threshold t; 0 samples every image once (report's RS: 0.001)."""
+    """Repeat-factor sampling threshold t; 0 samples every image once (paper's RS: 0.001)."""
     images_per_batch: int = Field(16, ge=1)
     """Total batch size over all GPUs, whose number has to divide it: 16 for up to 16 GPUs, 32 and 64 for as many.
     Per-GPU batch, accumulation and learning rate are derived."""

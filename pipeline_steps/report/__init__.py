@@ -1,1 +1,1 @@
-"""What people look at: tables beside the report's, figures, pictures."""
+"""What people look at: tables beside the paper's, figures, pictures."""

@@ -15,10 +15,10 @@ GROUP_COLUMNS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
 """Key in metrics files -> column name."""
 
 PUBLISHED_DATA = "LVIS"
-"""Data of the report's figures, as :func:`data_name` calls them: LVIS v0.5."""
+"""Data of the paper's figures, as :func:`data_name` calls them: LVIS v0.5."""
 
 PUBLISHED_CAP = 300
-"""Detections of an image that count in the report's figures, as on the test server."""
+"""Detections of an image that count in the paper's figures, as on the test server."""
 
 
 def data_name(recipe: Recipe) -> str:

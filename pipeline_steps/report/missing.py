@@ -1,4 +1,4 @@
-"""Missing annotations (the report, figure 2): background proposals on objects that COCO annotates and LVIS does not.
+"""Missing annotations (the paper, figure 2): background proposals on objects that COCO annotates and LVIS does not.
 
 Symbols: boxes are x1 y1 x2 y2 in pixels of the augmented image.
 """

@@ -1,4 +1,4 @@
-"""The summary of a run, and the report's tables with our figures beside theirs."""
+"""The summary of a run, and the paper's tables with our figures beside theirs."""
 
 from __future__ import annotations
 
@@ -100,12 +100,12 @@ def _seeds(recipe: Recipe, names: Sequence[str]) -> str:
 def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) -> pd.DataFrame:
     """A published table with ours beside it: one row per published row, in its order.
 
-    Only mask AP counts as a figure, as in the report. Columns: ``row``, ``setting``; for each of AP, AP_r, AP_c, AP_f
+    Only mask AP counts as a figure, as in the paper. Columns: ``row``, ``setting``; for each of AP, AP_r, AP_c, AP_f
     the published figure (``_report``), the mean over our runs (``_ours``), their standard deviation (``_sd``, with at
-    least two runs) and the difference of the mean from the report (``_difference``); our AP_fixed columns; ``runs``
+    least two runs) and the difference of the mean from the paper (``_difference``); our AP_fixed columns; ``runs``
     (evaluations with figures), ``seeds`` and ``images_seen`` of each training, and ``models``.
 
-    On other data, or under another cap, the report's figures say nothing of ours: there are no columns ``_report`` and
+    On other data, or under another cap, the paper's figures say nothing of ours: there are no columns ``_report`` and
     ``_difference`` then, and only the rows that the recipe names.
 
     Raises:
@@ -144,7 +144,7 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
 
 def _figures_of(table: PublishedTable) -> str:
     if table.source == "report":
-        return "The report's figures are of LVIS v0.5"
+        return "The paper's figures are of LVIS v0.5"
     return f"The published figures are of {table.data}"
 
 
@@ -193,7 +193,7 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
     used = {one for names in recipe.report.tables.get(name, {}).values() for one in names}
     notes += _notes([entry for entry in measured if entry.name in used], recipe)
     of_report = table.source == "report"
-    called = f"{name.replace('table', 'table ')} of the report" if of_report else "published results"
+    called = f"{name.replace('table', 'table ')} of the paper" if of_report else "published results"
     title = f"{called.capitalize()}: {table.caption}"
     if not beside:
         title = f"Settings of {called}, on the data of this recipe"

@@ -1,4 +1,4 @@
-"""Training throughput and peak GPU memory at the report's sizes, beside detectron2's own trainer.
+"""Training throughput and peak GPU memory at the paper's sizes, beside detectron2's own trainer.
 
 ``python -m tests.benchmarks gpu_training [--cases r50_fpn:800 x101_dcn_fpn:800 x101_dcn_fpn:1050] [--images 2]``
 

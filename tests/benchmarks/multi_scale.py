@@ -1,6 +1,6 @@
 """Five-scale box and mask testing of one image: detectron2's ``GeneralizedRCNNWithTTA`` against ours, on one model.
 
-The report's scales (600 to 1400, no two of them equal: detectron2 would count those again), 1,230 categories, 1,000
+The paper's scales (600 to 1400, no two of them equal: detectron2 would count those again), 1,230 categories, 1,000
 proposals, 300 detections. The model has random weights whose scores, boxes and masks are spread as a trained one's.
 Ours includes the encoding of the masks as run lengths; detectron2's ends with bitmaps. On the CPU one pair takes
 minutes; results have to be identical.

@@ -39,7 +39,7 @@ CATEGORIES = 96
 
 
 def mini_recipe(precision: str) -> Recipe:
-    """The mini recipe with everything of the report switched on, in one precision."""
+    """The mini recipe with everything of the paper switched on, in one precision."""
     training = {
         "precision": precision,
         "loss": "eql",

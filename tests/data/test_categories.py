@@ -120,7 +120,7 @@ def test_the_number_of_shared_categories_is_printed_beside_the_reports(
     recipe = resolve_recipe({"extends": "challenge.yaml", "data": {"openimages_to_lvis": str(path)}})
     caplog.set_level("INFO")
     assert load_mapping(recipe, "openimages", categories).lvis_ids == {"9": 3, "10": 5}
-    assert "2 source categories stand for 2 LVIS categories (the report: 110)" in caplog.text
+    assert "2 source categories stand for 2 LVIS categories (the paper: 110)" in caplog.text
     rare = {"extends": "challenge.yaml", "data": {"openimages_to_lvis": str(path)}}
     rare["data"]["openimages"] = {"frequency_groups": ["r"]}
     assert load_mapping(resolve_recipe(rare), "openimages", categories).lvis_ids == {"10": 5}

@@ -1,4 +1,4 @@
-"""Re-scoring: what the rule of the report says goes where, and nothing else moves."""
+"""Re-scoring: what the rule of the paper says goes where, and nothing else moves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The detector as a whole: against detectron2's own, and what the report changes in it."""
+"""The detector as a whole: against detectron2's own, and what the paper changes in it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seeded(recipe: Any, name: str = "basic", tail: Tensor | None = None, seed: i
 class TestAgainstDetectron2:
     @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
     def test_losses_and_detections_equal_those_of_detectron2s_mask_rcnn(self, loss):
-        """Same weights, same random draws, nothing of the report switched on."""
+        """Same weights, same random draws, nothing of the paper switched on."""
         options = ["LVIS.CANONICAL_BOX_SIZE 224"]
         recipe = tiny_recipe(loss=loss, detector_options=options)
         ours = seeded(recipe)

@@ -22,7 +22,7 @@ from pipeline_steps.modeling.losses import (
 
 
 def equation_4(labels: Tensor, image_index: Tensor, tail: Tensor, positive: list[set], negative: list[set]) -> Tensor:
-    """w_rj of the report's equation 4, letter by letter; background is the last label."""
+    """w_rj of the paper's equation 4, letter by letter; background is the last label."""
     weights = torch.empty(len(labels), len(tail))
     for r, label in enumerate(labels.tolist()):
         for j in range(len(tail)):

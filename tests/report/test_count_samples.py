@@ -64,7 +64,7 @@ def inside(box: torch.Tensor, group: torch.Tensor) -> float:
 
 
 def slow_counts(drawn: list[Batch], tail: torch.Tensor, judged_categories: bool) -> dict[str, list[int]]:
-    """One pair of proposal and category after the other, in the words of the report."""
+    """One pair of proposal and category after the other, in the words of the paper."""
     names = ("positives", "from_objects", "from_objects_equalized", "from_background")
     counts = {name: [0] * CATEGORIES for name in names}
     for batch in drawn:

@@ -1,4 +1,4 @@
-"""Summary table and the report's tables beside ours."""
+"""Summary table and the paper's tables beside ours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_metrics(path: Path, ap: float, **other: object) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """A recipe on LVIS, evaluated as the report evaluates."""
+    """A recipe on LVIS, evaluated as the paper evaluates."""
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "extends: mini.yaml\nname: tiny\ndata: {source: download}\nevaluation: {max_detections: 300}\n"
@@ -147,7 +147,7 @@ def test_figures_of_other_data_or_under_another_cap_are_not_set_beside_the_repor
     assert rows["eql"]["AP_ours"] == "20.0"
     assert not [column for column in rows["eql"] if column.endswith(("_report", "_difference"))]
     text = (tmp_path / "t.md").read_text()
-    assert "22.8" not in text  # the report's AP
+    assert "22.8" not in text  # the paper's AP
     assert "-2.8" not in text
     assert "ours: missing" not in text
     assert run(tmp_path, recipe, "--metrics", f"basic={path}") == 0
@@ -170,7 +170,7 @@ def test_published_results_on_v1_stand_beside_a_recipe_on_v1_and_no_other(tmp_pa
             assert (found["seesaw"]["AP_report"], found["seesaw"]["AP_r_report"]) == ("26.8", "")
             assert "Published results: Mask R-CNN with FPN on LVIS v1 val" in shown
             assert "| published " in shown
-            assert "of the report" not in shown
+            assert "of the paper" not in shown
         else:
             assert "AP_difference" not in found["eql"]
             assert "The published figures are of LVIS v1 val" in shown

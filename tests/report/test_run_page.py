@@ -89,7 +89,7 @@ def test_tables_of_the_report_stand_beside_ours_on_lvis(finished: Path, run: Run
     ours = json.loads(run.metrics["ensemble"].read_text()) | {"max_detections": 300}
     run.metrics["ensemble"].write_text(json.dumps(ours))
     text = section(write(tmp_path, run), "report")
-    assert "Table 5 of the report" in text
+    assert "Table 5 of the paper" in text
     assert "ours: missing" in text
     assert "36.4" in text
     assert f"{ours['AP_fixed']:.1f}" in text

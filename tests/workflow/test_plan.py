@@ -50,7 +50,7 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
 def test_lvis_v1_is_a_recipe_of_its_own_with_the_same_stages_and_no_file_of_v05(checkout):
     v1 = ("--configfile", "config/challenge_v1.yaml")
     expected = dict(checkout.planned("--", "all"))
-    del expected["tabulate_table"]  # the report's tables are of v0.5
+    del expected["tabulate_table"]  # the paper's tables are of v0.5
     assert checkout.planned(*v1, "--", "all") == expected
     shown = checkout.run(*v1, "--cores", "1", "-n", "-p", "--", "submission").stdout
     assert "datasets/lvis/lvis_v1_image_info_test_dev.json" in shown
@@ -66,7 +66,7 @@ def test_the_published_results_on_v1_have_a_recipe_in_their_setting(checkout):
 def test_mini_recipe_plans_the_same_stages_on_the_mini_world(checkout):
     planned = checkout.planned("--configfile", "config/mini.yaml", "--", "all")
     expected = {**COMMON, "make_mini": 1, "predict_boxes": 8, "predict_masks": 4}
-    del expected["tabulate_table"]  # the report's tables are of LVIS
+    del expected["tabulate_table"]  # the paper's tables are of LVIS
     assert planned == expected
     assert checkout.planned("--configfile", "config/mini_v1.yaml", "--", "all") == expected
 

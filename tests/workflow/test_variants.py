@@ -58,7 +58,7 @@ def test_variants_train_nothing_predict_only_what_is_new_and_give_the_rows_of_th
     assert not (results / "variants/alone" / boxes).exists()
 
     table = (results / "report/table4.md").read_text()
-    assert table.count(" seed 0 ") == 2  # the rows that the recipe names, on data that are not the report's
+    assert table.count(" seed 0 ") == 2  # the rows that the recipe names, on data that are not the paper's
     assert "missing" not in table
     assert table4.planned(*arguments) == {}
     assert table4.planned("--configfile", "config/smoke.yaml", "--", "all") == {}

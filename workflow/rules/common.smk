@@ -134,7 +134,7 @@ TESTED = with_variants(
 )  # folder of the recipe itself ("") and of each variant of testing and merging -> its recipe
 EVALUATED = {name: f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in MODELS}
 EVALUATED |= {name: f"{RESULTS}/predictions/val/{name}/boxes.parquet" for name in EXPERTS if name in MEMBERS}
-TABLES = [*(f"table{number}" for number in range(1, 6)), "lvis_v1"]  # of the report, and of later publications
+TABLES = [*(f"table{number}" for number in range(1, 6)), "lvis_v1"]  # of the paper, and of later publications
 EVALUATED["ensemble"] = f"{RESULTS}/ensemble/val/detections.parquet"
 VARIANTS = {name: f"{RESULTS}/variants/{name}/ensemble/val/detections.parquet" for name in recipe.variants}
 
@@ -246,7 +246,7 @@ def growing_hours(hours):
 
 
 def table_evaluations(table):
-    """Evaluations that stand in a table of the report, each once."""
+    """Evaluations that stand in a table of the paper, each once."""
     rows = recipe.report.tables.get(table, {})
     return list(dict.fromkeys(name for names in rows.values() for name in names))
 

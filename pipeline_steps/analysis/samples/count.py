@@ -1,4 +1,4 @@
-"""Valid positive and negative samples of each category, with and without the equalization loss (the report, figure 1).
+"""Valid positive and negative samples of each category, with and without the equalization loss (the paper, figure 1).
 
 A sample is a pair of a proposal and a category; it is valid if it has a weight above zero in the classification loss
 (equation 4, unknown categories and ignore regions included). The proposals are those that training would draw: the

@@ -1,4 +1,4 @@
-"""Deformable convolution (Dai et al. 2017, the report's reference 1) on torchvision's operator or ours: CPU and GPU.
+"""Deformable convolution (Dai et al. 2017, the paper's reference 1) on torchvision's operator or ours: CPU and GPU.
 
 detectron2's own operator has no CPU path and needs its compiled extension.
 """
@@ -22,7 +22,7 @@ class DeformableConv2d(torchvision.ops.DeformConv2d):
 
     The offsets come from a 3x3 convolution of the input that starts at zero: at first this is the plain convolution
     with the same weights, which is how ImageNet weights of plain networks are taken over. Version 1, without
-    modulation, one group of offsets, as cited by the report.
+    modulation, one group of offsets, as cited by the paper.
     """
 
     batched: bool = False

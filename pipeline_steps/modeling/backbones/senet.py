@@ -1,4 +1,4 @@
-"""SENet-154 (Hu et al. 2018, the report's reference 4), layer by layer as timm's legacy_senet154.
+"""SENet-154 (Hu et al. 2018, the paper's reference 4), layer by layer as timm's legacy_senet154.
 
 It differs from a ResNeXt-152 in the stem of three 3x3 convolutions, the wider 3x3 convolutions with half as wide 1x1
 convolutions before them, 3x3 shortcuts where the resolution changes, and squeeze-and-excitation in every block.

@@ -21,7 +21,7 @@ _MARKERS = ("o", "x", "^", "+")
 
 
 def differences(frame: pd.DataFrame) -> Figure:
-    """Mean difference of each comparison with its interval, one panel per metric; a ring is the report's difference.
+    """Mean difference of each comparison with its interval, one panel per metric; a ring is the paper's difference.
 
     Args:
         frame: from :func:`pipeline_steps.report.ablations.tables.differences_frame`.

@@ -42,9 +42,9 @@ def settings_frame(runs: Runs) -> pd.DataFrame:
 
 
 def published_difference(recipe: Recipe, setting: str, reference: str) -> dict[str, float]:
-    """Difference that the report prints for two settings, by metric; empty if no table of it has both.
+    """Difference that the paper prints for two settings, by metric; empty if no table of it has both.
 
-    The recipe's ``report.tables`` say which settings are rows of the report's tables.
+    The recipe's ``report.tables`` say which settings are rows of the paper's tables.
     """
     for name, table in TABLES.items():
         rows = {}
@@ -61,7 +61,7 @@ def differences_frame(runs: Runs) -> pd.DataFrame:
     """One row per comparison and metric.
 
     Columns ``setting``, ``reference``, ``metric``, ``n`` (pairs of equal seed), ``difference``, ``sd``, ``low`` and
-    ``high`` (interval), ``report`` (the report's difference, NaN if it has none), ``finding`` (:func:`finding`).
+    ``high`` (interval), ``report`` (the paper's difference, NaN if it has none), ``finding`` (:func:`finding`).
     """
     rows = []
     for setting, reference in runs.comparisons:
@@ -87,11 +87,11 @@ def differences_frame(runs: Runs) -> pd.DataFrame:
 
 
 def finding(difference: Difference, published: float) -> str:
-    """What an interval says beside the report's difference.
+    """What an interval says beside the paper's difference.
 
     Returns:
         ``missing`` (fewer than two pairs), ``open`` (the interval holds 0), or that it does not: ``as reported``,
-        ``opposite``, or, where the report gives no difference or 0, ``higher`` and ``lower``.
+        ``opposite``, or, where the paper gives no difference or 0, ``higher`` and ``lower``.
     """
     if difference.n < 2 or np.isnan(difference.low):
         return "missing"

@@ -50,7 +50,7 @@ def _pretraining(runs: Runs) -> list[str]:
             if before and setting not in shares.setdefault((before, own), []):
                 shares[before, own].append(setting)
     return [
-        f"{' and '.join(settings)}: {before:,} of them in pre-training, which leaves {own:,} of LVIS. The report "
+        f"{' and '.join(settings)}: {before:,} of them in pre-training, which leaves {own:,} of LVIS. The paper "
         "does not say that its pre-training shortens the training on LVIS."
         for (before, own), settings in shares.items()
     ]
@@ -71,12 +71,12 @@ def findings(differences: pd.DataFrame) -> list[str]:
     reported = judged[judged["report"].notna() & (judged["report"] != 0)]
     lines = []
     for kind, words in (
-        ("as reported", "The report's sign shows"),
-        ("opposite", "The opposite of the report's sign shows"),
+        ("as reported", "The paper's sign shows"),
+        ("opposite", "The opposite of the paper's sign shows"),
     ):
         rows = reported[reported["finding"] == kind]
         lines.append(
-            f"{words} in {len(rows)} of {len(reported)} differences that the report has"
+            f"{words} in {len(rows)} of {len(reported)} differences that the paper has"
             + (f": {_listed(rows)}." if len(rows) else ".")
         )
     rows = reported[reported["finding"] == "open"]
@@ -84,7 +84,7 @@ def findings(differences: pd.DataFrame) -> list[str]:
         lines.append(f"It does not show, the interval holding 0, in {len(rows)}: {_listed(rows)}.")
     rows = judged[judged["finding"].isin(["higher", "lower"])]
     if len(rows):
-        lines.append(f"Differences that the report does not give: {_listed(rows)}.")
+        lines.append(f"Differences that the paper does not give: {_listed(rows)}.")
     if len(judged):
         chance = (1 - CONFIDENCE) * len(judged)
         lines.append(
@@ -95,7 +95,7 @@ def findings(differences: pd.DataFrame) -> list[str]:
 
 
 def explanation(runs: Runs, differences: pd.DataFrame, frequent_per_rare: float | None) -> list[str]:
-    """Why EQL may do less here than in the report, said only where its sign does not show on the mini world.
+    """Why EQL may do less here than in the paper, said only where its sign does not show on the mini world.
 
     Args:
         runs: the comparison.
@@ -169,7 +169,7 @@ def cost(seconds: float, jobs: int) -> str:
 
 
 def interval_cell(row: pd.Series) -> str:
-    """``difference [low, high]``, with the report's difference behind it."""
+    """``difference [low, high]``, with the paper's difference behind it."""
     if np.isnan(row["difference"]):
         return MISSING
     text = number(row["difference"], signed=True)

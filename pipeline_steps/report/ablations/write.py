@@ -104,13 +104,13 @@ def _differences_section(runs: Runs, differences: pd.DataFrame, mechanism: Mecha
         cells = [text.interval_cell(row) for row in group.to_dict("records")]
         rows.append([f"{setting} − {reference}", str(group["n"].max()), *cells])
         if group["report"].notna().any():
-            rows.append(["the report, on LVIS", "", *(number(value, signed=True) for value in group["report"])])
+            rows.append(["the paper, on LVIS", "", *(number(value, signed=True) for value in group["report"])])
     paragraphs = [
         *text.findings(differences),
         *text.explanation(runs, differences, mechanism.frequent_per_rare),
     ]
     caption = (
-        "Mean difference over pairs of equal seed and its 95 % interval; rings are the report's differences on LVIS. "
+        "Mean difference over pairs of equal seed and its 95 % interval; rings are the paper's differences on LVIS. "
         "An interval that crosses the grey line leaves the sign open."
     )
     drawn = [("differences", caption, lambda: figures.differences(differences))]
@@ -198,7 +198,7 @@ def _mechanism_section(runs: Runs, mechanism: Mechanism, quotients: pd.DataFrame
             ),
             (
                 "gradients_by_category",
-                "The same over the whole training for each category, mean over seeds; the report's figure 1 (b) counts "
+                "The same over the whole training for each category, mean over seeds; the paper's figure 1 (b) counts "
                 "samples where this sums gradients.",
                 lambda: figures.ratios_by_category(by_category, mechanism.image_counts),
             ),

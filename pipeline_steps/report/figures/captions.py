@@ -56,7 +56,7 @@ CAPTIONS = {
     ),
     "samples": Caption(
         "Valid samples with and without the equalization loss",
-        "As figure 1 of the report: a sample is a proposal and a category, and valid if it has a weight in the "
+        "As figure 1 of the paper: a sample is a proposal and a category, and valid if it has a weight in the "
         "classification loss. Proposals are those that training would draw from the trained network. Left: number of "
         "valid samples of each category, most frequent categories first; right: negatives divided by positives. Where "
         "the grey points rise above the red ones, the equalization loss spares a category the negatives from objects "

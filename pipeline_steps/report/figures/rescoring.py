@@ -82,7 +82,7 @@ def rescoring(inputs: Inputs) -> Figure:
     settings = inputs.recipe.evaluation
     alpha, whose, usual = inputs.recipe.ensemble.alpha, "the recipe's", 1.0
     if not any(alpha.model_dump().values()):
-        alpha, whose, usual = RescoringAlpha(), "the report's", 0.0
+        alpha, whose, usual = RescoringAlpha(), "the paper's", 0.0
     figure, (left, right) = new_figure(2, height=3.7)
     by_factor = [
         _figures(truth, rescored(truth, raw, alpha, factor), settings.max_detections, settings.fixed_per_category)

@@ -1,4 +1,4 @@
-"""The effect of the equalization loss on the valid samples of each category (the report, figure 1)."""
+"""The effect of the equalization loss on the valid samples of each category (the paper, figure 1)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Run:
 
     @cached_property
     def variants(self) -> list[Measured]:
-        """Evaluations of the recipe's variants, which only stand in tables of the report."""
+        """Evaluations of the recipe's variants, which only stand in tables of the paper."""
         recipe = self.files.recipe
         return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe)
 
@@ -128,7 +128,7 @@ def _summary(run: Run) -> Markup:
 
 
 def _comparisons(run: Run) -> Markup:
-    """The report's tables that the recipe reproduces in part or whole."""
+    """The paper's tables that the recipe reproduces in part or whole."""
     recipe = run.files.recipe
     parts, said = [], set(summary_grid(run.measured, recipe).notes)
     for name, mapping in sorted(recipe.report.tables.items()):
@@ -137,7 +137,7 @@ def _comparisons(run: Run) -> Markup:
             grid = replace(grid, notes=[note for note in grid.notes if note not in said])
             parts += [part("heading", grid.title), grid_table(grid)]
     if not parts and like_published(recipe):
-        return absent("This recipe reproduces no row of the report's tables (report.tables names none).")
+        return absent("This recipe reproduces no row of the paper's tables (report.tables names none).")
     return Markup("").join(parts)
 
 
@@ -257,7 +257,7 @@ def _origin(run: Run) -> Markup:
 
 SECTIONS = (
     Section("results", "Results", _summary),
-    Section("report", "Tables of the report", _comparisons),
+    Section("report", "Tables of the paper", _comparisons),
     Section("ablations", "Settings compared over seeds", _ablations),
     Section("pictures", "Good and bad detections", _gallery),
     Section("categories", "By category", _categories),
