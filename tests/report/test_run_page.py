@@ -17,7 +17,7 @@ from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.page import html_page
 from pipeline_steps.report.run_page.files import RunFiles
-from pipeline_steps.report.run_page.rule_graph import RuleGraph, draw_graph
+from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
 from pipeline_steps.write_report import build_parser, main
 
@@ -226,8 +226,8 @@ def test_run_without_openimages_says_so_and_draws_the_long_tail(finished: Path, 
 def test_graph_puts_every_rule_below_what_it_needs_and_leaves_out_implied_edges() -> None:
     names = "abcdef"
     edges = [("a", "b"), ("b", "c"), ("a", "c"), ("c", "d"), ("a", "d"), ("e", "d"), ("d", "f"), ("b", "f")]
-    graph = RuleGraph(dict.fromkeys(names, 1), dict.fromkeys(names, "data"), edges)
-    drawn = draw_graph(graph, {"a": 75.0}, "caption")
+    rules = {name: {"jobs": 1, "stage": "data"} for name in names}
+    drawn = draw_graph(read_graph({"rules": rules, "edges": edges}), {"a": 75.0}, "caption")
     tops = dict(zip(names, map(int, re.findall(r'<rect x="-?\d+" y="(\d+)"', drawn))))
     assert all(tops[a] < tops[b] for a, b in edges)
     assert tops["e"] == tops["c"]  # just above what needs it
@@ -238,7 +238,7 @@ def test_graph_puts_every_rule_below_what_it_needs_and_leaves_out_implied_edges(
 def test_nodes_of_a_layer_do_not_overlap() -> None:
     rules = {f"r{k}": {"jobs": 1, "stage": "data"} for k in range(14)}
     edges = [[f"r{k}", f"r{n}"] for k in range(14) for n in range(k + 1, 14) if (k * 7 + n * 5) % 4 == 0]
-    drawn = draw_graph(RuleGraph.from_json({"rules": rules, "edges": edges}), {}, "caption")
+    drawn = draw_graph(read_graph({"rules": rules, "edges": edges}), {}, "caption")
     boxes = re.findall(r'<rect x="(-?\d+)" y="(\d+)" width="(\d+)"', drawn)
     by_row: dict[int, list[int]] = {}
     for x, y, _ in boxes:

@@ -22,7 +22,7 @@ from pipeline_steps.report.measured import GROUP_COLUMNS, Measured, like_publish
 from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, page_content, part
 from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.html_tables import sortable_table
-from pipeline_steps.report.run_page.rule_graph import RuleGraph, benchmark_seconds, draw_graph
+from pipeline_steps.report.run_page.rule_graph import benchmark_seconds, draw_graph, read_graph
 from pipeline_steps.report.run_page.state import TrainingState, training_curves, training_states, trainings_grid
 from pipeline_steps.report.tables import ENSEMBLE, comparison_grid, details_grid, summary_grid
 
@@ -213,21 +213,21 @@ def _training(run: Run) -> Markup:
 
 def _workflow(run: Run) -> Markup:
     try:
-        graph = RuleGraph.from_json(
+        graph = read_graph(
             read_json(run.files.rule_graph, "list of rules", "a run of the workflow writes it", note=False)
         )
     except UserError as error:
         return absent(f"Not drawn: {error}.")
     except (AttributeError, KeyError, TypeError, ValueError):
         return absent(f"Not drawn: {run.files.rule_graph} is no list of rules.")
-    if not graph.jobs:
+    if not graph:
         return absent(f"Not drawn: {run.files.rule_graph} names no rules.")
     benchmarks = run.files.root / "benchmarks"
     caption = (
         "What is made from what, top to bottom; edges that a longer way implies are left out. Number of jobs, and the "
         "time of all jobs of a rule one after the other."
     )
-    return draw_graph(graph, {name: benchmark_seconds(benchmarks, name) for name in graph.jobs}, caption)
+    return draw_graph(graph, {name: benchmark_seconds(benchmarks, name) for name in graph}, caption)
 
 
 def _origin(run: Run) -> Markup:
