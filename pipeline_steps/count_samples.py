@@ -31,11 +31,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
     from pipeline_steps.analysis.samples.collect import collect_samples  # imports torch and detectron2: seconds
+    from pipeline_steps.report.missing import missing_page
 
     collected = collect_samples(
         recipe, arguments.model, arguments.weights, arguments.images or recipe.report.sample_images
     )
-    write_text(arguments.page, collected.page)
+    title = f"Recipe {recipe.name}: missing annotations"
+    write_text(arguments.page, missing_page(title, collected.missing, collected.examples))
     write_json(arguments.output, collected.counts, indent=1)
 
 

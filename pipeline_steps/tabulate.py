@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
-    from pipeline_steps.report.measured import read_all
+    from pipeline_steps.analysis.measured import read_all
     from pipeline_steps.report.tables import comparison_frame, comparison_grid, summary_frame, summary_grid
 
     recipe = load_recipe(arguments.recipe)

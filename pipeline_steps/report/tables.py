@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.analysis.measured import GROUP_COLUMNS, PUBLISHED_CAP, Measured, like_published
+from pipeline_steps.analysis.published import PublishedTable, check_rows, published_table
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.grid import MISSING, Grid, number, with_spread
-from pipeline_steps.report.measured import GROUP_COLUMNS, PUBLISHED_CAP, Measured, like_published
-from pipeline_steps.report.published import PublishedTable, check_rows, published_table
 
 FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUP_COLUMNS.items()}
 COLUMNS = {**GROUP_COLUMNS, **FIXED}

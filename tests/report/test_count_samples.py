@@ -12,12 +12,12 @@ import torch
 from torchvision.ops import box_iou
 
 from pipeline_steps.analysis.samples.count import Batch, SampleCounts, add_batch, sample_proposals
+from pipeline_steps.analysis.samples.examples import Examples
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.count_samples import build_parser, main
 from pipeline_steps.data.loader import Share, load_training_set, training_batches
 from pipeline_steps.modeling.build import build_detector
 from pipeline_steps.modeling.weights import FORMAT
-from pipeline_steps.report.missing import Examples
 from pipeline_steps.training.checkpoint import save_tensors
 from tests.one_thread import one_thread  # noqa: F401
 from tests.training.world import LVIS_IDS, make_recipe, write_recipe, write_world

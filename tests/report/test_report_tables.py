@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_steps.analysis.published import TABLES
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.grid import markdown_table
-from pipeline_steps.report.published import TABLES
 from pipeline_steps.tabulate import build_parser, main
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline_steps.analysis.published import check_tables
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe, resolve_recipe
-from pipeline_steps.report.published import check_tables
 from pipeline_steps.run.data_files import DatasetPaths
 from pipeline_steps.starting.command_line import read_request
 from pipeline_steps.starting.configfiles import check_recipes, is_dry_run, named_recipes, quiet_about

@@ -7,7 +7,7 @@ rule compare_settings:
         detections=[f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in ABLATED],
         models=[model_file(name) for name in ABLATED],
         annotations=[DATA.lvis_train, DATA.lvis_val],
-        code=code("compare_settings.py", "report/ablations/*.py", "report/measured.py", "report/published.py"),
+        code=code("compare_settings.py", "report/ablations/*.py", "analysis/measured.py", "analysis/published.py"),
     output:
         report(
             directory(f"{RESULTS}/report/ablations"),

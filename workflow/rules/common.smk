@@ -20,7 +20,7 @@ from pipeline_steps.starting.messages import end_banner, failure_message, plan_b
 from pipeline_steps.recipe.load import recipe_text, resolve_recipe
 from pipeline_steps.run.variants import boxes_folder, with_variants
 from pipeline_steps.report.figures.captions import CAPTIONS, CaptionTexts
-from pipeline_steps.report.published import check_tables
+from pipeline_steps.analysis.published import check_tables
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.estimates.memory import require_memory
 from pipeline_steps.starting.checks import check_devices, check_permissions, check_room, fitted, room_needed

@@ -3,7 +3,8 @@
 GALLERY = ["badges", "gallery", "page", "picture"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
 COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
-TABLE_CODE = code("tabulate.py", *(f"report/{name}.py" for name in ("grid", "measured", "published", "tables")))
+MEASURED = ["analysis/measured.py", "analysis/published.py"]
+TABLE_CODE = code("tabulate.py", "report/grid.py", "report/tables.py", *MEASURED)
 INSPECTED = [*MODELS, "ensemble"]
 # The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
 SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
@@ -109,7 +110,7 @@ rule plot_figures:
         samples=rules.count_samples.output.counts,
         tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
         annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
-        code=code("plot.py", "report/figures/*.py", "report/measured.py", "analysis/scenes.py"),
+        code=code("plot.py", "report/figures/*.py", "analysis/measured.py", "analysis/scenes.py"),
     output:
         report(
             directory(f"{RESULTS}/report/figures"),
@@ -184,7 +185,7 @@ rule write_report:
         gallery=rules.draw_predictions.output.page,
         missing=rules.count_samples.output.page,
         code=code("write_report.py", "report/run_page/*.py", "report/templates/*", "report/figures/captions.py")
-        + code(*(f"report/{name}.py" for name in ("grid", "measured", "page", "published", "tables"))),
+        + code("report/grid.py", "report/page.py", "report/tables.py", *MEASURED),
     output:
         report(
             f"{RESULTS}/report/index.html",

@@ -1,4 +1,4 @@
-"""From a trained model to counts per category and a page of missing annotations."""
+"""From a trained model to counts per category and examples of missing annotations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline_steps.analysis.samples.count import SampleCounts, add_batch, sampled_batches
+from pipeline_steps.analysis.samples.examples import Example, Examples
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.categories import GROUPS
@@ -18,7 +19,6 @@ from pipeline_steps.inference.detector import choose_device, load_detector
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.schema import merged
 from pipeline_steps.recipe.training import Model
-from pipeline_steps.report.missing import Examples, missing_page
 from pipeline_steps.run.data_files import DatasetPaths
 
 EXAMPLES = 6
@@ -31,8 +31,10 @@ class Collected:
 
     counts: dict[str, Any]
     """What the figure is drawn from: numbers of the whole and one entry per category."""
-    page: str
-    """HTML page of missing annotations."""
+    missing: list[str]
+    """How many annotations are missing, in sentences."""
+    examples: list[Example]
+    """Images in which some are."""
 
 
 def _with_coco_boxes(recipe: Recipe, model: Model) -> tuple[Recipe, bool]:
@@ -89,9 +91,8 @@ def collect_samples(recipe: Recipe, name: str, weights: Path, images: int) -> Co
         if has_coco:
             examples.add(batch)
         progress.advance(len(batch.samples))
-    title = f"Recipe {recipe.name}: missing annotations"
-    page = missing_page(title, _told(name, counts, has_coco), examples.best())
-    return Collected(_as_json(recipe, name, counts, training_set.category_ids), page)
+    counted = _as_json(recipe, name, counts, training_set.category_ids)
+    return Collected(counted, _told(name, counts, has_coco), examples.best())
 
 
 def _told(name: str, counts: SampleCounts, has_coco: bool) -> list[str]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline_steps.analysis.measured import Measured, read_measured
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Model
-from pipeline_steps.report.measured import Measured, read_measured
 
 METRICS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f", "AP_fixed": "AP_fixed"}
 """Key in metrics files -> column of the tables."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.analysis.measured import GROUP_COLUMNS
+from pipeline_steps.analysis.published import TABLES
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.report.ablations.runs import METRICS, Runs
 from pipeline_steps.report.ablations.statistics import Difference, describe, paired_difference, paired_ratio
-from pipeline_steps.report.measured import GROUP_COLUMNS
-from pipeline_steps.report.published import TABLES
 
 
 def runs_frame(runs: Runs) -> pd.DataFrame:

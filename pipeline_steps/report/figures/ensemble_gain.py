@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.analysis.measured import GROUP_COLUMNS
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.precision import summarize
@@ -25,7 +26,6 @@ from pipeline_steps.report.figures.style import (
     MissingInputError,
     new_figure,
 )
-from pipeline_steps.report.measured import GROUP_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline_steps.analysis.measured import Measured, read_measured
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.lvis import LvisDataset, read_categories, read_lvis
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.measured import Measured, read_measured
 from pipeline_steps.run.data_files import DatasetPaths
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline_steps.analysis.measured import Measured
 from pipeline_steps.report.grid import MISSING, number
-from pipeline_steps.report.measured import Measured
 from pipeline_steps.report.tables import ENSEMBLE
 
 _FIGURES = {

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pandas as pd
 from markupsafe import Markup
 
+from pipeline_steps.analysis.measured import GROUP_COLUMNS, Measured, like_published, read_all
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input, read_json
 from pipeline_steps.data.categories import GROUPS
@@ -18,7 +19,6 @@ from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.grid import Grid, number
-from pipeline_steps.report.measured import GROUP_COLUMNS, Measured, like_published, read_all
 from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, page_content, part
 from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.html_tables import sortable_table

@@ -41,7 +41,7 @@ class PublishedTable:
     rows: dict[str, PublishedRow]
     """Rows in its order, by the key that recipes name them by."""
     data: str = "LVIS"
-    """Data of its figures, as :func:`pipeline_steps.report.measured.data_name` calls them; ``LVIS`` is v0.5."""
+    """Data of its figures, as :func:`pipeline_steps.analysis.measured.data_name` calls them; ``LVIS`` is v0.5."""
     source: str = "report"
     """Where the figures come from, in a word."""
 
