@@ -32,9 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.report.figures.index import draw_figures, read_figures
-    from pipeline_steps.report.run_page.assemble import run_page
     from pipeline_steps.report.run_page.files import RunFiles
-    from pipeline_steps.report.run_page.sections import Run
+    from pipeline_steps.report.run_page.parts import Run
+    from pipeline_steps.report.run_page.sections import run_page
 
     recipe = load_recipe(arguments.recipe)
     files = RunFiles(recipe, arguments.results or Path("results", recipe.name))

@@ -21,7 +21,7 @@ from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
 from pipeline_steps.write_report import build_parser, main
 
-ANCHORS = {section.anchor for section in SECTIONS} - {"ablations", "report"}
+ANCHORS = set(SECTIONS) - {"ablations", "report"}
 """Sections that every page has."""
 
 

@@ -1,132 +1,48 @@
-"""The sections of the page, each from the files that it needs; what is missing is said in its place."""
+"""The page of a run: the figures that matter, what is missing, then sections, each from the files that it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from xml.etree import ElementTree
+from dataclasses import replace
 
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline_steps.analysis.measured import GROUP_COLUMNS, Measured, like_published, read_all
+from pipeline_steps.analysis.measured import GROUP_COLUMNS, like_published
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import note_input, read_json
+from pipeline_steps.common.files import read_json
 from pipeline_steps.data.categories import GROUPS
-from pipeline_steps.report.figures.captions import CAPTIONS
-from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.grid import Grid, number
-from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, page_content, part
-from pipeline_steps.report.run_page.files import RunFiles
-from pipeline_steps.report.run_page.html_tables import sortable_table
+from pipeline_steps.report.page import html_page, part
+from pipeline_steps.report.run_page.headline import headline
+from pipeline_steps.report.run_page.parts import Run, absent, embedded_page, sortable_table, table
 from pipeline_steps.report.run_page.rule_graph import benchmark_seconds, draw_graph, read_graph
-from pipeline_steps.report.run_page.state import TrainingState, training_curves, training_states, trainings_grid
+from pipeline_steps.report.run_page.state import trainings_grid
 from pipeline_steps.report.tables import ENSEMBLE, comparison_grid, details_grid, summary_grid
 
-
-@dataclass
-class Run:
-    """What the sections are made from."""
-
-    files: RunFiles
-    figures: DrawnFigures
-
-    @cached_property
-    def measured(self) -> list[Measured]:
-        """All evaluations of the recipe, missing ones too."""
-        return read_all(self.files.metrics.items(), self.files.recipe)
-
-    @cached_property
-    def variants(self) -> list[Measured]:
-        """Evaluations of the recipe's variants, which only stand in tables of the paper."""
-        recipe = self.files.recipe
-        return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe)
-
-    @cached_property
-    def states(self) -> list[TrainingState]:
-        """All trainings of the recipe."""
-        return training_states(self.files, training_curves(self.files))
+Make = Callable[[Run], Markup]
+SECTIONS: dict[str, tuple[str, Make]] = {}
+"""The page from top to bottom: for each section its title, and what makes its content, which is empty if the recipe has
+no such thing."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """One section of the page."""
+def section(anchor: str, title: str) -> Callable[[Make], Make]:
+    """The function below is a section; sections stand on the page in the order of this file."""
 
-    anchor: str
-    title: str
-    make: Callable[[Run], Markup]
-    """Its content; empty if the recipe has no such thing."""
+    def note(make: Make) -> Make:
+        SECTIONS[anchor] = (title, make)
+        return make
 
-
-def absent(text: str) -> Markup:
-    """A sentence in place of what is missing."""
-    return part("absent", text)
+    return note
 
 
-def grid_table(grid: Grid) -> Markup:
-    """A table with its notes, without its heading."""
-    return part("table", grid, grid.title)
+@section("results", "Results")
+def _results(run: Run) -> Markup:
+    details = table(details_grid(run.measured), heading=True)
+    return table(summary_grid(run.measured, run.files.recipe)) + details + run.plot("ap_by_group")
 
 
-def figure_html(run: Run, name: str) -> Markup:
-    """A figure with its caption, or why it is missing."""
-    caption = CAPTIONS[name]
-    if reason := run.figures.missing[name]:
-        return absent(f"{caption.title}: not drawn. {reason}")
-    path = note_input(run.figures.folder / f"{name}.svg")
-    points = ElementTree.parse(path).getroot().get("width", "").removesuffix("pt")  # 72 to an inch
-    width = round(float(points) / 72 * PIXELS_PER_INCH)
-    return part("plot", f"figure-{name}", caption.title, caption.text, file_uri(path), width)
-
-
-def figure_table(run: Run, name: str, columns: dict[str, str] | None = None) -> Markup:
-    """The table that was written with a figure; empty if there is none.
-
-    Args:
-        run: the run.
-        name: of the figure.
-        columns: columns to show and what to call them; all of them under their names if not given.
-    """
-    path = run.figures.folder / f"{name}.csv"
-    if run.figures.missing[name] or not path.is_file():
-        return Markup()
-    frame = pd.read_csv(note_input(path))
-    frame = frame if columns is None else frame[list(columns)].rename(columns=columns)
-    texts = sum(frame.dtypes.map(lambda kind: not pd.api.types.is_numeric_dtype(kind)))
-    rows = [
-        [
-            number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-            for value in row
-        ]
-        for row in frame.astype(object).itertuples(index=False)
-    ]
-    return grid_table(Grid(f"{CAPTIONS[name].title}, in figures", list(frame.columns), rows, texts, []))
-
-
-def _ensemble(run: Run) -> Markup:
-    columns = {"members": "members", **GROUP_COLUMNS, "AP_fixed": "AP_fixed"}
-    return (
-        figure_html(run, "ensemble_gain") + figure_table(run, "ensemble_gain", columns) + figure_html(run, "rescoring")
-    )
-
-
-def _samples(run: Run) -> Markup:
-    return figure_html(run, "samples") + figure_table(run, "samples")
-
-
-def _missing_annotations(run: Run) -> Markup:
-    return embedded_page(run.files.missing_annotations, "python -m pipeline_steps.count_samples makes it.")
-
-
-def _summary(run: Run) -> Markup:
-    grid, details = summary_grid(run.measured, run.files.recipe), details_grid(run.measured)
-    heading = part("heading", details.title)
-    return grid_table(grid) + heading + grid_table(details) + figure_html(run, "ap_by_group")
-
-
+@section("report", "Tables of the paper")
 def _comparisons(run: Run) -> Markup:
     """The paper's tables that the recipe reproduces in part or whole."""
     recipe = run.files.recipe
@@ -135,10 +51,21 @@ def _comparisons(run: Run) -> Markup:
         if any(mapping.values()):
             grid = comparison_grid(name, [*run.measured, *run.variants], recipe)
             grid = replace(grid, notes=[note for note in grid.notes if note not in said])
-            parts += [part("heading", grid.title), grid_table(grid)]
+            parts.append(table(grid, heading=True))
     if not parts and like_published(recipe):
         return absent("This recipe reproduces no row of the paper's tables (report.tables names none).")
     return Markup("").join(parts)
+
+
+@section("ablations", "Settings compared over seeds")
+def _ablations(run: Run) -> Markup:
+    path = run.files.ablations
+    return embedded_page(path, "") if path.is_file() else Markup()
+
+
+@section("pictures", "Good and bad detections")
+def _pictures(run: Run) -> Markup:
+    return embedded_page(run.files.gallery, "python -m pipeline_steps.draw_predictions makes it.")
 
 
 def category_frame(run: Run) -> pd.DataFrame:
@@ -156,12 +83,13 @@ def category_frame(run: Run) -> pd.DataFrame:
             frame[column] = known[source].astype("Int64")
     for column in ("AP", "AP_fixed"):
         frame[f"{column} {last}"] = known[column].astype(float)
-    for name, table in tables.items():
+    for name, categories in tables.items():
         if name != last:
-            frame[f"AP {name}"] = table.set_index("category_id")["AP"].astype(float)
+            frame[f"AP {name}"] = categories.set_index("category_id")["AP"].astype(float)
     return frame.reset_index(drop=True)
 
 
+@section("categories", "By category")
 def _categories(run: Run) -> Markup:
     try:
         frame = category_frame(run)
@@ -171,46 +99,43 @@ def _categories(run: Run) -> Markup:
         "A click on a column sorts by it, a second click the other way round. Categories without objects on val have "
         "no AP."
     )
-    table = sortable_table(frame, 2, "categories")
-    return part("paragraphs", [hint]) + table + figure_html(run, "ap_by_category")
+    return part("paragraphs", [hint]) + sortable_table(frame, 2, "categories") + run.plot("ap_by_category")
 
 
-def embedded_page(path: Path, remedy: str) -> Markup:
-    """The content of one of our pages.
-
-    Args:
-        path: the page.
-        remedy: what makes it, for the sentence that stands in its place if it is missing.
-    """
-    try:
-        return page_content(path)
-    except UserError as error:
-        return absent(f"Not shown: {error}. {remedy}")
+@section("scores", "Scores, precision and recall")
+def _scores(run: Run) -> Markup:
+    return run.plot("scores", "precision_recall")
 
 
-def _gallery(run: Run) -> Markup:
-    return embedded_page(run.files.gallery, "python -m pipeline_steps.draw_predictions makes it.")
+@section("ensemble", "Ensemble and re-scoring")
+def _ensemble(run: Run) -> Markup:
+    columns = {"members": "members", **GROUP_COLUMNS, "AP_fixed": "AP_fixed"}
+    return run.plot("ensemble_gain") + run.plotted("ensemble_gain", columns) + run.plot("rescoring")
 
 
-def _ablations(run: Run) -> Markup:
-    path = run.files.ablations
-    return embedded_page(path, "") if path.is_file() else Markup()
+@section("equalization", "What the equalization loss changes")
+def _equalization(run: Run) -> Markup:
+    return run.plot("samples") + run.plotted("samples")
 
 
-def _figures(*names: str) -> Callable[[Run], Markup]:
-    return lambda run: Markup("").join(figure_html(run, name) for name in names)
+@section("missing-annotations", "Missing annotations")
+def _missing_annotations(run: Run) -> Markup:
+    return embedded_page(run.files.missing_annotations, "python -m pipeline_steps.count_samples makes it.")
 
 
+@section("data", "Long tail")
 def _long_tail(run: Run) -> Markup:
     recipe = run.files.recipe
     without = Markup() if recipe.data.openimages.enabled else absent("This recipe uses no OpenImages images.")
-    return without + figure_html(run, "long_tail")
+    return without + run.plot("long_tail")
 
 
+@section("training", "Training")
 def _training(run: Run) -> Markup:
-    return grid_table(trainings_grid(run.files, run.states)) + figure_html(run, "training")
+    return table(trainings_grid(run.files, run.states)) + run.plot("training")
 
 
+@section("workflow", "Workflow")
 def _workflow(run: Run) -> Markup:
     try:
         graph = read_graph(
@@ -230,6 +155,7 @@ def _workflow(run: Run) -> Markup:
     return draw_graph(graph, {name: benchmark_seconds(benchmarks, name) for name in graph}, caption)
 
 
+@section("origin", "Where this comes from")
 def _origin(run: Run) -> Markup:
     """Recipe, code and hardware, from the manifest of the last evaluation that has one."""
     recipe = run.files.recipe
@@ -255,19 +181,23 @@ def _origin(run: Run) -> Markup:
     return part("notes", lines)
 
 
-SECTIONS = (
-    Section("results", "Results", _summary),
-    Section("report", "Tables of the paper", _comparisons),
-    Section("ablations", "Settings compared over seeds", _ablations),
-    Section("pictures", "Good and bad detections", _gallery),
-    Section("categories", "By category", _categories),
-    Section("scores", "Scores, precision and recall", _figures("scores", "precision_recall")),
-    Section("ensemble", "Ensemble and re-scoring", _ensemble),
-    Section("equalization", "What the equalization loss changes", _samples),
-    Section("missing-annotations", "Missing annotations", _missing_annotations),
-    Section("data", "Long tail", _long_tail),
-    Section("training", "Training", _training),
-    Section("workflow", "Workflow", _workflow),
-    Section("origin", "Where this comes from", _origin),
-)
-"""The page from top to bottom."""
+def _problems(run: Run) -> list[str]:
+    """What of the recipe is not there, in the order in which it is made."""
+    problems = [state.problem for state in run.states if state.problem]
+    problems += [f"{entry.name}: not evaluated. {entry.missing}" for entry in run.measured if entry.missing]
+    return problems
+
+
+def run_page(run: Run) -> str:
+    """The page of a run as HTML, one file that needs no network."""
+    recipe = run.files.recipe
+    shown = [(anchor, title, content) for anchor, (title, make) in SECTIONS.items() if (content := make(run))]
+    if problems := _problems(run):
+        listed = Markup("").join(part("absent", problem) for problem in problems)
+        shown.insert(0, ("missing", "Missing in this run", listed))
+    lead = []
+    if recipe.data.source == "mini":
+        lead.append("Data: the embedded mini world, not LVIS. Its figures compare models with each other only.")
+    content = part("headline", headline(run.measured)) + Markup("").join(part("section", *one) for one in shown)
+    links = [(anchor, title) for anchor, title, _ in shown]
+    return html_page(f"Recipe {recipe.name}: report", content, lead, links)
