@@ -7,10 +7,10 @@ import logging
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.cli import step_parser
-from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.errors import listing
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,10 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline_steps.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe)
-    entry = next((weights for weights in recipe.weights if weights.name == arguments.name), None)
-    if entry is None:
-        names = listing(weights.name for weights in recipe.weights) or "none"
-        raise UserError(f"{arguments.recipe} has no weights {arguments.name!r}; it has: {names}")
+    entry = recipe.weights_entry(arguments.name)
 
     import torch
 
@@ -41,8 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
     conversion = convert(state, entry.layout, path)
     with atomic_output(arguments.output) as temporary:
         torch.save(converted_file(conversion, entry.layout, entry.file, digest), temporary)
-    logger.info("%s: converted %d tensors of %s", arguments.output, len(conversion.weights), path)
-    logger.info("not used: %s", listing(conversion.unused) or "nothing")
+    log.info("%s: converted %d tensors of %s", arguments.output, len(conversion.weights), path)
+    log.info("not used: %s", listing(conversion.unused) or "nothing")
 
 
 if __name__ == "__main__":

@@ -46,10 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
+    from pipeline_steps.estimates.memory import require_training_memory
     from pipeline_steps.training.gradients import GRADIENTS_FILE
     from pipeline_steps.training.metrics import METRICS_FILE
     from pipeline_steps.training.run import Job, train  # imports torch and detectron2: seconds
 
+    results = arguments.output.absolute().parent.parent.parent
     train(
         Job(
             recipe=recipe,
@@ -58,6 +60,9 @@ def main(arguments: argparse.Namespace) -> None:
             init=arguments.init,
             stop_before_minutes=arguments.stop_before_minutes,
             on_mismatch=arguments.on_mismatch,
+            check_memory=lambda images, on_gpu: require_training_memory(
+                recipe, arguments.model, images, results, on_gpu
+            ),
         )
     )
     records = (arguments.output.with_name(name) for name in (METRICS_FILE, GRADIENTS_FILE))

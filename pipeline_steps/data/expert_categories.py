@@ -23,11 +23,9 @@ def expert_lvis_ids(recipe: Recipe, name: str, categories: CategoryList) -> dict
     Raises:
         UserError: a table is missing or does not fit, or there is no such expert.
     """
-    tables = {expert.name: expert.category_table for expert in recipe.experts}
-    if name not in tables:
-        raise UserError(f"recipe {recipe.name} has no expert {name!r}; it has {listing(tables) or 'none'}")
-    mapping = load_mapping(recipe, tables[name], categories)
-    if tables[name] == "coco":
+    table = recipe.expert(name).category_table
+    mapping = load_mapping(recipe, table, categories)
+    if table == "coco":
         return mapping.by_number()
     paths = DatasetPaths(recipe)
     numbers = class_numbers(read_class_names(paths.openimages_classes))
@@ -40,5 +38,5 @@ def expert_lvis_ids(recipe: Recipe, name: str, categories: CategoryList) -> dict
 def expert_tables(recipe: Recipe, name: str) -> list[Path]:
     """Files that :func:`expert_lvis_ids` reads besides the categories of LVIS."""
     paths = DatasetPaths(recipe)
-    tables = {expert.name: expert.category_table for expert in recipe.experts}
-    return [paths.coco_table] if tables[name] == "coco" else [paths.openimages_table, paths.openimages_classes]
+    from_coco = recipe.expert(name).category_table == "coco"
+    return [paths.coco_table] if from_coco else [paths.openimages_table, paths.openimages_classes]

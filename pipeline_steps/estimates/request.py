@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline_steps.estimates.sizes import Size
+from pipeline_steps.recipe.training import Precision
 
 Purpose = Literal["train", "boxes", "masks"]
 
@@ -34,7 +35,7 @@ class Request:
     purpose: Purpose
     images: int
     size: Size
-    precision: str
+    precision: Precision
     checkpointing: bool
     proposals: int
 

@@ -15,7 +15,7 @@ Symbols:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pipeline_steps.estimates.accounting import Accountant
 from pipeline_steps.estimates.request import Request
 from pipeline_steps.estimates.sizes import Size
+from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ OBJECTS = 100
 CPU.)"""
 MASKED_BOXES = 300
 """Boxes of an image whose masks are predicted."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,8 @@ def trace_training(recipe: Recipe, name: str, wanted: Request, size: Size) -> Ac
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
-        dtype = DTYPES.get(wanted.precision)
         pixels = torch.empty(wanted.images, 3, *size)
-        with torch.autocast("cpu", dtype) if dtype else nullcontext():
+        with autocast(torch.device("cpu"), wanted.precision):
             loss = training_loss(model, pixels)
         loss.backward()
         del loss
@@ -186,9 +184,8 @@ def trace_view(recipe: Recipe, name: str, wanted: Request, size: Size) -> Accoun
     with _accounted() as accountant, torch.no_grad():
         give_memory(model, "cpu")
         model.train(False)
-        dtype = DTYPES.get(wanted.precision)
         pixels = torch.empty(wanted.images, 3, *size)
-        with torch.autocast("cpu", dtype) if dtype else nullcontext():
+        with autocast(torch.device("cpu"), wanted.precision):
             features = model.backbone(pixels)
             heads = model.roi_heads
             if wanted.purpose == "masks":

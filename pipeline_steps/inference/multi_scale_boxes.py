@@ -10,7 +10,6 @@ Symbols: N images of a batch, R proposals, C categories, k detections of one ima
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +25,7 @@ from pipeline_steps.inference.postprocess import (
     merge_detections,
     select_detections_from_deltas,
 )
+from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
@@ -43,13 +43,6 @@ class BoxSettings:
     keep: int
     fusion: Literal["nms", "wbf"] = "nms"
     precision: Precision = "fp32"
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Mixed precision on ``device``; nothing for ``fp32``."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def extract_features(

@@ -18,13 +18,13 @@ from torch import Tensor
 from pipeline_steps.inference.images import RenderedImages, View
 from pipeline_steps.inference.multi_scale_boxes import (
     BoxSettings,
-    autocast,
     detect_in_view,
     extract_features,
     merge_views,
 )
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline_steps.modeling.rcnn import LvisRCNN
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def detector_file(name: str) -> Path:
@@ -75,10 +75,7 @@ def detector_config(recipe: Recipe, model_name: str, category_count: int) -> Cfg
     Raises:
         UserError: the recipe has no such model, or its detector file or options are wrong.
     """
-    try:
-        model = recipe.model(model_name)
-    except KeyError:
-        raise UserError(f"recipe {recipe.name} has no model, expert or pre-training {model_name!r}") from None
+    model = recipe.model(model_name)
     training, testing = recipe.training_of(model), recipe.testing
     cfg = read_detector_file(model.detector)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = category_count
@@ -130,7 +127,7 @@ def build_detector(
     """
     cfg = detector_config(recipe, model_name, category_count)
     if cfg.MODEL.BACKBONE.FREEZE_AT > 0 and not recipe.model(model_name).init:
-        logger.warning("%s has no init, but MODEL.BACKBONE.FREEZE_AT freezes random layers", model_name)
+        log.warning("%s has no init, but MODEL.BACKBONE.FREEZE_AT freezes random layers", model_name)
     model = build_from_config(cfg, device)
     if tail is not None:
         model.roi_heads.box_predictor.set_tail(tail)

@@ -18,6 +18,7 @@ What remains is detectron2's and torch's; only copies of their code could be wit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class LvisRPN(RPN):
     iteration, and the trainer can tell in all of them what happened and where.
     """
 
-    generators: tuple[torch.Generator | None, ...] = ()
+    _generators: Sequence[torch.Generator | None] = ()
     _diverged = False
 
     @classmethod
@@ -52,10 +53,17 @@ class LvisRPN(RPN):
         return {**super().from_config(cfg, input_shape), "anchor_matcher": matcher}
 
     def forward(
-        self, images: ImageList, features: Features, gt_instances: list[Instances] | None = None
+        self,
+        images: ImageList,
+        features: Features,
+        gt_instances: list[Instances] | None = None,
+        generators: Sequence[torch.Generator | None] = (),
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """Proposals of each image, and in training the losses ``loss_rpn_cls`` and ``loss_rpn_loc``."""
-        self._diverged = False
+        """Proposals of each image, and in training the losses ``loss_rpn_cls`` and ``loss_rpn_loc``.
+
+        ``generators`` draw the anchors to train on, one for each image; without them torch's global one does.
+        """
+        self._generators, self._diverged = generators, False
         proposals, losses = super().forward(images, features, gt_instances)
         if self._diverged:
             losses = {name: loss * math.nan for name, loss in losses.items()}
@@ -82,7 +90,7 @@ class LvisRPN(RPN):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Labels (1 object, 0 background, -1 not drawn) and matched boxes of all anchors, per image."""
         labels, boxes = super().label_and_sample_anchors(anchors, gt_instances)
-        generators = self.generators or [None] * len(labels)
+        generators = self._generators or [None] * len(labels)
         drawn = sample_labels(labels, self.batch_size_per_image, self.positive_fraction, 0, generators)
         for label, (positive, negative) in zip(labels, drawn):
             label.fill_(-1)
@@ -114,9 +122,7 @@ class LvisRCNN(GeneralizedRCNN):
         targets = [sample["instances"].to(self.device) for sample in batched_inputs]
         images = self.preprocess_image(batched_inputs)
         features = self.extract_features(images)
-        if isinstance(self.proposal_generator, LvisRPN):
-            self.proposal_generator.generators = facts.generators
-        proposals, proposal_losses = self.proposal_generator(images, features, targets)
+        proposals, proposal_losses = self.proposal_generator(images, features, targets, facts.generators)
         _, detector_losses = self.roi_heads(images, features, proposals, targets, facts)
         return {**detector_losses, **proposal_losses}
 

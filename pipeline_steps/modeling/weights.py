@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the model files that this code writes and reads."""
@@ -138,8 +138,8 @@ def load_model_weights(module: nn.Module, path: str | Path, *, new_categories: b
 
 
 def _log(report: LoadReport, path: str | Path) -> None:
-    logger.info("%s: loaded %d tensors", path, len(report.loaded))
+    log.info("%s: loaded %d tensors", path, len(report.loaded))
     if report.reinitialised:
-        logger.info("%s: left at their initial values: %s", path, listing(report.reinitialised, 8))
+        log.info("%s: left at their initial values: %s", path, listing(report.reinitialised, 8))
     if report.unused:
-        logger.info("%s: not used: %s", path, listing(report.unused, 8))
+        log.info("%s: not used: %s", path, listing(report.unused, 8))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe.base import LvisVersion, PathText, Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
 from pipeline_steps.recipe.replicates import expand_replicates
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
 from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Precision, Training, Weights
+
+Entry = TypeVar("Entry", Model, Expert, Weights)
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -140,19 +144,34 @@ class Recipe(Section):
                 if name not in settings:
                     raise ValueError(f"report.ablations.comparisons: {name!r} is no model")
 
-    def model(self, name: str) -> Model:
-        """The model, expert or pre-training called ``name`` (KeyError if there is none)."""
-        for model in (*self.pretraining, *self.models, *self.experts):
-            if model.name == name:
-                return model
-        raise KeyError(name)
+    @property
+    def trained(self) -> list[Model]:
+        """All that is trained: pre-trainings, models and experts."""
+        return [*self.pretraining, *self.models, *self.experts]
 
-    def weights_entry(self, name: str) -> Weights:
-        """The entry of ``weights`` called ``name`` (KeyError if there is none)."""
-        for entry in self.weights:
+    def _entry(self, what: str, name: str, entries: Sequence[Entry]) -> Entry:
+        for entry in entries:
             if entry.name == name:
                 return entry
-        raise KeyError(name)
+        raise UserError(
+            f"recipe {self.name} has no {what} {name!r}; it has {', '.join(entry.name for entry in entries) or 'none'}"
+        )
+
+    def model(self, name: str) -> Model:
+        """The model, expert or pre-training called ``name`` (UserError if there is none)."""
+        return self._entry("model", name, self.trained)
+
+    def tested(self, name: str) -> Model:
+        """The model or expert called ``name`` (UserError if there is none)."""
+        return self._entry("model or expert", name, [*self.models, *self.experts])
+
+    def expert(self, name: str) -> Expert:
+        """The expert called ``name`` (UserError if there is none)."""
+        return self._entry("expert", name, self.experts)
+
+    def weights_entry(self, name: str) -> Weights:
+        """The entry of ``weights`` called ``name`` (UserError if there is none)."""
+        return self._entry("weights", name, self.weights)
 
     def training_of(self, model: Model) -> Training:
         """The training settings of ``model``: the recipe's defaults with the model's overrides."""

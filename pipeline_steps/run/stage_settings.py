@@ -88,8 +88,7 @@ def _sharing(recipe: Recipe) -> dict[str, Any]:
 
 def expert_settings(recipe: Recipe, name: str) -> str:
     """Settings of the evaluation of an expert in the categories that it shares with LVIS."""
-    tables = {expert.name: expert.category_table for expert in recipe.experts}
-    return _text(_sharing(recipe)[tables[name]])
+    return _text(_sharing(recipe)[recipe.expert(name).category_table])
 
 
 def ensemble_settings(recipe: Recipe, split: str) -> str:

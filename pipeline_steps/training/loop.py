@@ -1,6 +1,6 @@
 """The training loop.
 
-Glossary: B images of one batch over all processes; *iteration* one optimizer step on B images; *step* one forward and
+Symbols: B images of one batch over all processes; *iteration* one optimizer step on B images; *step* one forward and
 backward pass of a part of the batch (gradient accumulation).
 """
 
@@ -20,6 +20,7 @@ from torch import nn
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.modeling.gradient_record import GradientRecord
+from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.metrics import Averages, Report, peak_memory_mb
@@ -28,8 +29,6 @@ from pipeline_steps.training.randomness import random_state, restore_random_stat
 from pipeline_steps.training.schedule import BatchSplit, iteration_count, learning_rate
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 Samples = list[dict[str, Any]]
 
@@ -82,10 +81,7 @@ class Trainer:
         """Unreadable images so far and why, over all processes."""
         self.averages = Averages()
         self.optimizer = build_optimizer(model, training.schedule)
-        device = processes.device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=training.precision == "fp16")
-        dtype = PRECISIONS.get(training.precision)
-        self._autocast = torch.autocast(device, dtype) if dtype else nullcontext()
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=training.precision == "fp16")
         self._parallel = processes.wrap(model)
 
     @property
@@ -235,7 +231,7 @@ class Trainer:
         # Gradients are summed over processes once per iteration, in the last step.
         waiting = nullcontext() if last or self._parallel is self.model else self._parallel.no_sync()
         with waiting:
-            with self._autocast:
+            with autocast(self.processes.device, self.training.precision):
                 losses = self._parallel(samples)
             self.scaler.scale(sum(losses.values()) / self.split.steps).backward()
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
@@ -266,15 +262,13 @@ class Trainer:
     def _report(self, report: Report | None) -> None:
         names = sorted(name for name in self.averages.state if name.startswith("loss_"))
         mine = self.averages.take()
-        means = torch.tensor([mine[name] for name in names], dtype=torch.float64 if self._on_cpu else torch.float32)
-        means = self.processes.add(means.to(self.processes.device)) / self.processes.world_size
+        device = self.processes.device
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        means = torch.tensor([mine[name] for name in names], dtype=dtype).to(device)
+        means = self.processes.add(means) / self.processes.world_size
         if report is not None:
             values = mine | dict(zip(names, means.tolist(), strict=True))
-            report.write(self.iteration, self.images_seen, values, peak_memory_mb(self.processes.device))
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.processes.device.type == "cpu"
+            report.write(self.iteration, self.images_seen, values, peak_memory_mb(device))
 
     # ---- what can go wrong ------------------------------------------------------------------------------------------
 

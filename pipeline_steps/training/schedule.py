@@ -78,7 +78,7 @@ def check_batches(recipe: Recipe) -> None:
         UserError: the GPUs of a training do not divide its batch.
     """
     processes = recipe.compute.training_nodes * max(1, recipe.compute.training_gpus)
-    for model in (*recipe.pretraining, *recipe.models, *recipe.experts):
+    for model in recipe.trained:
         training = recipe.training_of(model)
         try:
             split_batch(training.images_per_batch, training.max_images_per_gpu, processes)

@@ -53,6 +53,14 @@ class StopRequest:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def note_iteration(self, seconds: float) -> None:
+        """Note how long an iteration took."""
+        self.slowest_iteration = max(self.slowest_iteration, seconds)
+
+    def note_checkpoint(self, seconds: float) -> None:
+        """Note how long saving a checkpoint took."""
+        self.slowest_checkpoint = max(self.slowest_checkpoint, seconds)
+
     def seconds_left(self) -> float:
         """Seconds until a checkpoint has to be begun; infinite without a budget."""
         if self._budget is None:

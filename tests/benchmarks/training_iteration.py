@@ -92,8 +92,9 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
     from detectron2.utils.events import EventStorage
 
     from pipeline_steps.modeling.build import build_detector
+    from pipeline_steps.modeling.precision import autocast
     from pipeline_steps.training.distributed import Processes
-    from pipeline_steps.training.loop import PRECISIONS, Trainer
+    from pipeline_steps.training.loop import Trainer
     from pipeline_steps.training.schedule import split_batch
 
     recipe = mini_recipe(precision)
@@ -106,13 +107,12 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
 
     theirs = their_detector(recipe, "basic", CATEGORIES)
     reference = SimpleTrainer(theirs, Endless(batches), their_optimizer(theirs, training))
-    dtype = PRECISIONS.get(precision)
 
     def run_theirs() -> None:
         with EventStorage(0) as storage:
             reference.storage = storage
             for _ in range(iterations):
-                with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                with autocast(torch.device("cpu"), precision):
                     reference.run_step()
                 storage.step()
                 reference.iter += 1

@@ -60,13 +60,11 @@ def detector_gradients(
         precision: as in a recipe.
         fast: with the modules for CPUs, or with the standard ones, as far as several processes on CPUs can have them.
     """
-    from contextlib import nullcontext
-
     from detectron2.utils.events import EventStorage
 
     from pipeline_steps.modeling.build import build_detector
+    from pipeline_steps.modeling.precision import autocast
     from pipeline_steps.training.distributed import Processes
-    from pipeline_steps.training.loop import PRECISIONS
     from tests.modeling.samples import CATEGORIES, sample, tiny_recipe
 
     options = [f"MODEL.{part}.NORM SyncBN" for part in ("RESNETS", "FPN", "ROI_MASK_HEAD")]
@@ -80,8 +78,7 @@ def detector_gradients(
     normalisation = model.roi_heads.mask_head.mask_fcn1.norm
     normalisation.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     samples = [sample(i, objects=2 + 2 * i, has_masks=i not in box_only, sampling_seed=i) for i in shares[rank]]
-    autocast = torch.autocast("cpu", PRECISIONS[precision]) if precision in PRECISIONS else nullcontext()
-    with EventStorage(0), autocast:
+    with EventStorage(0), autocast(torch.device("cpu"), precision):
         losses = wrapped(samples)
     sum(losses.values()).backward()
     scalars = {name: value.detach() for name, value in losses.items()}

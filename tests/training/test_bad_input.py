@@ -38,6 +38,21 @@ class TestBadInput:
     def test_unknown_model_lists_the_models(self, world, tmp_path, capsys):
         assert "it has basic_coco, bottleneck_coco, basic" in self.call(world, tmp_path, capsys, "basik")
 
+    def test_the_step_asks_whether_the_memory_suffices_before_anything_is_loaded(
+        self, world, tmp_path, capsys, monkeypatch
+    ):
+        asked = []
+
+        def refuse(recipe, name, images, results, on_gpu):
+            asked.append((recipe.name, name, images, results, on_gpu))
+            raise UserError("too large")
+
+        monkeypatch.setattr("pipeline_steps.estimates.memory.require_training_memory", refuse)
+        monkeypatch.setattr("pipeline_steps.training.run.load_training_set", None)
+        settings = {"images_per_batch": 6, "max_images_per_gpu": 4}
+        assert "too large" in self.call(world, tmp_path, capsys, "basic_coco", **settings)
+        assert asked == [("tiny", "basic_coco", 3, tmp_path.parent, None)]
+
     def test_missing_initial_weights_are_asked_for(self, world, tmp_path, capsys):
         assert "starts from 'basic_coco': name its file with --init" in self.call(world, tmp_path, capsys, "basic")
 

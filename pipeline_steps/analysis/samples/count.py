@@ -77,11 +77,10 @@ def sample_proposals(model: LvisRCNN, samples: list[dict[str, Any]]) -> Batch:
     targets = [sample["instances"].to(model.device) for sample in samples]
     images = model.preprocess_image(samples)
     features = model.extract_features(images)
-    network.generators = facts.generators
     network.training = True
     try:
         with EventStorage():
-            proposals, _ = network(images, features, targets)
+            proposals, _ = network(images, features, targets, facts.generators)
             sampled, _ = heads.label_and_sample_proposals(proposals, targets, facts)
     finally:
         network.training = False
