@@ -51,6 +51,11 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ENVIRONMENT = "../environment/conda.yaml"  # used with --software-deployment-method conda, ignored otherwise
+
+
+container: os.environ.get("LVIS_CONTAINER")  # used with --software-deployment-method apptainer (docs/cluster.md)
+
+
 RESULTS = f"results/{recipe.name}"
 RECIPE = f"{RESULTS}/recipe.yaml"  # the resolved recipe: written when a run starts, read by every step
 START = start_command(sys.argv, RECIPE)
