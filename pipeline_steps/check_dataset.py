@@ -15,7 +15,7 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.checks.long_tail import plot_distribution, summary_lines
-from pipeline_steps.data.checks.tables import check_table
+from pipeline_steps.data.checks.mappings import check_table
 
 
 def build_parser() -> argparse.ArgumentParser:

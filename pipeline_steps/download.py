@@ -15,8 +15,8 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import free_space
 from pipeline_steps.common.progress import format_bytes
 from pipeline_steps.data.images_on_disk import count_files
-from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, bytes_to_fetch, most_images, space_needed
-from pipeline_steps.data.sources.table import GROUPS, Source, mirrored, read_sources
+from pipeline_steps.data.sources.source import GROUPS, Source, mirrored, read_sources
+from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, bytes_to_fetch, most_images, space_needed
 from pipeline_steps.downloads.disk import require_space
 from pipeline_steps.downloads.groups import Settings, download_group, examine, manifest, require_whole
 from pipeline_steps.downloads.openimages_images import (

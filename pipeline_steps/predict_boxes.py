@@ -46,22 +46,22 @@ def main(arguments: argparse.Namespace) -> None:
     annotations = paths.annotations(arguments.split)
     dataset = read_lvis(annotations, "test_info")
 
-    from pipeline_steps.inference.detector import check_categories, choose_device, load_detector
-    from pipeline_steps.inference.images import RenderedImages
+    from pipeline_steps.inference.detector import choose_device, load_detector, require_categories
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-    from pipeline_steps.inference.sharding import Batch
+    from pipeline_steps.inference.sharding import ImageBatch
     from pipeline_steps.inference.streaming import Work, settings_of
+    from pipeline_steps.inference.views import RenderedImages
 
     testing = recipe.testing
     work = Work.plan(paths, dataset.images, testing.box_scales, testing, arguments.shard, arguments.shards)
     detector = load_detector(recipe, arguments.model, arguments.weights, choose_device(recipe))
     if arguments.model not in experts:  # an expert's categories are mapped where members are merged
-        check_categories(detector, arguments.weights, dataset.category_ids, annotations)
+        require_categories(detector, arguments.weights, dataset.category_ids, annotations)
     settings = BoxSettings(
         testing.score_threshold, testing.nms_iou, testing.keep_per_image, testing.scale_fusion, detector.precision
     )
 
-    def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
+    def predict(batch: ImageBatch, pixels: RenderedImages) -> list[ImageDetections]:
         found = detect_boxes(detector.module, pixels, settings)
         result = []
         for image, detections in zip(batch.images, found):

@@ -84,10 +84,10 @@ def _predict(
     images: list,
 ) -> None:
     from pipeline_steps.inference.detector import choose_device, load_detector
-    from pipeline_steps.inference.images import RenderedImages
     from pipeline_steps.inference.multi_scale_masks import predict_rles
-    from pipeline_steps.inference.sharding import Batch
+    from pipeline_steps.inference.sharding import ImageBatch
     from pipeline_steps.inference.streaming import Work, settings_of
+    from pipeline_steps.inference.views import RenderedImages
 
     testing = recipe.testing
     work = Work.plan(paths, images, testing.mask_scales, testing, arguments.shard, arguments.shards)
@@ -95,7 +95,7 @@ def _predict(
     detectors = [load_detector(recipe, name, file, device) for name, file in files.items()]
     models, precisions = [detector.module for detector in detectors], [detector.precision for detector in detectors]
 
-    def predict(batch: Batch, pixels: RenderedImages) -> list[ImageDetections]:
+    def predict(batch: ImageBatch, pixels: RenderedImages) -> list[ImageDetections]:
         given = [reader.image(image.id) for image in batch.images]
         for detections in given:
             _check_boxes(detections, pixels.image_size, reader.path)

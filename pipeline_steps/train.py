@@ -47,8 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
     from pipeline_steps.estimates.memory import require_training_memory
-    from pipeline_steps.training.gradients import GRADIENTS_FILE
-    from pipeline_steps.training.metrics import METRICS_FILE
+    from pipeline_steps.training.gradient_file import GRADIENTS_FILE
+    from pipeline_steps.training.metrics_file import METRICS_FILE
     from pipeline_steps.training.run import Job, train  # imports torch and detectron2: seconds
 
     results = arguments.output.absolute().parent.parent.parent

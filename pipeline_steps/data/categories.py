@@ -1,6 +1,6 @@
 """The categories of a data set in their fixed order, and the one place where ids become positions.
 
-Glossary: C number of categories; *id* the data set's own category id (LVIS: 1..1230, COCO: 1..90 with gaps);
+Symbols: C number of categories; *id* the data set's own category id (LVIS: 1..1230, COCO: 1..90 with gaps);
 *position* the 0-based contiguous index 0..C-1 by which networks and tensors number categories.
 """
 
@@ -21,9 +21,9 @@ COMMON_IMAGES = 100
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
-def frequency_letter(image_count: int) -> str:
-    """The LVIS group of a category with annotations in ``image_count`` train images."""
-    return "r" if image_count <= RARE_IMAGES else "c" if image_count <= COMMON_IMAGES else "f"
+def frequency_letter(image_count: int, rare: int = RARE_IMAGES, common: int = COMMON_IMAGES) -> str:
+    """The group of a category with annotations in ``image_count`` train images, LVIS' unless limits are given."""
+    return "r" if image_count <= rare else "c" if image_count <= common else "f"
 
 
 class CategoryList:
@@ -126,7 +126,7 @@ class CategoryList:
         return self.frequencies != "f"
 
 
-def count_images(
+def with_counts(
     categories: Sequence[Category], images_of: dict[int, int], instances_of: dict[int, int]
 ) -> list[Category]:
     """``categories`` with their counts and the frequency letters that follow from them.

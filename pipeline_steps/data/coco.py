@@ -11,7 +11,7 @@ import msgspec
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
-from pipeline_steps.data.categories import CategoryList, count_images
+from pipeline_steps.data.categories import CategoryList, with_counts
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Findings, Purpose
 from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations
@@ -67,7 +67,7 @@ def read_coco(
     for group in groups.values():
         images_of.update({annotation.category_id for annotation in group})
         instances_of.update(annotation.category_id for annotation in group)
-    counted = CategoryList(count_images(categories.categories, images_of, instances_of), str(path))
+    counted = CategoryList(with_counts(categories.categories, images_of, instances_of), str(path))
     return LvisDataset(path, counted, images, groups, True, findings, unusable)
 
 

@@ -1,6 +1,6 @@
 """Reading LVIS-format JSON (v0.5, v1, and the derived OpenImages file) into one light structure.
 
-Glossary: C number of categories; S_P(i) categories annotated in image i; S_N(i) categories verified to be absent from
+Symbols: C number of categories; S_P(i) categories annotated in image i; S_N(i) categories verified to be absent from
 image i (``neg_category_ids``); judged = S_P united with S_N; *id* and *position* as in
 :mod:`pipeline_steps.data.categories`.
 """

@@ -4,7 +4,7 @@ As Python objects the LVIS train set takes gigabytes, and every loader process w
 reading a Python object writes its reference count. Flat arrays are shared by all loader processes after a fork, and by
 all training processes of a node through a memory-mapped folder (:meth:`PackedImages.save`, :meth:`PackedImages.load`).
 
-Glossary: N images; A annotations (objects); P polygons; C categories; *ragged* values of all items one after the other,
+Symbols: N images; A annotations (objects); P polygons; C categories; *ragged* values of all items one after the other,
 with offsets [items + 1]. Categories are 0-based positions everywhere.
 """
 

@@ -15,8 +15,8 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.findings import Findings
+from pipeline_steps.data.checks.geometry import clipped_corners, codes_of
 from pipeline_steps.data.checks.masks import add_findings, chunks
-from pipeline_steps.data.checks.shapes import clipped_corners, codes_of
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.data.packed import PackedImages
 from pipeline_steps.data.records import Annotation, ImageRecord

@@ -1,6 +1,6 @@
 """Repeat-factor sampling and the order in which a training sees the images.
 
-Glossary: N images of the concatenated data sets; C categories; t repeat-factor threshold; f_c fraction of the N images
+Symbols: N images of the concatenated data sets; C categories; t repeat-factor threshold; f_c fraction of the N images
 that have category c; r_c and r_i repeat factors of category c and image i; *position* running number of an image in
 the endless order of a training, 0-based; *epoch* one pass in which image i occurs floor(r_i) or ceil(r_i) times.
 

@@ -32,7 +32,7 @@ from pipeline_steps.recipe.testing import Ensemble
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One member of the ensemble.
 
     Attributes:
@@ -51,14 +51,14 @@ class Member:
     weight: float = 1.0
 
 
-def check_members(members: Sequence[Member], split: str) -> None:
+def check_members(members: Sequence[EnsembleMember], split: str) -> None:
     """Refuse tables that were not written for this ensemble.
 
     Raises:
         UserError: a table says that it is of another split or another model; two tables were predicted from different
             annotation files, or share no image.
     """
-    origins: dict[str, Member] = {}
+    origins: dict[str, EnsembleMember] = {}
     for member in members:
         arguments = member.table.metadata.get("arguments") or {}
         for key, expected in (("split", split), ("model", member.name)):
@@ -101,7 +101,7 @@ class EnsembleMerger:
         used, unmapped: number of detections by member name that took part, and that have no LVIS category.
     """
 
-    def __init__(self, members: Sequence[Member], settings: Ensemble, alphas: np.ndarray, keep: int) -> None:
+    def __init__(self, members: Sequence[EnsembleMember], settings: Ensemble, alphas: np.ndarray, keep: int) -> None:
         self.members, self.settings, self.alphas, self.keep = members, settings, alphas, keep
         self._lookup = [_lookup_table(member.lvis_ids) for member in members]
         weights = np.array([member.weight for member in members])
@@ -122,7 +122,7 @@ class EnsembleMerger:
     def __iter__(self) -> Iterator[ImageDetections]:
         return (self.merge_image(image_id) for image_id in self.image_ids)
 
-    def _read(self, member: Member, lookup: np.ndarray, image_id: int) -> ImageDetections:
+    def _read(self, member: EnsembleMember, lookup: np.ndarray, image_id: int) -> ImageDetections:
         """A member's detections in LVIS categories, boxes without area left out."""
         own = member.table.image(image_id)
         inside = (own.category_ids >= 0) & (own.category_ids < len(lookup))

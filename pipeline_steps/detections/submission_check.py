@@ -19,7 +19,7 @@ import numpy as np
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.detections.results_report import EXAMPLES, IouType, ResultsReport
 from pipeline_steps.detections.results_stream import DamagedResults, iter_items, open_results
-from pipeline_steps.detections.rle import measure_masks
+from pipeline_steps.detections.run_lengths import measure_masks
 
 _BATCH = 4096
 _BATCH_BYTES = 1 << 22

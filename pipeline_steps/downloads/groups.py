@@ -13,8 +13,8 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.images_on_disk import count_folder
 from pipeline_steps.data.sources.contents import content_mismatch
 from pipeline_steps.data.sources.expected import mismatch
-from pipeline_steps.data.sources.sizes import is_absent, space_needed
-from pipeline_steps.data.sources.table import Source, mirrored
+from pipeline_steps.data.sources.source import Source, mirrored
+from pipeline_steps.data.sources.space import is_absent, space_needed
 from pipeline_steps.downloads.archives import count_images, unpack
 from pipeline_steps.downloads.bars import FileBar
 from pipeline_steps.downloads.disk import explained_if_full, require_space

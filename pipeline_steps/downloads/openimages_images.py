@@ -27,7 +27,7 @@ from urllib3.util import Retry
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.sources.sizes import part_of
+from pipeline_steps.data.sources.space import part_of
 from pipeline_steps.downloads.disk import explained_if_full
 from pipeline_steps.downloads.locks import exclusive
 from pipeline_steps.downloads.parallel import in_parallel

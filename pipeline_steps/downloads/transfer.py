@@ -23,7 +23,7 @@ import urllib3
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.sources.expected import NOTHING_KNOWN, Expected, mismatch
-from pipeline_steps.data.sources.sizes import part_of
+from pipeline_steps.data.sources.space import part_of
 
 CHUNK = 1 << 20
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}

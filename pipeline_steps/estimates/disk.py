@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, UNPACKED_RATIO, most_images
-from pipeline_steps.data.sources.table import Source, read_sources
+from pipeline_steps.data.sources.source import Source, read_sources
+from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, UNPACKED_RATIO, most_images
 from pipeline_steps.estimates.sizes import split_images
 from pipeline_steps.recipe.schema import Recipe
 

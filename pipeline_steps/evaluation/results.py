@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.data.records import MAX_ID
-from pipeline_steps.detections.rle import measure_masks
+from pipeline_steps.detections.run_lengths import measure_masks
 from pipeline_steps.detections.table import read_metadata, read_table
 
 Counts = bytes | str

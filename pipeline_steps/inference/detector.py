@@ -71,7 +71,7 @@ def load_detector(recipe: Recipe, name: str, weights: str | Path, device: torch.
     return Detector(name, module, np.asarray(category_ids, np.int32), recipe.test_precision(name))
 
 
-def check_categories(detector: Detector, weights: str | Path, category_ids: list[int], dataset: str | Path) -> None:
+def require_categories(detector: Detector, weights: str | Path, category_ids: list[int], dataset: str | Path) -> None:
     """Refuse a model of other categories.
 
     Raises:

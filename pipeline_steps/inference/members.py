@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.expert_categories import expert_lvis_ids, expert_tables
-from pipeline_steps.detections.ensemble import Member
+from pipeline_steps.detections.ensemble import EnsembleMember
 from pipeline_steps.detections.table import TableReader
 from pipeline_steps.inference.sharding import SHARD_KEY
 from pipeline_steps.recipe import Recipe
@@ -17,7 +17,7 @@ from pipeline_steps.recipe import Recipe
 
 def open_members(
     recipe: Recipe, files: Mapping[str, Path], categories: CategoryList, stack: ExitStack
-) -> tuple[list[Member], dict[str, Path]]:
+) -> tuple[list[EnsembleMember], dict[str, Path]]:
     """Open the tables of all members of ``ensemble.members``.
 
     Args:
@@ -48,5 +48,5 @@ def open_members(
                 f"member {entry.name}: {reader.path} is shard {shard['index']} of {shard['count']}: "
                 "gather all of them first"
             )
-        members.append(Member(entry.name, reader, lvis_ids, entry.name in experts, entry.weight))
+        members.append(EnsembleMember(entry.name, reader, lvis_ids, entry.name in experts, entry.weight))
     return members, tables_used

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from pipeline_steps.detections.fusion import weighted_fusion
-from pipeline_steps.inference.images import RenderedImages, View
 from pipeline_steps.inference.postprocess import (
     Detections,
     clip_boxes,
     merge_detections,
     select_detections_from_deltas,
 )
+from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Precision
 
@@ -141,7 +141,7 @@ def detect_boxes(model: LvisRCNN, images: RenderedImages, settings: BoxSettings)
 
     Args:
         model: in evaluation mode.
-        images: see :func:`pipeline_steps.inference.images.render_images`.
+        images: see :func:`pipeline_steps.inference.views.render_images`.
 
     Returns:
         For each image boxes float32[k, 4] in original pixels, scores, categories (0-based), best first.

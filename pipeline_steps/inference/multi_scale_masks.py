@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_steps.inference.images import RenderedImages, View
 from pipeline_steps.inference.multi_scale_boxes import (
     BoxSettings,
     detect_in_view,
@@ -24,6 +23,7 @@ from pipeline_steps.inference.multi_scale_boxes import (
 )
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Precision
 

@@ -24,7 +24,7 @@ WINDOW_BATCHES = 32
 
 
 @dataclass(frozen=True)
-class Batch:
+class ImageBatch:
     """Images of one size that go through the network together.
 
     Attributes:
@@ -36,7 +36,7 @@ class Batch:
     window: int
 
 
-def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[Batch]:
+def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[ImageBatch]:
     """Batches of at most ``batch_images`` images of equal size; ordered by window, then by their first image."""
     ordered = sorted(images, key=lambda image: image.id)
     length = WINDOW_BATCHES * batch_images
@@ -47,7 +47,7 @@ def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[Batch
             groups[image.height, image.width].append(image)
         batches += sorted(
             (
-                Batch(tuple(group[first : first + batch_images]), window)
+                ImageBatch(tuple(group[first : first + batch_images]), window)
                 for group in groups.values()
                 for first in range(0, len(group), batch_images)
             ),
@@ -57,8 +57,8 @@ def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[Batch
 
 
 def batches_of_shard(
-    batches: Sequence[Batch], cost: Callable[[ImageRecord], float], shard: int, shards: int
-) -> list[Batch]:
+    batches: Sequence[ImageBatch], cost: Callable[[ImageRecord], float], shard: int, shards: int
+) -> list[ImageBatch]:
     """The batches of one of ``shards`` jobs, in the order of ``batches``; all jobs have about the same cost.
 
     Batches are dealt from the costliest down to the job with the least so far.

@@ -15,8 +15,8 @@ from typing import Any
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.detections.table import ImageDetections, TableWriter
-from pipeline_steps.inference.images import RenderedImages, load_image, plan_views, render_images
-from pipeline_steps.inference.sharding import SHARD_KEY, Batch, batches_of_shard, plan_batches
+from pipeline_steps.inference.sharding import SHARD_KEY, ImageBatch, batches_of_shard, plan_batches
+from pipeline_steps.inference.views import RenderedImages, load_image, plan_views, render_images
 from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.run.data_files import DatasetPaths
 
@@ -36,7 +36,7 @@ class Work:
     paths: DatasetPaths
     scales: Sequence[int]
     testing: Testing
-    batches: list[Batch]
+    batches: list[ImageBatch]
     shard: int
     shards: int
 
@@ -59,13 +59,13 @@ class Work:
         batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, shard, shards)
         return cls(paths, scales, testing, batches, shard, shards)
 
-    def _render(self, batch: Batch) -> RenderedImages:
+    def _render(self, batch: ImageBatch) -> RenderedImages:
         pictures = [
             load_image(self.paths.image_path(image), image.height, image.width, image.id) for image in batch.images
         ]
         return render_images(pictures, self.scales, self.testing.longer_edge, self.testing.horizontal_flip)
 
-    def rendered(self) -> Iterator[tuple[Batch, RenderedImages]]:
+    def rendered(self) -> Iterator[tuple[ImageBatch, RenderedImages]]:
         """Each batch with its pixels; the next batch is read while the caller works on this one."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reading") as pool:
             ahead = [pool.submit(self._render, batch) for batch in self.batches[:1]]
@@ -80,7 +80,7 @@ class Work:
         output: str | Path,
         metadata: dict[str, Any],
         what: str,
-        predict: Callable[[Batch, RenderedImages], list[ImageDetections]],
+        predict: Callable[[ImageBatch, RenderedImages], list[ImageDetections]],
     ) -> int:
         """Predict all batches and write the table of this shard, images in ascending id.
 

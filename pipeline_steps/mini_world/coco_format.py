@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline_steps.mini_world.lvis_format import base_record, file_head
 from pipeline_steps.mini_world.polygons import area_of, box_of, polygons_of
-from pipeline_steps.mini_world.scene import Scene, SceneObject
-from pipeline_steps.mini_world.vocabulary import Vocabulary
+from pipeline_steps.mini_world.scene import DrawnScene, SceneObject
+from pipeline_steps.mini_world.vocabulary import MiniVocabulary
 
 SMALLEST_CROWD = 4
 """Clusters of fewer visible objects are annotated one by one."""
@@ -32,7 +32,7 @@ def run_lengths(mask: np.ndarray) -> dict[str, Any]:
 class CocoSplit:
     """Collects one COCO split."""
 
-    def __init__(self, split: str, image_size: int, vocabulary: Vocabulary, lvis_version: str) -> None:
+    def __init__(self, split: str, image_size: int, vocabulary: MiniVocabulary, lvis_version: str) -> None:
         self.split, self.image_size, self.vocabulary, self.lvis_version = split, image_size, vocabulary, lvis_version
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ class CocoSplit:
         box = [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
         self._annotate(image, category, 1, run_lengths(mask), [float(value) for value in box], float(mask.sum()))
 
-    def add(self, split: str, index: int, scene: Scene) -> None:
+    def add(self, split: str, index: int, scene: DrawnScene) -> None:
         """Add image number ``index`` of an LVIS split with all objects that COCO has a category for."""
         record = base_record(split, index, self.image_size, self.lvis_version)
         record["file_name"] = f"{record['id']:012d}.jpg"

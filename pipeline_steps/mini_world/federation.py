@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_steps.mini_world.randomness import chance
-from pipeline_steps.mini_world.scene import Scene
-from pipeline_steps.mini_world.vocabulary import Vocabulary
+from pipeline_steps.mini_world.scene import DrawnScene
+from pipeline_steps.mini_world.vocabulary import MiniVocabulary
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Labels:
     not_exhaustive: list[int]
 
 
-def federate(scene: Scene, vocabulary: Vocabulary, rates: Rates, rng: np.random.Generator) -> Labels:
+def federate(scene: DrawnScene, vocabulary: MiniVocabulary, rates: Rates, rng: np.random.Generator) -> Labels:
     """Choose what LVIS says about ``scene``.
 
     A category is annotated with probability ``rates.annotated``, and always if the picture was made for it. Categories

@@ -90,7 +90,7 @@ def _stencil(rng: np.random.Generator, shape: str, extent: int, upright: bool = 
     return make_stencil(shape, half, angle, phase)  # type: ignore[arg-type]
 
 
-class Layout:
+class Arrangement:
     """The objects of one image while they are being placed."""
 
     def __init__(self, rng: np.random.Generator, image_size: int, sizes: tuple[float, float] = USUAL_SIZES) -> None:

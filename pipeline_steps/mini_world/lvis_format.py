@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline_steps.data.categories import frequency_letter
 from pipeline_steps.mini_world.federation import Labels
 from pipeline_steps.mini_world.polygons import area_of, box_of, polygons_of
-from pipeline_steps.mini_world.scene import Scene
-from pipeline_steps.mini_world.vocabulary import Vocabulary
+from pipeline_steps.mini_world.scene import DrawnScene
+from pipeline_steps.mini_world.vocabulary import MiniVocabulary
 from pipeline_steps.recipe.data import MiniWorld
 
 LICENSES = [
@@ -75,17 +76,10 @@ def base_record(split: str, index: int, size: int, version: str) -> dict[str, An
     }
 
 
-def frequency_letter(image_count: int, settings: MiniWorld) -> str:
-    """r, c or f by the number of train images with an annotation."""
-    if image_count <= settings.rare_max_images:
-        return "r"
-    return "c" if image_count <= settings.common_max_images else "f"
-
-
 class LvisSplit:
     """Collects one LVIS split."""
 
-    def __init__(self, split: str, settings: MiniWorld, vocabulary: Vocabulary, version: str) -> None:
+    def __init__(self, split: str, settings: MiniWorld, vocabulary: MiniVocabulary, version: str) -> None:
         self.split, self.settings, self.vocabulary, self.version = split, settings, vocabulary, version
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
@@ -98,7 +92,7 @@ class LvisSplit:
             record["file_name"] = f"COCO_{former}2014_{record['id']:012d}.jpg"
         return record
 
-    def add(self, index: int, scene: Scene, labels: Labels | None) -> None:
+    def add(self, index: int, scene: DrawnScene, labels: Labels | None) -> None:
         """Add image number ``index``; without labels (test) only its record."""
         record = self._record(index)
         self.images.append(record)
@@ -133,9 +127,14 @@ class LvisSplit:
             instances[key] += 1
         return [len(of_category) for of_category in images], instances
 
+    def letters(self) -> list[str]:
+        """r, c or f of each category by key, if this is the train split."""
+        limits = self.settings.rare_max_images, self.settings.common_max_images
+        return [frequency_letter(count, *limits) for count in self.counts()[0]]
+
     def content(self, train: LvisSplit) -> dict[str, Any]:
         """The file's content; frequencies come from ``train``."""
-        letters = [frequency_letter(count, self.settings) for count in train.counts()[0]]
+        letters = train.letters()
         images, instances = train.counts() if self.split == "test" else self.counts()
         categories = [
             {

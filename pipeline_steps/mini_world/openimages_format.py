@@ -15,7 +15,7 @@ from typing import Any
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.mini_world.openimages_labels import Box, ImageLabels
 from pipeline_steps.mini_world.randomness import chance, stream
-from pipeline_steps.mini_world.vocabulary import FRAME, OpenImagesClass, Vocabulary
+from pipeline_steps.mini_world.vocabulary import FRAME, MiniVocabulary, OpenImagesClass
 
 ROOT_MID = "/m/0bl9f"
 """``Entity``, the root of the hierarchy; it is no class itself."""
@@ -65,7 +65,7 @@ def box_row(image: str, box: Box) -> list[Any]:
     return [image, "xclick", box.mid, 1, *numbers, *flags, 0, *clicks]
 
 
-def hierarchy(vocabulary: Vocabulary) -> dict[str, Any]:
+def hierarchy(vocabulary: MiniVocabulary) -> dict[str, Any]:
     """The class tree in the structure of ``bbox_labels_600_hierarchy.json``.
 
     A house may have picture frames as parts: parts are no kinds, and what is said of the whole does not hold for them.
@@ -89,7 +89,7 @@ def hierarchy(vocabulary: Vocabulary) -> dict[str, Any]:
 class OpenImagesFiles:
     """Collects the OpenImages analogue and writes its files."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: MiniVocabulary) -> None:
         self.vocabulary = vocabulary
         self.boxes: list[list[Any]] = []
         self.labels: list[list[Any]] = []
@@ -120,7 +120,7 @@ class OpenImagesFiles:
         write_json(folder / names["hierarchy"], hierarchy(self.vocabulary))
 
 
-def write_category_tables(vocabulary: Vocabulary, folder: Path) -> None:
+def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
     """Write coco_to_lvis.csv and openimages_to_lvis.csv into ``folder``.
 
     Shapes are broader than every LVIS category of theirs and not used; classes that match nothing have no row.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_steps.mini_world.randomness import chance
-from pipeline_steps.mini_world.scene import Scene, SceneObject
+from pipeline_steps.mini_world.scene import DrawnScene, SceneObject
 from pipeline_steps.mini_world.stencil import SUPERSAMPLING
-from pipeline_steps.mini_world.vocabulary import OpenImagesClass, Vocabulary
+from pipeline_steps.mini_world.vocabulary import MiniVocabulary, OpenImagesClass
 
 ONLY_VERIFIED = 0.05
 UNMENTIONED = 0.1
@@ -82,7 +82,7 @@ def _extreme_points(item: SceneObject, image_size: int) -> tuple[Point, Point, P
 class Annotator:
     """Labels pictures with the OpenImages classes of a vocabulary."""
 
-    def __init__(self, vocabulary: Vocabulary, image_size: int) -> None:
+    def __init__(self, vocabulary: MiniVocabulary, image_size: int) -> None:
         self.vocabulary, self.image_size = vocabulary, image_size
         self.leaves = {entry.key: entry for entry in vocabulary.openimages if entry.key is not None}
         self.shapes = {entry.shape: entry for entry in vocabulary.openimages if entry.key is None and entry.shape}
@@ -138,7 +138,7 @@ class Annotator:
                 negatives.append(entry.mid)
         return negatives
 
-    def label(self, scene: Scene, rng: np.random.Generator) -> ImageLabels:
+    def label(self, scene: DrawnScene, rng: np.random.Generator) -> ImageLabels:
         """Boxes and verified labels of one picture."""
         by_class: dict[str, tuple[OpenImagesClass, list[SceneObject]]] = {}
         for item in scene.objects:

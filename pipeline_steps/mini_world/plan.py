@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline_steps.mini_world.layout import Wish
 from pipeline_steps.mini_world.randomness import chance, geometric_weights, pick, stream
-from pipeline_steps.mini_world.vocabulary import HUES, Category, Vocabulary
+from pipeline_steps.mini_world.vocabulary import HUES, MiniCategory, MiniVocabulary
 from pipeline_steps.recipe.data import MiniWorld
 
 MAX_CERTAIN = 3
@@ -29,24 +29,24 @@ EXTRA = 0.6
 Plan = list[list[Wish]]
 
 
-def wish_for(category: Category, group: int = 0, depicted: bool = False) -> Wish:
+def wish_for(category: MiniCategory, group: int = 0, depicted: bool = False) -> Wish:
     """An object of an LVIS category."""
     return Wish(category.shape, HUES[category.hue][2], category.key, group=group, depicted=depicted)
 
 
 def _draw_categories(
-    rng: np.random.Generator, ranked: Sequence[Category], cumulative: np.ndarray, mean: float
-) -> list[Category]:
+    rng: np.random.Generator, ranked: Sequence[MiniCategory], cumulative: np.ndarray, mean: float
+) -> list[MiniCategory]:
     """Categories of one image: one plus a binomial number of draws, ``mean`` in the mean."""
     trials = max(1, round(2 * mean))
     count = 1 + int(np.count_nonzero(rng.random(trials) < (mean - 1) / trials))
-    drawn: list[Category] = []
+    drawn: list[MiniCategory] = []
     for rank in pick(rng, cumulative, count):
         drawn.append(drawn[-1] if drawn and chance(rng, REPEAT) else ranked[rank])
     return drawn
 
 
-def _cluster(rng: np.random.Generator, category: Category) -> list[Wish]:
+def _cluster(rng: np.random.Generator, category: MiniCategory) -> list[Wish]:
     return [wish_for(category, group=1)] * int(rng.integers(5, 9))
 
 
@@ -56,7 +56,7 @@ def _extra(rng: np.random.Generator, shapes: Sequence[str]) -> list[Wish]:
     return []
 
 
-def _make_certain(plan: Plan, categories: Sequence[Category], wanted: int, rng: np.random.Generator) -> None:
+def _make_certain(plan: Plan, categories: Sequence[MiniCategory], wanted: int, rng: np.random.Generator) -> None:
     """Mark or add certain objects in place: every category in ``wanted`` different images, evenly over the images."""
     load = np.zeros(len(plan), np.int64)
     shows: dict[int, list[int]] = {category.key: [] for category in categories}
@@ -81,7 +81,7 @@ def _make_certain(plan: Plan, categories: Sequence[Category], wanted: int, rng: 
                 wishes.append(replace(wish_for(category), certain=True))
 
 
-def plan_split(settings: MiniWorld, vocabulary: Vocabulary, split: str) -> Plan:
+def plan_split(settings: MiniWorld, vocabulary: MiniVocabulary, split: str) -> Plan:
     """Wishes of each image of ``train``, ``val`` or ``test``.
 
     Train follows ``tail_ratio``, val and test the flatter ``val_tail_ratio``. Train and val guarantee images to every
@@ -107,7 +107,7 @@ def plan_split(settings: MiniWorld, vocabulary: Vocabulary, split: str) -> Plan:
     return plan
 
 
-def plan_openimages(settings: MiniWorld, vocabulary: Vocabulary) -> Plan:
+def plan_openimages(settings: MiniWorld, vocabulary: MiniVocabulary) -> Plan:
     """Wishes of each image of the OpenImages analogue: mostly shared categories, a few that only LVIS has."""
     leaves = {entry.key for entry in vocabulary.openimages if entry.key is not None}
     shared = [category for category in vocabulary.by_rank() if category.key in leaves]

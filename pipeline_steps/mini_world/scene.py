@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline_steps.mini_world.background import draw_background, finish
-from pipeline_steps.mini_world.layout import USUAL_SIZES, Layout, Placed, Wish
+from pipeline_steps.mini_world.layout import USUAL_SIZES, Arrangement, Placed, Wish
 from pipeline_steps.mini_world.painting import draw_look, paint, paint_frame
 from pipeline_steps.mini_world.stencil import SUPERSAMPLING, PlacedMask, cover
 
@@ -44,7 +44,7 @@ class SceneObject:
 
 
 @dataclass
-class Scene:
+class DrawnScene:
     """A picture, uint8 RGB ``[S, S, 3]``, and its objects from bottom to top."""
 
     image: np.ndarray
@@ -79,7 +79,7 @@ def draw_scene(
     image_size: int,
     hue_jitter: int,
     sizes: tuple[float, float] = USUAL_SIZES,
-) -> Scene:
+) -> DrawnScene:
     """Draw a picture of ``wishes``; what finds no room without hiding too much of others is left out.
 
     Args:
@@ -90,7 +90,7 @@ def draw_scene(
         sizes: smallest and largest object as parts of the image's edge.
     """
     image = draw_background(rng, image_size)
-    layout = Layout(rng, image_size, sizes)
+    layout = Arrangement(rng, image_size, sizes)
     layout.fill(wishes)
     order = layout.by_depth()
     for item in order:
@@ -100,4 +100,4 @@ def draw_scene(
         hue = int(rng.integers(360)) if item.wish.hue is None else item.wish.hue
         look = draw_look(rng, hue, hue_jitter, item.wish.depicted)
         paint(image, item.stencil, item.column, item.row, look, rng)
-    return Scene(finish(rng, image), _visible_parts(order, image_size))
+    return DrawnScene(finish(rng, image), _visible_parts(order, image_size))

@@ -68,7 +68,7 @@ _COCO_MISSING_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
 @dataclass(frozen=True)
-class Category:
+class MiniCategory:
     """An LVIS category. ``key`` counts from 0 in the order of ids; ``hue`` is an index into HUES."""
 
     key: int
@@ -124,16 +124,16 @@ class OpenImagesClass:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class MiniVocabulary:
     """All categories of a world."""
 
-    categories: tuple[Category, ...]
+    categories: tuple[MiniCategory, ...]
     coco: tuple[CocoCategory, ...]
     openimages: tuple[OpenImagesClass, ...]
     coco_extra: tuple[str, ...]
     openimages_extra: tuple[str, ...]
 
-    def by_rank(self) -> list[Category]:
+    def by_rank(self) -> list[MiniCategory]:
         """LVIS categories from head to tail."""
         return sorted(self.categories, key=lambda category: category.rank)
 
@@ -148,7 +148,7 @@ def _spread(count: int, among: int) -> list[int]:
     return [index * among // count for index in range(count)]
 
 
-def _categories(settings: MiniWorld) -> tuple[Category, ...]:
+def _categories(settings: MiniWorld) -> tuple[MiniCategory, ...]:
     rng = stream(settings.seed, "vocabulary")
     shapes = SHAPES[: settings.shapes]
     hues = _spread(min(settings.hues, _WIDE_APART), _WIDE_APART)
@@ -159,7 +159,7 @@ def _categories(settings: MiniWorld) -> tuple[Category, ...]:
     ]
     ranks = {pair: rank for rank, pair in enumerate(ranked)}
     alphabetical = sorted(ranked, key=lambda pair: f"{HUES[pair[1]][0]}_{pair[0]}")
-    return tuple(Category(key, shape, hue, ranks[shape, hue]) for key, (shape, hue) in enumerate(alphabetical))
+    return tuple(MiniCategory(key, shape, hue, ranks[shape, hue]) for key, (shape, hue) in enumerate(alphabetical))
 
 
 def _coco_ids(count: int) -> list[int]:
@@ -168,7 +168,9 @@ def _coco_ids(count: int) -> list[int]:
     return ids[:count]
 
 
-def _coco(settings: MiniWorld, categories: tuple[Category, ...], extra: tuple[str, ...]) -> tuple[CocoCategory, ...]:
+def _coco(
+    settings: MiniWorld, categories: tuple[MiniCategory, ...], extra: tuple[str, ...]
+) -> tuple[CocoCategory, ...]:
     head = sorted(categories, key=lambda category: category.rank)[: settings.coco_matching]
     entries = [
         (category.name.replace("_", " "), family_of(category.shape), category.key, category.shape) for category in head
@@ -184,7 +186,7 @@ def _mid(number: int) -> str:
     return "/m/0" + "".join(digits[scattered >> shift & 31] for shift in (20, 15, 10, 5, 0))
 
 
-def _shared(settings: MiniWorld, categories: tuple[Category, ...]) -> list[Category]:
+def _shared(settings: MiniWorld, categories: tuple[MiniCategory, ...]) -> list[MiniCategory]:
     """The LVIS categories that OpenImages has too: the same share of every shape and of every round of ranks."""
     shapes, share = settings.shapes, settings.openimages_shared
     chosen = []
@@ -197,7 +199,7 @@ def _shared(settings: MiniWorld, categories: tuple[Category, ...]) -> list[Categ
 
 
 def _openimages(
-    settings: MiniWorld, categories: tuple[Category, ...], extra: tuple[str, ...]
+    settings: MiniWorld, categories: tuple[MiniCategory, ...], extra: tuple[str, ...]
 ) -> tuple[OpenImagesClass, ...]:
     """Leaves for a share of the LVIS categories spread over all ranks, then shapes, families, and unshared classes."""
     shared = _shared(settings, categories)
@@ -223,12 +225,12 @@ def _openimages(
     return (*leaves, *parents, *families, *unshared, frame)
 
 
-def build_vocabulary(settings: MiniWorld) -> Vocabulary:
+def build_vocabulary(settings: MiniWorld) -> MiniVocabulary:
     """The categories of the world that ``settings`` describe."""
     coco_extra = EXTRA_SHAPES[: settings.coco_only]
     openimages_extra = EXTRA_SHAPES[len(EXTRA_SHAPES) - settings.openimages_only :]
     categories = _categories(settings)
-    return Vocabulary(
+    return MiniVocabulary(
         categories=categories,
         coco=_coco(settings, categories, coco_extra),
         openimages=_openimages(settings, categories, openimages_extra),

@@ -13,7 +13,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.mini_world.coco_format import CocoSplit
 from pipeline_steps.mini_world.federation import Labels, Rates, federate
-from pipeline_steps.mini_world.lvis_format import LvisSplit, frequency_letter, image_folder, image_id
+from pipeline_steps.mini_world.lvis_format import LvisSplit, image_folder, image_id
 from pipeline_steps.mini_world.openimages_format import (
     OpenImagesFiles,
     draw_rotation,
@@ -23,8 +23,8 @@ from pipeline_steps.mini_world.openimages_format import (
 from pipeline_steps.mini_world.openimages_labels import Annotator, ImageLabels
 from pipeline_steps.mini_world.plan import plan_openimages, plan_split
 from pipeline_steps.mini_world.randomness import stream
-from pipeline_steps.mini_world.scene import Scene, draw_scene
-from pipeline_steps.mini_world.vocabulary import Vocabulary, build_vocabulary
+from pipeline_steps.mini_world.scene import DrawnScene, draw_scene
+from pipeline_steps.mini_world.vocabulary import MiniVocabulary, build_vocabulary
 from pipeline_steps.recipe.data import MiniWorld
 
 PARTS = ("openimages", "coco", "categories", "lvis")
@@ -83,7 +83,7 @@ class World:
 
     def __init__(self, settings: MiniWorld) -> None:
         self.settings = settings
-        self.vocabulary: Vocabulary = build_vocabulary(settings)
+        self.vocabulary: MiniVocabulary = build_vocabulary(settings)
         self._annotator = Annotator(self.vocabulary, settings.image_size)
         self._plans = {split: plan_split(settings, self.vocabulary, split) for split in ("train", "val", "test")}
         self._plans["openimages"] = plan_openimages(settings, self.vocabulary)
@@ -92,19 +92,19 @@ class World:
         """Number of images of train, val, test or openimages."""
         return len(self._plans[split])
 
-    def scene(self, split: str, index: int) -> Scene:
+    def scene(self, split: str, index: int) -> DrawnScene:
         """Picture number ``index`` of a split."""
         settings = self.settings
         rng = stream(settings.seed, "scene", split, index)
         sizes = settings.smallest_object, settings.largest_object
         return draw_scene(rng, self._plans[split][index], settings.image_size, settings.hue_jitter, sizes)
 
-    def federated_labels(self, split: str, index: int, scene: Scene) -> Labels:
+    def federated_labels(self, split: str, index: int, scene: DrawnScene) -> Labels:
         """LVIS labels of a train or val picture."""
         rng = stream(self.settings.seed, "labels", split, index)
         return federate(scene, self.vocabulary, split_rates(self.settings, split), rng)
 
-    def openimages_labels(self, index: int, scene: Scene) -> ImageLabels:
+    def openimages_labels(self, index: int, scene: DrawnScene) -> ImageLabels:
         """OpenImages labels of an OpenImages picture."""
         return self._annotator.label(scene, stream(self.settings.seed, "labels", "openimages", index))
 
@@ -150,7 +150,7 @@ def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, 
     _write_openimages(world, openimages, folders["openimages"] / "train", progress)
     openimages.write(folders["openimages"], names)
     write_category_tables(world.vocabulary, folders["categories"])
-    return _summary(settings, lvis, len(openimages.boxes))
+    return _summary(lvis, len(openimages.boxes))
 
 
 def _write_openimages(world: World, files: OpenImagesFiles, folder: Path, progress: Progress) -> None:
@@ -183,8 +183,8 @@ def _require_all_categories(train: LvisSplit) -> None:
         )
 
 
-def _summary(settings: MiniWorld, lvis: dict[str, LvisSplit], boxes: int) -> Summary:
-    letters = [frequency_letter(count, settings) for count in lvis["train"].counts()[0]]
+def _summary(lvis: dict[str, LvisSplit], boxes: int) -> Summary:
+    letters = lvis["train"].letters()
     return Summary(
         {letter: letters.count(letter) for letter in "rcf"},
         len(lvis["train"].annotations),

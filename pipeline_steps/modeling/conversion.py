@@ -48,7 +48,7 @@ _TIMM_SENET = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class NamingScheme:
     """How a library names and shapes a network."""
 
     rules: tuple[tuple[str, Any], ...]
@@ -62,14 +62,14 @@ class Layout:
 
 
 LAYOUTS = {
-    "torchvision_resnet": Layout(_TORCHVISION, "fc.", "torchvision ResNet-50", ("MODEL.RESNETS.DEPTH", 50)),
-    "torchvision_resnext": Layout(
+    "torchvision_resnet": NamingScheme(_TORCHVISION, "fc.", "torchvision ResNet-50", ("MODEL.RESNETS.DEPTH", 50)),
+    "torchvision_resnext": NamingScheme(
         _TORCHVISION,
         "fc.",
         "torchvision ResNeXt-101 64x4d",
         ("MODEL.RESNETS.DEPTH", 101, "MODEL.RESNETS.NUM_GROUPS", 64, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
     ),
-    "timm_senet154": Layout(
+    "timm_senet154": NamingScheme(
         _TIMM_SENET, "last_linear.", "timm SENet-154", ("MODEL.BACKBONE.NAME", "build_senet_fpn_backbone")
     ),
 }

@@ -30,7 +30,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
-from pipeline_steps.modeling.matching import WaitlessMatcher
+from pipeline_steps.modeling.matcher import WaitlessMatcher
 from pipeline_steps.modeling.roi_heads import Features
 
 

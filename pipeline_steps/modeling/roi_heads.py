@@ -27,7 +27,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.box_predictor import LvisBoxPredictor
 from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
 from pipeline_steps.modeling.facts import BatchFacts, sample_labels
-from pipeline_steps.modeling.matching import WaitlessMatcher
+from pipeline_steps.modeling.matcher import WaitlessMatcher
 
 Features = dict[str, Tensor]
 

@@ -3,7 +3,7 @@
 General CSV readers split all 21 cells of 14.6 million lines. Here a line whose class is not wanted is left after its
 third cell, and numbers are parsed for wanted lines only.
 
-Glossary: *run* successive wanted lines of one image; *code* position of a class in the vocabulary; *target* position of
+Symbols: *run* successive wanted lines of one image; *code* position of a class in the vocabulary; *target* position of
 the LVIS category that a class stands for, or -1.
 """
 

@@ -20,9 +20,9 @@ from pipeline_steps.data.lvis import read_categories, read_lvis
 from pipeline_steps.data.openimages_classes import read_vocabulary
 from pipeline_steps.openimages.annotations import Inference, collect_objects, lvis_image
 from pipeline_steps.openimages.boxes import BoxTable, read_boxes
+from pipeline_steps.openimages.choice import Choice, choose_images
+from pipeline_steps.openimages.image_sizes import ImageSizes, read_sizes
 from pipeline_steps.openimages.labels import read_rotated, read_verified_labels
-from pipeline_steps.openimages.selection import Choice, choose_images
-from pipeline_steps.openimages.sizes import ImageSizes, read_sizes
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.data_files import DatasetPaths
 

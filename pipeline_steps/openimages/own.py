@@ -31,8 +31,8 @@ from pipeline_steps.data.openimages_classes import Vocabulary, class_numbers, re
 from pipeline_steps.data.records import Category
 from pipeline_steps.openimages.annotations import Inference
 from pipeline_steps.openimages.boxes import read_boxes
+from pipeline_steps.openimages.choice import Choice
 from pipeline_steps.openimages.dataset import Selection, build_dataset, require_enabled, usable_pairs
-from pipeline_steps.openimages.selection import Choice
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.data_files import DatasetPaths
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import existing_folder
 from pipeline_steps.common.progress import format_bytes
-from pipeline_steps.data.sources.sizes import BYTES_PER_IMAGE, absent_targets, space_needed
-from pipeline_steps.data.sources.table import Source, read_sources
+from pipeline_steps.data.sources.source import Source, read_sources
+from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, absent_targets, space_needed
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.data_files import DatasetPaths, is_writable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import nearest_file, require_file
-from pipeline_steps.data.sources.table import Source, read_sources
+from pipeline_steps.data.sources.source import Source, read_sources
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.data_files import DatasetPaths

@@ -17,7 +17,7 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.training.gradients import GRADIENTS_FILE
+from pipeline_steps.training.gradient_file import GRADIENTS_FILE
 from pipeline_steps.training.settings import Settings, differences
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
-from pipeline_steps.training.metrics import Averages, Report, peak_memory_mb
+from pipeline_steps.training.metrics_file import Averages, MetricsWriter, peak_memory_mb
 from pipeline_steps.training.optimizer import build_optimizer
-from pipeline_steps.training.randomness import random_state, restore_random_state
+from pipeline_steps.training.random_state import random_state, restore_random_state
 from pipeline_steps.training.schedule import BatchSplit, iteration_count, learning_rate
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Trainer:
     def run(
         self,
         batches: Iterator[Samples],
-        report: Report | None,
+        report: MetricsWriter | None,
         save: Callable[[], None],
         stop_wanted: Callable[[], bool],
         iteration_seconds: Callable[[float], None] = lambda _: None,
@@ -259,7 +259,7 @@ class Trainer:
         self.scaler.update()
         return norm
 
-    def _report(self, report: Report | None) -> None:
+    def _report(self, report: MetricsWriter | None) -> None:
         names = sorted(name for name in self.averages.state if name.startswith("loss_"))
         mine = self.averages.take()
         device = self.processes.device

@@ -34,13 +34,13 @@ from pipeline_steps.training.checkpoint import (
     save_tensors,
 )
 from pipeline_steps.training.distributed import Processes, processes
-from pipeline_steps.training.gradients import write_gradients
+from pipeline_steps.training.gradient_file import write_gradients
 from pipeline_steps.training.loop import Trainer
-from pipeline_steps.training.metrics import Report
+from pipeline_steps.training.metrics_file import MetricsWriter
 from pipeline_steps.training.out_of_memory import memory_explained
-from pipeline_steps.training.randomness import seed_all
+from pipeline_steps.training.random_state import seed_all
 from pipeline_steps.training.schedule import BatchSplit, split_batch
-from pipeline_steps.training.settings import Settings, differences, digest, training_settings
+from pipeline_steps.training.settings import Settings, differences, digest, outcome_settings
 from pipeline_steps.training.stopping import StopRequest
 from pipeline_steps.training.tracker import Tracker, require_tracker
 
@@ -137,7 +137,7 @@ def _training_set(job: Job, group: Processes) -> TrainingSet:
 def _settings(job: Job, group: Processes, training_set: TrainingSet) -> Settings:
     config = detector_config(job.recipe, job.model_name, len(training_set.category_ids))
     init_digest = group.on_main(lambda: file_digest(job.init) if job.init else "")
-    return training_settings(job.recipe, job.model_name, config, init_digest, training_set.images.digest())
+    return outcome_settings(job.recipe, job.model_name, config, init_digest, training_set.images.digest())
 
 
 @dataclass(frozen=True)
@@ -213,11 +213,11 @@ def _run(run: _Run) -> None:
         )
 
 
-def _report(job: Job, trainer: Trainer) -> Report:
+def _report(job: Job, trainer: Trainer) -> MetricsWriter:
     folder, name, kind = job.output.parent, job.model_name, job.training.tracker
     folder.mkdir(parents=True, exist_ok=True)
     tracker = None if kind == "none" else Tracker(kind, folder, job.recipe.name, name, trainer.iteration)
-    return Report(folder, name, trainer.iterations, trainer.iteration, tracker)
+    return MetricsWriter(folder, name, trainer.iterations, trainer.iteration, tracker)
 
 
 def _save(run: _Run) -> None:

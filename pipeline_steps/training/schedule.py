@@ -1,6 +1,6 @@
 """Length and learning rate of a training. Both are counted in images, so that they do not depend on the hardware.
 
-Glossary: B images of one batch over all GPUs; *iteration* one optimizer step on B images, 0-based.
+Symbols: B images of one batch over all GPUs; *iteration* one optimizer step on B images, 0-based.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ statistics depend on it a little: lowering it is the remedy for a GPU that runs 
 Settings = dict[str, Any]
 
 
-def training_settings(recipe: Recipe, model_name: str, config: CfgNode, init_digest: str, data_digest: str) -> Settings:
+def outcome_settings(recipe: Recipe, model_name: str, config: CfgNode, init_digest: str, data_digest: str) -> Settings:
     """Everything that decides the weights, as plain nested values.
 
     Args:

@@ -31,10 +31,10 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from detectron2.layers import paste_masks_in_image
     from detectron2.modeling import GeneralizedRCNN
 
-    from pipeline_steps.inference.images import render_images
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings
     from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks
     from pipeline_steps.inference.rle import encode_box_masks
+    from pipeline_steps.inference.views import render_images
     from pipeline_steps.modeling.precision import autocast
 
     settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)  # type: ignore[arg-type]

@@ -94,10 +94,10 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
     """detectron2's test-time augmentation and ours, on one model: functions of a picture and its scales."""
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
-    from pipeline_steps.inference.images import render_images
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings
     from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks
     from pipeline_steps.inference.rle import encode_box_masks
+    from pipeline_steps.inference.views import render_images
 
     augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1)
 

@@ -72,7 +72,7 @@ def make_file(path: Path, rows: int, seed: int = 0) -> None:
 
 
 def _choose(images: np.ndarray, categories: np.ndarray) -> np.ndarray:
-    from pipeline_steps.openimages.selection import choose_images
+    from pipeline_steps.openimages.choice import choose_images
 
     return choose_images(images, categories, lvis_images(), MAX_IMAGES, MAX_PER_CATEGORY).images
 
@@ -109,7 +109,7 @@ def _peak_mib() -> float:
 
 def run_one(name: str, path: Path) -> None:
     """Body of the measured process: choose, store the names, print CPU seconds and peak memory."""
-    import pipeline_steps.openimages.selection  # imports stand before the clock
+    import pipeline_steps.openimages.choice  # imports stand before the clock
 
     if name == "pandas":
         import pandas  # noqa: F401

@@ -15,8 +15,8 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.check import check_file, guess_split
 from pipeline_steps.data.checks.findings import Findings
+from pipeline_steps.data.checks.geometry import check_boxes
 from pipeline_steps.data.checks.long_tail import summary_lines
-from pipeline_steps.data.checks.shapes import check_boxes
 from tests.data.lvis_files import changed, coco_content, lvis_content, polygon, write
 
 

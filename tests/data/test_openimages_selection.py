@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_steps.openimages.selection import choose_images
+from pipeline_steps.openimages.choice import choose_images
 
 
 def slow_choice(pairs: set[tuple[int, int]], lvis_images: list[int], max_images: int, cap: int) -> list[int]:

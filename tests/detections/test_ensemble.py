@@ -12,7 +12,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.detections import table_writer
-from pipeline_steps.detections.ensemble import EnsembleMerger, Member, check_members
+from pipeline_steps.detections.ensemble import EnsembleMember, EnsembleMerger, check_members
 from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableReader
 from pipeline_steps.recipe.testing import Ensemble, RescoringAlpha
@@ -32,7 +32,7 @@ def merge(tmp_path):
 
         def run(tables, settings=PLAIN, alphas=ALPHAS, keep=300, maps=None, weights=None, experts=()):
             members = [
-                Member(
+                EnsembleMember(
                     name,
                     stack.enter_context(TableReader(write_table(tmp_path / f"{name}.parquet", images))),
                     (maps or {}).get(name, IDENTITY),
@@ -193,7 +193,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
         )
         with TableReader(path) as reader:
             before, peak = pa.total_allocated_bytes(), 0
-            for _ in EnsembleMerger([Member("one", reader, IDENTITY)] * 2, PLAIN, ALPHAS, 300):
+            for _ in EnsembleMerger([EnsembleMember("one", reader, IDENTITY)] * 2, PLAIN, ALPHAS, 300):
                 peak = max(peak, pa.total_allocated_bytes() - before)
         peaks.append(peak)
     assert peaks[1] <= 1.5 * peaks[0]
@@ -206,7 +206,9 @@ def test_tables_of_other_splits_models_or_images_are_refused(tmp_path):
 
     def members(*tables):
         return [
-            Member(name, TableReader(write_table(tmp_path / f"{name}.parquet", images, arguments=arguments)), IDENTITY)
+            EnsembleMember(
+                name, TableReader(write_table(tmp_path / f"{name}.parquet", images, arguments=arguments)), IDENTITY
+            )
             for name, images, arguments in tables
         ]
 

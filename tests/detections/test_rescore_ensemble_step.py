@@ -11,7 +11,7 @@ import yaml
 
 from pipeline_steps import rescore_ensemble
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.detections.ensemble import EnsembleMerger, Member
+from pipeline_steps.detections.ensemble import EnsembleMember, EnsembleMerger
 from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableReader, iter_images, read_metadata, read_table
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
@@ -148,7 +148,7 @@ def test_what_val_keeps_beyond_the_cap_of_the_test_server_changes_ap_fixed_only(
     evaluations = {}
     with TableReader(write_results(tmp_path / "member.parquet", known, masks=False)) as member:
         for keep in (15, 60):
-            merger = EnsembleMerger([Member("basic", member, ids)], Ensemble(members=[]), alphas, keep)
+            merger = EnsembleMerger([EnsembleMember("basic", member, ids)], Ensemble(members=[]), alphas, keep)
             merged = write_table(tmp_path / f"{keep}.parquet", merger)
             evaluations[keep] = evaluate_lvis(truth, read_results(merged, "bbox"), "bbox", 15, 1000)
     assert np.array_equal(evaluations[15].capped.precision, evaluations[60].capped.precision)

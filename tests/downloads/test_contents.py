@@ -12,7 +12,7 @@ import pytest
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.sources.contents import content_mismatch, parse_contents
-from pipeline_steps.data.sources.table import read_sources
+from pipeline_steps.data.sources.source import read_sources
 from tests.downloads.sites import HEADER, contents, download, zipped
 
 ROOT = Path(__file__).parents[2]

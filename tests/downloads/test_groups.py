@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.sources.sizes import most_images
+from pipeline_steps.data.sources.space import most_images
 from pipeline_steps.downloads import bars
 from pipeline_steps.downloads.archives import unpack
 from pipeline_steps.downloads.openimages_images import read_image_list

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.sources.sizes import part_of
-from pipeline_steps.data.sources.table import mirrored, read_sources
+from pipeline_steps.data.sources.source import mirrored, read_sources
+from pipeline_steps.data.sources.space import part_of
 from pipeline_steps.downloads import transfer
 from pipeline_steps.downloads.disk import require_space
 from pipeline_steps.downloads.transfer import Expected, Patience, fetch

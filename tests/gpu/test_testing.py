@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_steps.inference.images import render_images
 from pipeline_steps.inference.multi_scale_boxes import BoxSettings
 from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks, predict_rles
 from pipeline_steps.inference.nms_device import select_lazily_on_device
 from pipeline_steps.inference.postprocess import merge_detections, select_detections
 from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.inference.views import render_images
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
 
 IMAGE = (480, 640)

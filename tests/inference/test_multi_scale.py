@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.data.images import fit_size
-from pipeline_steps.inference.images import View, plan_views, render_images
 from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
 from pipeline_steps.inference.multi_scale_masks import (
     average_soft_masks,
@@ -23,6 +22,7 @@ from pipeline_steps.inference.multi_scale_masks import (
     unique_boxes,
 )
 from pipeline_steps.inference.rle import encode_box_masks
+from pipeline_steps.inference.views import View, plan_views, render_images
 from pipeline_steps.modeling.build import detector_config
 from pipeline_steps.recipe import load_recipe
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.modeling.matcher import Matcher
 
-from pipeline_steps.modeling.matching import WaitlessMatcher
+from pipeline_steps.modeling.matcher import WaitlessMatcher
 
 
 @pytest.mark.parametrize("low_quality", [False, True])

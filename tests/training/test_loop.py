@@ -16,7 +16,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.loop import Trainer
-from pipeline_steps.training.metrics import Averages, Report
+from pipeline_steps.training.metrics_file import Averages, MetricsWriter
 from pipeline_steps.training.optimizer import parameter_groups
 from pipeline_steps.training.schedule import split_batch
 
@@ -144,7 +144,7 @@ class TestResume:
         state = json.loads(json.dumps(trainer.state()["random"][0], default=lambda t: t.tolist()))
         drawn = (torch.rand(1).item(), random.random(), np.random.rand(), random.gauss(0, 1))
         state["torch"] = torch.tensor(state["torch"], dtype=torch.uint8)
-        from pipeline_steps.training.randomness import restore_random_state
+        from pipeline_steps.training.random_state import restore_random_state
 
         restore_random_state(state, torch.device("cpu"))
         assert (torch.rand(1).item(), random.random(), np.random.rand(), random.gauss(0, 1)) == drawn
@@ -217,7 +217,7 @@ class TestReport:
         path = tmp_path / "metrics.jsonl"
         lines = [json.dumps({"iteration": k, "images": 8 * k}) for k in (10, 20, 30)]
         path.write_text("\n".join(lines) + '\n{"iteration": 4')
-        report = Report(tmp_path, "x", 40, 20)
+        report = MetricsWriter(tmp_path, "x", 40, 20)
         report.write(30, 240, {"loss_a": 1.0, "learning_rate": 0.1}, 5)
         report.close()
         assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [10, 20, 30]
@@ -229,14 +229,14 @@ class TestReport:
 
         training = settings(log_images=24)
         straight = Trainer(Regression(), training, split_batch(8, 8, 1), ALONE)
-        run(straight, report=Report(tmp_path / "a", "x", 10, 0))
+        run(straight, report=MetricsWriter(tmp_path / "a", "x", 10, 0))
         first = Trainer(Regression(), training, split_batch(8, 8, 1), ALONE)
         states = []
-        run(first, report=Report(tmp_path / "b", "x", 10, 0), save=lambda: states.append(first.state()),
+        run(first, report=MetricsWriter(tmp_path / "b", "x", 10, 0), save=lambda: states.append(first.state()),
             stop=lambda: first.iteration == 4)  # fmt: skip
         second = Trainer(Regression(), training, split_batch(8, 8, 1), ALONE)
         second.load_state(states[0])
-        run(second, report=Report(tmp_path / "b", "x", 10, 5))
+        run(second, report=MetricsWriter(tmp_path / "b", "x", 10, 5))
         assert values(tmp_path / "a") == values(tmp_path / "b")
         assert [k for k, _ in values(tmp_path / "a")] == [1, 3, 6, 9, 10]
 

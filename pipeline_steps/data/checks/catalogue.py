@@ -54,7 +54,7 @@ TINY_BOX = Check("box of less than 0.01 pixels", LEFT_OUT)
 BOX_BEYOND = Check("box entirely outside its image", LEFT_OUT)
 BOX_OUTSIDE = Check("box outside its image")
 BOXES = (None, NEGATIVE_BOX, NO_EXTENT, TINY_BOX, BOX_BEYOND, BOX_OUTSIDE)
-"""By the codes of ``shapes.check_boxes``."""
+"""By the codes of ``geometry.check_boxes``."""
 
 NO_AREA = Check("annotation without area", "", REFUSED)
 AREA_0 = Check("area is 0", harmless=True)

@@ -20,8 +20,8 @@ from pipeline_steps.data.categories import frequency_letter
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import LISTS, check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Check, Findings
+from pipeline_steps.data.checks.geometry import codes_of
 from pipeline_steps.data.checks.masks import add_findings, chunks, name_of
-from pipeline_steps.data.checks.shapes import codes_of
 from pipeline_steps.data.lvis import StructureError, decode_file, stated_id
 from pipeline_steps.data.records import Annotation, AnyFile, Category, ImageRecord
 from pipeline_steps.recipe.data import Data

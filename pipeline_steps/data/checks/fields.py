@@ -13,8 +13,8 @@ import numpy as np
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.findings import Check, Findings
+from pipeline_steps.data.checks.geometry import check_boxes, codes_of
 from pipeline_steps.data.checks.masks import add_findings, name_of
-from pipeline_steps.data.checks.shapes import check_boxes, codes_of
 from pipeline_steps.data.records import ABSENT, Annotation, Category, ImageRecord
 
 LISTS = ("neg_category_ids", "not_exhaustive_category_ids", "known_category_ids")

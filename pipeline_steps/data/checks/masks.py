@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.findings import Findings
-from pipeline_steps.data.checks.shapes import TOLERANCE
+from pipeline_steps.data.checks.geometry import TOLERANCE
 from pipeline_steps.data.records import Annotation, ImageRecord, Rle, Segmentation
 
 CHUNK = 4096
@@ -91,7 +91,7 @@ def _check_rles(values: list[Segmentation], images: Sequence[ImageRecord], codes
             rles[row] = rle or b""
     rows = [row for row in rows if not codes[row]]
     if rows:
-        from pipeline_steps.detections.rle import measure_masks  # compiled code, which most files do without
+        from pipeline_steps.detections.run_lengths import measure_masks  # compiled code, which most files do without
 
         areas, totals = measure_masks([rles[row] for row in rows])
         for row, area, total in zip(rows, areas.tolist(), totals.tolist()):

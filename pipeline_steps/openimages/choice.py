@@ -1,6 +1,6 @@
 """Choosing OpenImages images for the LVIS categories that have the fewest.
 
-Glossary: C LVIS categories by position; *pair* an image with a usable box of a category.
+Symbols: C LVIS categories by position; *pair* an image with a usable box of a category.
 """
 
 from __future__ import annotations

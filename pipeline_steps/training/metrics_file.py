@@ -48,7 +48,7 @@ def peak_memory_mb(device: torch.device) -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
 
-class Report:
+class MetricsWriter:
     """Writes metrics. One JSON object per line and report; ``iteration`` counts iterations done."""
 
     def __init__(self, folder: Path, title: str, iterations: int, start: int, tracker: Tracker | None = None) -> None:
@@ -70,7 +70,7 @@ class Report:
         self._last = (time.monotonic(), start)
 
     def write(self, iteration: int, images: int, values: Mapping[str, float], memory_mb: int) -> None:
-        """Report the mean ``values`` of the iterations since the last report."""
+        """MetricsWriter the mean ``values`` of the iterations since the last report."""
         now, (then, before) = time.monotonic(), self._last
         rate = (iteration - before) / max(now - then, 1e-9)
         self._last = (now, iteration)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline_steps.data.sources.table import Source
+from pipeline_steps.data.sources.source import Source
 from pipeline_steps.recipe import Recipe
 
 TRAIN_IMAGES = 1_743_042
