@@ -18,6 +18,7 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.evaluation import lvis_hotcoco, lvis_official
 from pipeline_steps.evaluation.ground_truth import GroundTruth
+from pipeline_steps.evaluation.matched import MatchedDetections, loose_cells, match_results, read_objects
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
 from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
@@ -105,3 +106,36 @@ def evaluate_lvis(
         unknown_categories=int((~known).sum()),
         counted=np.bincount(categories[capped & known], minlength=len(truth.categories)),
     )
+
+
+def match_lvis(
+    truth: GroundTruth,
+    results: Results,
+    iou_type: str,
+    max_detections: int = 300,
+    fixed_per_category: int = 10000,
+    least: float | None = None,
+) -> tuple[MatchedDetections, MatchedDetections]:
+    """The detections that count for AP and those that count for AP_fixed, matched as :func:`evaluate_lvis` counts them.
+
+    Args:
+        truth: checked ground truth.
+        results: detections with boxes or masks as ``iou_type`` asks.
+        iou_type: ``segm`` or ``bbox``.
+        max_detections: cap per image for AP.
+        fixed_per_category: cap per category for AP_fixed.
+        least: see :func:`match_results`.
+
+    Raises:
+        UserError: as :func:`evaluate_lvis`.
+    """
+    images = _positions(results.image_ids, truth.image_ids)
+    categories = _positions(results.category_ids, truth.category_ids)
+    _check(truth, results, images, categories)
+    capped = within_image_cap(images, results.scores, max_detections)
+    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
+    both = match_results(
+        results, images, categories, capped | fixed, truth.judged, loose_cells(truth), read_objects(truth, iou_type),
+        truth.sizes, least,
+    )  # fmt: skip
+    return both.take(capped[both.rows]), both.take(fixed[both.rows])

@@ -1,0 +1,251 @@
+"""The verdict on every detection that counts, as one compact table: what confidence, errors and calibration stand on.
+
+Detections are matched by the rules of the official evaluators: AP from this table is theirs to the last bit (tests
+compare the precision arrays). Both selections (the cap per image, and the cap per category of AP_fixed) leave out the
+lowest scores of a category in an image, so that a detection has the same verdict in both.
+
+Symbols: n detections of the file, m that count and are judged, N images, C categories, g objects (crowd regions
+included), T = 10 IoU thresholds, R = 101 recall levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numba import njit
+from pycocotools import mask as mask_utils
+
+from pipeline_steps.evaluation.ground_truth import GroundTruth
+from pipeline_steps.evaluation.overlaps import Overlaps, Shapes, box_shapes, mask_shapes, overlaps
+from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
+from pipeline_steps.evaluation.results import Results
+
+RECALLS = np.linspace(0.0, 1.0, 101)
+"""The R recall levels."""
+
+CHUNK = 200_000
+"""Detections whose masks are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """g objects of the ground truth, by image and then in file order."""
+
+    images: np.ndarray
+    """int64[g], position of the image."""
+    categories: np.ndarray
+    """int64[g], position of the category."""
+    crowd: np.ndarray
+    """bool[g]: regions (COCO); what they match is ignored, and they count as no object."""
+    records: np.ndarray
+    """int64[g], position of the annotation in the file."""
+    shapes: Shapes
+    """Their masks or boxes."""
+
+
+@dataclass(frozen=True)
+class MatchedDetections:
+    """m detections, ranked: by category, then descending score, then image, then file order."""
+
+    rows: np.ndarray
+    """int64[m], row of the file."""
+    images: np.ndarray
+    """int64[m], position of the image."""
+    categories: np.ndarray
+    """int64[m], position of the category, ascending."""
+    scores: np.ndarray
+    """float64[m], written scores."""
+    true: np.ndarray
+    """uint16[m], bit t: matched at threshold t."""
+    ignored: np.ndarray
+    """uint16[m], bit t: neither right nor wrong at threshold t."""
+    targets: np.ndarray
+    """int64[m], object matched at IoU 0.5, or -1."""
+    best: np.ndarray
+    """float64[2, m] and ..."""
+    best_objects: np.ndarray
+    """... int64[2, m]: see :class:`Overlaps`. Known where errors were asked for."""
+    objects: Objects
+    """The ground truth."""
+    shape: tuple[int, int]
+    """N and C."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> MatchedDetections:
+        """Some of the detections: bool[m], or positions in ascending order."""
+        names = ("rows", "images", "categories", "scores", "true", "ignored", "targets")
+        columns = {name: getattr(self, name)[chosen] for name in names}
+        return replace(self, **columns, best=self.best[:, chosen], best_objects=self.best_objects[:, chosen])
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """int64[C + 1], where the detections of each category begin."""
+        return np.searchsorted(self.categories, np.arange(self.shape[1] + 1))
+
+    @cached_property
+    def object_counts(self) -> np.ndarray:
+        """int64[C], objects of each category."""
+        return np.bincount(self.objects.categories[~self.objects.crowd], minlength=self.shape[1])
+
+    def at(self, threshold: int) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each detection is right, and whether it is wrong, at one of the thresholds: bool[m] each."""
+        bit = np.uint16(1 << threshold)
+        true = self.true & bit > 0
+        return true, ~true & (self.ignored & bit == 0)
+
+    def precision(self) -> np.ndarray:
+        """The evaluators' precision array over all areas, float64[T, R, C]; -1 without objects."""
+        result = np.full((len(IOU_THRESHOLDS), len(RECALLS), self.shape[1]), -1.0)
+        for threshold in range(len(IOU_THRESHOLDS)):
+            true, false = self.at(threshold)
+            for category in np.flatnonzero(self.object_counts):
+                part = slice(*self.bounds[category : category + 2])
+                result[threshold, :, category] = precision_at_recalls(
+                    true[part], false[part], self.object_counts[category]
+                )
+        return result
+
+
+def precision_at_recalls(true: np.ndarray, false: np.ndarray, objects: int) -> np.ndarray:
+    """Interpolated precision, float64[R], of ranked detections: bool[k] right, bool[k] wrong; of ``objects`` > 0."""
+    found, mistakes = np.cumsum(true, dtype=np.float64), np.cumsum(false, dtype=np.float64)
+    precision = found / (mistakes + found + np.spacing(1))
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return envelope[np.searchsorted(found / objects, RECALLS, side="left")]
+
+
+def _rle(segmentation: Any, height: int, width: int) -> bytes:
+    if isinstance(segmentation, list):
+        return mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))["counts"]
+    if isinstance(segmentation["counts"], list):
+        return mask_utils.frPyObjects(segmentation, height, width)["counts"]
+    counts = segmentation["counts"]
+    return counts.encode() if isinstance(counts, str) else counts
+
+
+def read_objects(truth: GroundTruth, iou_type: str) -> Objects:
+    """The objects of ``truth``, with masks or boxes as ``iou_type`` asks."""
+    images, categories = truth.annotation_pairs.T.reshape(2, -1)
+    order = np.argsort(images, kind="stable")
+    annotations = [truth.annotations[position] for position in order.tolist()]
+    sizes = truth.sizes[images[order]]
+    if iou_type == "segm":
+        rles = [_rle(a["segmentation"], *size) for a, size in zip(annotations, sizes.tolist())]
+        shapes = mask_shapes(rles, sizes[:, 0])
+    else:
+        shapes = box_shapes(np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4))
+    crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
+    return Objects(images[order], categories[order], crowd, order, shapes)
+
+
+@njit(cache=True, nogil=True)
+def _match(cells, first_pair, targets, ious, crowd, loose, thresholds):  # type: ignore[no-untyped-def]
+    """Verdicts of detections by cell (category in an image) and descending score; see :class:`MatchedDetections`."""
+    count = len(cells)
+    true, ignored = np.zeros(count, np.uint16), np.zeros(count, np.uint16)
+    first, taken = np.full(count, -1, np.int64), np.zeros(len(crowd), np.uint16)
+    for row in range(count):
+        for t in range(len(thresholds)):
+            bit = np.uint16(1 << t)
+            least = min(thresholds[t], 1 - 1e-10)
+            best, target, region = least, np.int64(-1), False
+            for pair in range(first_pair[row], first_pair[row + 1]):
+                if crowd[targets[pair]]:
+                    region |= ious[pair] >= least
+                elif ious[pair] >= best and not taken[targets[pair]] & bit:
+                    best, target = ious[pair], targets[pair]
+            if target >= 0:
+                true[row] |= bit
+                taken[target] |= bit
+                if t == 0:
+                    first[row] = target
+            elif region or loose[row]:
+                ignored[row] |= bit
+    return true, ignored, first
+
+
+def _overlaps_of(
+    results: Results, rows: np.ndarray, sizes: np.ndarray, images: np.ndarray, categories: np.ndarray,
+    objects: Objects, least: float | None,
+) -> tuple[np.ndarray, Overlaps]:  # fmt: skip
+    """Areas of the detections ``rows`` and what they overlap, a chunk of them in memory at a time."""
+    areas, parts = [np.zeros(0)], []
+    for begin in range(0, max(1, len(rows)), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        if results.boxes is None:
+            counts: Sequence[Any] = results.sound_masks(rows[part], sizes[part])[0]
+            found = mask_shapes([c.encode() if isinstance(c, str) else c for c in counts], sizes[part, 0])
+        else:
+            found = box_shapes(results.boxes[rows[part]])
+        areas.append(found.areas)
+        one = overlaps(
+            found, images[part], categories[part], objects.shapes, objects.images, objects.categories, objects.crowd,
+            least,
+        )  # fmt: skip
+        parts.append(replace(one, rows=one.rows + begin))
+    wide = ("best", "objects")
+    names = (*wide, "rows", "targets", "ious")
+    columns = {n: np.concatenate([getattr(part, n) for part in parts], axis=1 if n in wide else 0) for n in names}
+    return np.concatenate(areas), Overlaps(**columns)
+
+
+def match_results(
+    results: Results,
+    images: np.ndarray,
+    categories: np.ndarray,
+    chosen: np.ndarray,
+    judged: np.ndarray,
+    loose: np.ndarray,
+    objects: Objects,
+    sizes: np.ndarray,
+    least: float | None = None,
+    empty_counts: bool = False,
+) -> MatchedDetections:
+    """Match detections to objects.
+
+    Args:
+        results: n detections.
+        images: int64[n], position of the image of each.
+        categories: int64[n], position of the category of each, -1 for unknown ones.
+        chosen: bool[n], those that count under the caps. Within a category of an image the highest scores.
+        judged: bool[N, C], where a detection can be right or wrong.
+        loose: bool[N, C], where an unmatched one is ignored: not every object is annotated.
+        objects: the ground truth.
+        sizes: int64[N, 2], height and width of each image.
+        least: for errors: overlap with any object from this IoU on (TIDE: 0.1); None leaves that out.
+        empty_counts: detections without area count as wrong (COCO) instead of not at all (LVIS).
+    """
+    rows = np.flatnonzero(chosen & (categories >= 0) & judged[images, categories])
+    at, of = images[rows], categories[rows]
+    areas, found = _overlaps_of(results, rows, sizes[at], at, of, objects, least)
+    cells = of * len(sizes) + at
+    order = np.lexsort((rows, -results.scores[rows], cells))
+    if not empty_counts:
+        order = order[areas[order] > 0]
+    # The pairs of each detection, in the new order.
+    begin, end = np.searchsorted(found.rows, order), np.searchsorted(found.rows, order, side="right")
+    first = np.concatenate([[0], np.cumsum(end - begin)])
+    pairs = np.repeat(begin - first[:-1], end - begin) + np.arange(first[-1])
+    true, ignored, targets = _match(
+        cells[order], first, found.targets[pairs], found.ious[pairs], objects.crowd, loose[at, of][order],
+        IOU_THRESHOLDS,
+    )  # fmt: skip
+    table = MatchedDetections(
+        rows[order], at[order], of[order], results.scores[rows[order]], true, ignored, targets, found.best[:, order],
+        found.objects[:, order], objects, (len(sizes), judged.shape[1]),
+    )  # fmt: skip
+    return table.take(np.lexsort((table.rows, table.images, -table.scores, table.categories)))
+
+
+def loose_cells(truth: GroundTruth) -> np.ndarray:
+    """Categories of which not every object of an image is annotated, bool[N, C]."""
+    loose = np.zeros((len(truth.images), len(truth.categories)), bool)
+    for row, image in zip(loose, truth.images):
+        row[np.searchsorted(truth.category_ids, image["not_exhaustive_category_ids"])] = True
+    return loose
