@@ -10,36 +10,41 @@ Symbols: k masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 
+@njit(cache=True, inline="always")
+def next_number(text, position, end):  # type: ignore[no-untyped-def]
+    """The number that begins at ``position`` and the position after it, which is -1 if it is malformed."""
+    value, shift = np.int64(0), 0
+    while position < end and shift <= 30:
+        digit = np.int64(text[position]) - 48
+        if digit < 0 or digit > 63:
+            break
+        value |= (digit & 31) << shift
+        shift += 5
+        position += 1
+        if digit & 32 == 0:
+            return (value | np.int64(-1) << shift if digit & 16 else value), position
+    return np.int64(-1), -1
+
+
 @njit(cache=True, nogil=True)
-def _measure(text, offsets):  # type: ignore[no-untyped-def]
-    count = len(offsets) - 1
+def _measure(text, starts, ends):  # type: ignore[no-untyped-def]
+    count = len(starts)
     areas = np.zeros(count, np.int64)
     totals = np.zeros(count, np.int64)
     for mask in range(count):
         before, last, inside, runs = 0, 0, False, 0
-        position, end = offsets[mask], offsets[mask + 1]
+        position, end = starts[mask], ends[mask]
         while position < end:
-            value, shift, more = np.int64(0), 0, True
-            while more and position < end and shift <= 30:
-                digit = np.int64(text[position]) - 48
-                if digit < 0 or digit > 63:
-                    break
-                value |= (digit & 31) << shift
-                shift += 5
-                position += 1
-                more = digit & 32 != 0
-                if not more and digit & 16:
-                    value |= np.int64(-1) << shift
-            if more:
-                value = -1
-            elif runs > 2:
+            value, position = next_number(text, position, end)
+            if position >= 0 and runs > 2:
                 value += before
-            if value < 0:
+            if position < 0 or value < 0:
                 totals[mask] = -1
                 break
             before, last = last, value
@@ -49,6 +54,40 @@ def _measure(text, offsets):  # type: ignore[no-untyped-def]
             inside = not inside
             runs += 1
     return areas, totals
+
+
+@dataclass(frozen=True)
+class PackedMasks:
+    """k compressed encodings in one buffer: a Python object for each of a million would take most of the memory."""
+
+    text: np.ndarray
+    """uint8, characters."""
+    starts: np.ndarray
+    """int64[k], where each begins."""
+    ends: np.ndarray
+    """int64[k], where each ends."""
+
+    @classmethod
+    def of(cls, rles: Sequence[bytes]) -> PackedMasks:
+        """Masks from separate encodings."""
+        ends = np.cumsum(np.fromiter(map(len, rles), np.int64, len(rles)))
+        return cls(np.frombuffer(b"".join(rles), np.uint8), np.append(0, ends[:-1])[: len(rles)], ends)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, rows: np.ndarray) -> PackedMasks:
+        """Some of the masks, in the order of ``rows``, on the same buffer."""
+        return PackedMasks(self.text, self.starts[rows], self.ends[rows])
+
+    def texts(self) -> list[str]:
+        """The encodings one by one."""
+        text = self.text.tobytes().decode("latin-1")
+        return [text[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist())]
+
+    def measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Areas int64[k] and numbers of pixels int64[k] as :func:`measure_masks` gives them."""
+        return _measure(self.text, self.starts, self.ends)
 
 
 def measure_masks(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +101,4 @@ def measure_masks(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
         totals: int64[k], height times width of the image that the encoding was made for; -1 if it is malformed
             (characters outside the alphabet, an unfinished number, a negative run).
     """
-    offsets = np.zeros(len(rles) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, rles), np.int64, len(rles)), out=offsets[1:])
-    return _measure(np.frombuffer(b"".join(rles), np.uint8), offsets)
+    return PackedMasks.of(rles).measure()

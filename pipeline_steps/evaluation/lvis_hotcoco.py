@@ -25,8 +25,8 @@ def _masks(
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """RLE objects of ``rows`` and their areas; detections of an image share the list that holds its size."""
     sizes = [size.tolist() for size in truth.sizes]
-    counts, areas = results.sound_masks(rows, truth.sizes[images[rows]])
-    masks = [{"size": sizes[image], "counts": text} for image, text in zip(images[rows].tolist(), counts)]
+    packed, areas = results.sound_masks(rows, truth.sizes[images[rows]])
+    masks = [{"size": sizes[image], "counts": text} for image, text in zip(images[rows].tolist(), packed.texts())]
     return masks, areas.astype(np.float64)
 
 

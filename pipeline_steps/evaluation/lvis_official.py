@@ -35,8 +35,8 @@ def as_records(results: Results, rows: np.ndarray, sizes: np.ndarray) -> list[di
     """Detections ``rows`` as a results file holds them: masks without boxes, or boxes without masks."""
     columns = zip(results.image_ids[rows].tolist(), results.category_ids[rows].tolist(), results.scores[rows].tolist())
     records = [{"image_id": image, "category_id": category, "score": score} for image, category, score in columns]
-    if results.masks is not None:
-        for record, size, counts in zip(records, sizes.tolist(), results.sound_masks(rows, sizes)[0]):
+    if results.packed is not None:
+        for record, size, counts in zip(records, sizes.tolist(), results.sound_masks(rows, sizes)[0].texts()):
             record["segmentation"] = {"size": size, "counts": counts}
     else:
         assert results.boxes is not None

@@ -10,7 +10,6 @@ included), T = 10 IoU thresholds, R = 101 recall levels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -179,8 +178,7 @@ def _overlaps_of(
     for begin in range(0, max(1, len(rows)), CHUNK):
         part = slice(begin, begin + CHUNK)
         if results.boxes is None:
-            counts: Sequence[Any] = results.sound_masks(rows[part], sizes[part])[0]
-            found = mask_shapes([c.encode() if isinstance(c, str) else c for c in counts], sizes[part, 0])
+            found = mask_shapes(results.sound_masks(rows[part], sizes[part])[0], sizes[part, 0])
         else:
             found = box_shapes(results.boxes[rows[part]])
         areas.append(found.areas)

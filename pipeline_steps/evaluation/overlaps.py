@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from pipeline_steps.detections.run_lengths import PackedMasks, next_number
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -46,24 +48,16 @@ class Overlaps:
 
 
 @njit(cache=True, nogil=True)
-def _edges(text, offsets, heights, edges, starts, boxes, areas):  # type: ignore[no-untyped-def]
+def _edges(text, begins, ends, heights, edges, starts, boxes, areas):  # type: ignore[no-untyped-def]
     used = 0
-    for mask in range(len(offsets) - 1):
+    for mask in range(len(begins)):
         starts[mask] = used
         height = heights[mask]
         at, before, last, runs = np.int64(0), np.int64(0), np.int64(0), 0
         x1, y1, x2, y2 = np.int64(1 << 30), np.int64(1 << 30), np.int64(0), np.int64(0)
-        position = offsets[mask]
-        while position < offsets[mask + 1]:
-            value, shift, more = np.int64(0), 0, True
-            while more:
-                digit = np.int64(text[position]) - 48
-                value |= (digit & 31) << shift
-                shift += 5
-                position += 1
-                more = digit & 32 != 0
-                if not more and digit & 16:
-                    value |= np.int64(-1) << shift
+        position = begins[mask]
+        while position < ends[mask]:
+            value, position = next_number(text, position, ends[mask])
             if runs > 2:
                 value += before
             before, last = last, value
@@ -83,19 +77,18 @@ def _edges(text, offsets, heights, edges, starts, boxes, areas):  # type: ignore
     return used
 
 
-def mask_shapes(counts: Sequence[bytes], heights: np.ndarray) -> Shapes:
+def mask_shapes(masks: PackedMasks | Sequence[bytes], heights: np.ndarray) -> Shapes:
     """Masks from compressed run lengths that were checked before.
 
     Args:
-        counts: k compressed encodings.
+        masks: k compressed encodings.
         heights: int64[k], of the image of each.
     """
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, counts), np.int64, len(counts)), out=offsets[1:])
-    text = np.frombuffer(b"".join(counts), np.uint8)
-    edges = np.empty(len(text) + 2, np.int32)  # a run takes a character at least
-    starts, boxes, areas = np.zeros(len(counts) + 1, np.int64), np.zeros((len(counts), 4)), np.zeros(len(counts))
-    used = _edges(text, offsets, heights.astype(np.int64), edges, starts, boxes, areas)
+    packed = masks if isinstance(masks, PackedMasks) else PackedMasks.of(masks)
+    count = len(packed)
+    edges = np.empty(int((packed.ends - packed.starts).sum()) + 2, np.int32)  # a run takes a character at least
+    starts, boxes, areas = np.zeros(count + 1, np.int64), np.zeros((count, 4)), np.zeros(count)
+    used = _edges(packed.text, packed.starts, packed.ends, heights.astype(np.int64), edges, starts, boxes, areas)
     return Shapes(boxes, areas, starts, edges[:used].copy())
 
 
@@ -106,7 +99,7 @@ def box_shapes(boxes: np.ndarray) -> Shapes:
 
 
 @njit(cache=True, nogil=True)
-def _common(a, a_end, b, b_end, left, right):  # type: ignore[no-untyped-def]
+def common_area(a, a_end, b, b_end, left, right):  # type: ignore[no-untyped-def]
     """Pixels that two masks share."""
     shared = 0
     while a < a_end and b < b_end:
@@ -145,7 +138,7 @@ def _overlaps(  # type: ignore[no-untyped-def]
                 continue
             if masks:
                 common = np.float64(
-                    _common(
+                    common_area(
                         starts[row], starts[row + 1], their_starts[target], their_starts[target + 1], edges, their_edges
                     )
                 )

@@ -17,16 +17,14 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.data.records import MAX_ID
-from pipeline_steps.detections.run_lengths import measure_masks
+from pipeline_steps.detections.run_lengths import PackedMasks
 from pipeline_steps.detections.table import read_metadata, read_table
-
-Counts = bytes | str
-"""Compressed RLE counts: bytes in tables, str in JSON."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ class Results:
     """float64[n], written scores."""
     boxes: np.ndarray | None
     """float64[n, 4], x, y, width, height; None if masks are evaluated."""
-    masks: Callable[[np.ndarray], list[Counts]] | None
-    """Reads the compressed counts of the given rows (ascending positions); None if boxes are evaluated."""
+    packed: Callable[[np.ndarray], PackedMasks] | None
+    """Reads the masks of the given rows (ascending positions); None if boxes are evaluated."""
     mask_sizes: np.ndarray | None = None
     """int64[n, 2], height and width that the masks claim; None in tables, where the image's size holds."""
     recipe: str | None = None
@@ -58,18 +56,23 @@ class Results:
     def mapped(self, category_ids: Mapping[int, int]) -> Results:
         """Detections of the categories that ``category_ids`` has, in the categories that it names; the order stays."""
         rows = np.flatnonzero(np.isin(self.category_ids, list(category_ids)))
-        masks = self.masks
+        packed = self.packed
         return replace(
             self,
             image_ids=self.image_ids[rows],
             category_ids=np.array([category_ids[own] for own in self.category_ids[rows].tolist()], np.int64),
             scores=self.scores[rows],
             boxes=None if self.boxes is None else self.boxes[rows],
-            masks=None if masks is None else lambda wanted: masks(rows[wanted]),
+            packed=None if packed is None else lambda wanted: packed(rows[wanted]),
             mask_sizes=None if self.mask_sizes is None else self.mask_sizes[rows],
         )
 
-    def sound_masks(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[list[Counts], np.ndarray]:
+    def masks(self, rows: np.ndarray) -> list[str]:
+        """Compressed counts of the given rows, ascending positions."""
+        assert self.packed is not None
+        return self.packed(rows).texts()
+
+    def sound_masks(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[PackedMasks, np.ndarray]:
         """The masks of some detections, checked before anything decodes them.
 
         Args:
@@ -77,20 +80,19 @@ class Results:
             sizes: int64[m, 2], height and width of the image of each.
 
         Returns:
-            compressed counts; areas int64[m] in pixels.
+            the masks; areas int64[m] in pixels.
 
         Raises:
             UserError: a mask whose stated size or run lengths are not those of its image, or that is no mask at all.
         """
-        assert self.masks is not None
+        assert self.packed is not None
         if self.mask_sizes is not None:
             self._refuse(rows, (self.mask_sizes[rows] != sizes).any(axis=1), "size is not that of their image", sizes)
-        counts = self.masks(rows)
-        encoded = [text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text for text in counts]
-        areas, totals = measure_masks(encoded)
+        masks = self.packed(rows)
+        areas, totals = masks.measure()
         self._refuse(rows, totals < 0, "run lengths are damaged", sizes)
         self._refuse(rows, totals != sizes.prod(axis=1), "run lengths do not add up to their image", sizes)
-        return counts, areas
+        return masks, areas
 
     def _refuse(self, rows: np.ndarray, wrong: np.ndarray, what: str, sizes: np.ndarray) -> None:
         if wrong.any():
@@ -155,7 +157,7 @@ def _read_table(path: Path, iou_type: str) -> Results:
         category_ids=table["category_id"].to_numpy().astype(np.int64),
         scores=table["rank_score"].to_numpy().astype(np.float64),
         boxes=boxes,
-        masks=(lambda rows: _table_masks(path, rows)) if iou_type == "segm" else None,
+        packed=(lambda rows: _table_masks(path, rows)) if iou_type == "segm" else None,
         recipe=metadata.get("recipe"),
         metadata=metadata,
     )
@@ -169,21 +171,26 @@ def _has_masks(path: Path) -> bool:
         return file.read_row_group(first, columns=[file.schema_arrow.names[column]])["rle"].null_count == 0
 
 
-def _table_masks(path: Path, rows: np.ndarray) -> list[Counts]:
-    """Compressed counts of ascending ``rows``, one row group in memory at a time."""
-    masks: list[Counts] = []
+def _table_masks(path: Path, rows: np.ndarray) -> PackedMasks:
+    """Masks of ascending ``rows``, one row group in memory at a time."""
+    texts, lengths = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
     with pq.ParquetFile(path) as file:
         starts = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))])
         bounds = np.searchsorted(rows, starts)
         for group, (begin, end) in enumerate(itertools.pairwise(bounds)):
             if begin == end:
                 continue
-            column = file.read_row_group(group, columns=["rle"])["rle"]
-            chosen = column.take(rows[begin:end] - starts[group])
+            chosen = file.read_row_group(group, columns=["rle"])["rle"].combine_chunks()
+            if end - begin < len(chosen):
+                chosen = chosen.take(pa.array(rows[begin:end] - starts[group]))
             if chosen.null_count:
                 raise UserError(f"{path}: some detections have no mask (null in column rle)")
-            masks.extend(chosen.to_pylist())
-    return masks
+            _, offsets, text = chosen.buffers()
+            ends = np.frombuffer(offsets, np.int32)[chosen.offset : chosen.offset + len(chosen) + 1]
+            texts.append(np.frombuffer(text, np.uint8)[ends[0] : ends[-1]].copy())
+            lengths.append(np.diff(ends).astype(np.int64))
+    ends = np.cumsum(np.concatenate(lengths))
+    return PackedMasks(np.concatenate(texts), ends - np.concatenate(lengths), ends)
 
 
 _Id = Annotated[int, msgspec.Meta(ge=-MAX_ID, le=MAX_ID)]
@@ -265,13 +272,16 @@ class _Columns:
 
     def __init__(self) -> None:
         self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        self.counts: list[Counts] = []
+        self.lengths: list[np.ndarray] = []
+        self.text = bytearray()
 
     def add(self, detections: list[_Detection]) -> None:
         if detections and isinstance(detections[0], _MaskDetection):
             masks = [detection.segmentation for detection in detections]  # type: ignore[union-attr]
             shapes = np.array([mask.size for mask in masks], np.int64)
-            self.counts.extend([mask.counts for mask in masks])
+            counts = [mask.counts.encode("utf-8", "surrogatepass") for mask in masks]
+            self.lengths.append(np.fromiter(map(len, counts), np.int64, len(counts)))
+            self.text += b"".join(counts)
         else:
             shapes = np.array([detection.bbox for detection in detections], np.float64)  # type: ignore[union-attr]
         self.parts.append(
@@ -282,6 +292,12 @@ class _Columns:
                 shapes,
             )
         )
+
+    def masks(self) -> PackedMasks:
+        """All masks."""
+        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
+        ends = np.cumsum(lengths)
+        return PackedMasks(np.frombuffer(self.text, np.uint8), ends - lengths, ends)
 
 
 def _read_json(path: Path, iou_type: str) -> Results:
@@ -299,13 +315,13 @@ def _read_json(path: Path, iou_type: str) -> Results:
             columns.add(_decode_whole(path, kind))  # tells what is wrong, or reads it after all
     parts = [part for part in columns.parts if len(part[0])] or columns.parts[:1]
     image_ids, category_ids, scores, shapes = (np.concatenate(column) for column in zip(*parts))
-    counts = columns.counts
+    masks = columns.masks()
     return Results(
         path=path,
         image_ids=image_ids,
         category_ids=category_ids,
         scores=scores,
         boxes=shapes if iou_type == "bbox" else None,
-        masks=(lambda rows: [counts[row] for row in rows.tolist()]) if iou_type == "segm" else None,
+        packed=(lambda rows: masks[rows]) if iou_type == "segm" else None,
         mask_sizes=shapes if iou_type == "segm" else None,
     )

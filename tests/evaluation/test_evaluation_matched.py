@@ -17,7 +17,9 @@ from tests.evaluation.worlds import World, make_world, write_world
 from tests.evaluation.test_evaluation_official import SEEDS
 
 
-def match_world(folder: Path, world: World, iou_type: str, cap: int = 300, fixed: int = 150, least: float | None = None):
+def match_world(
+    folder: Path, world: World, iou_type: str, cap: int = 300, fixed: int = 150, least: float | None = None
+):
     """Ground truth, results and both tables of a random world."""
     paths = write_world(folder, world)
     truth, results = read_ground_truth(paths[0], iou_type), read_results(paths[1], iou_type)

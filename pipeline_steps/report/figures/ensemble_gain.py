@@ -62,7 +62,7 @@ def merged_boxes(inputs: Inputs, names: tuple[str, ...]) -> Results:
         category_ids=np.concatenate([image.category_ids for image in images]).astype(np.int64),
         scores=np.concatenate([image.rank_scores for image in images]).astype(np.float64),
         boxes=boxes,
-        masks=None,
+        packed=None,
     )
 
 
