@@ -15,16 +15,20 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numba import njit
 from pycocotools import mask as mask_utils
 
+from pipeline_steps.evaluation.boundary import boundary_ious, dilations
 from pipeline_steps.evaluation.ground_truth import GroundTruth
+from pipeline_steps.evaluation.match_kernels import match_ranked, precision_and_recall
 from pipeline_steps.evaluation.overlaps import Overlaps, Shapes, box_shapes, mask_shapes, overlaps
-from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
+from pipeline_steps.evaluation.precision import IOU_THRESHOLDS, Accumulated
 from pipeline_steps.evaluation.results import Results
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """The R recall levels."""
+
+SIZES = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
+"""Pixels of all, small, medium and large objects, both ends included."""
 
 CHUNK = 200_000
 """Detections whose masks are in memory at once."""
@@ -42,6 +46,8 @@ class Objects:
     """bool[g]: regions (COCO); what they match is ignored, and they count as no object."""
     records: np.ndarray
     """int64[g], position of the annotation in the file."""
+    areas: np.ndarray
+    """float64[g], as annotated: by them objects are small, medium or large."""
     shapes: Shapes
     """Their masks or boxes."""
 
@@ -64,6 +70,11 @@ class MatchedDetections:
     """uint16[m], bit t: neither right nor wrong at threshold t."""
     targets: np.ndarray
     """int64[m], object matched at IoU 0.5, or -1."""
+    sized_true: np.ndarray
+    """uint16[3, m] and ..."""
+    sized_ignored: np.ndarray
+    """... uint16[3, m]: the same among small, medium and large objects, where others and what matches them, and what
+    is unmatched and of another size itself, are ignored."""
     best: np.ndarray
     """float64[2, m] and ..."""
     best_objects: np.ndarray
@@ -79,8 +90,9 @@ class MatchedDetections:
     def take(self, chosen: np.ndarray) -> MatchedDetections:
         """Some of the detections: bool[m], or positions in ascending order."""
         names = ("rows", "images", "categories", "scores", "true", "ignored", "targets")
-        columns = {name: getattr(self, name)[chosen] for name in names}
-        return replace(self, **columns, best=self.best[:, chosen], best_objects=self.best_objects[:, chosen])
+        wide = ("sized_true", "sized_ignored", "best", "best_objects")
+        columns = {name: getattr(self, name)[..., chosen] for name in (*names, *wide)}
+        return replace(self, **columns)
 
     @cached_property
     def bounds(self) -> np.ndarray:
@@ -100,15 +112,18 @@ class MatchedDetections:
 
     def precision(self) -> np.ndarray:
         """The evaluators' precision array over all areas, float64[T, R, C]; -1 without objects."""
-        result = np.full((len(IOU_THRESHOLDS), len(RECALLS), self.shape[1]), -1.0)
-        for threshold in range(len(IOU_THRESHOLDS)):
-            true, false = self.at(threshold)
-            for category in np.flatnonzero(self.object_counts):
-                part = slice(*self.bounds[category : category + 2])
-                result[threshold, :, category] = precision_at_recalls(
-                    true[part], false[part], self.object_counts[category]
-                )
-        return result
+        return precision_and_recall(self.true, self.ignored, self.bounds, self.object_counts, RECALLS)[0]
+
+    def accumulated(self) -> Accumulated:
+        """Precision and recall as the evaluators give them, over all areas and by size."""
+        objects = self.objects
+        true, ignored = (self.true, *self.sized_true), (self.ignored, *self.sized_ignored)
+        parts = []
+        for k, (low, high) in enumerate(SIZES):
+            inside = ~objects.crowd & (objects.areas >= low) & (objects.areas <= high)
+            counts = np.bincount(objects.categories[inside], minlength=self.shape[1])
+            parts.append(precision_and_recall(true[k], ignored[k], self.bounds, counts, RECALLS))
+        return Accumulated(*(np.ascontiguousarray(np.stack(arrays, axis=-1)) for arrays in zip(*parts)))
 
 
 def precision_at_recalls(true: np.ndarray, false: np.ndarray, objects: int) -> np.ndarray:
@@ -140,41 +155,17 @@ def read_objects(truth: GroundTruth, iou_type: str) -> Objects:
     else:
         shapes = box_shapes(np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4))
     crowd = np.array([bool(a.get("iscrowd", 0)) for a in annotations], bool)
-    return Objects(images[order], categories[order], crowd, order, shapes)
-
-
-@njit(cache=True, nogil=True)
-def _match(cells, first_pair, targets, ious, crowd, loose, thresholds):  # type: ignore[no-untyped-def]
-    """Verdicts of detections by cell (category in an image) and descending score; see :class:`MatchedDetections`."""
-    count = len(cells)
-    true, ignored = np.zeros(count, np.uint16), np.zeros(count, np.uint16)
-    first, taken = np.full(count, -1, np.int64), np.zeros(len(crowd), np.uint16)
-    for row in range(count):
-        for t in range(len(thresholds)):
-            bit = np.uint16(1 << t)
-            least = min(thresholds[t], 1 - 1e-10)
-            best, target, region = least, np.int64(-1), False
-            for pair in range(first_pair[row], first_pair[row + 1]):
-                if crowd[targets[pair]]:
-                    region |= ious[pair] >= least
-                elif ious[pair] >= best and not taken[targets[pair]] & bit:
-                    best, target = ious[pair], targets[pair]
-            if target >= 0:
-                true[row] |= bit
-                taken[target] |= bit
-                if t == 0:
-                    first[row] = target
-            elif region or loose[row]:
-                ignored[row] |= bit
-    return true, ignored, first
+    areas = np.array([a["area"] for a in annotations], np.float64)
+    return Objects(images[order], categories[order], crowd, order, areas, shapes)
 
 
 def _overlaps_of(
-    results: Results, rows: np.ndarray, sizes: np.ndarray, images: np.ndarray, categories: np.ndarray,
-    objects: Objects, least: float | None,
+    results: Results, rows: np.ndarray, image_sizes: np.ndarray, images: np.ndarray, categories: np.ndarray,
+    objects: Objects, least: float | None, boundary_ratio: float | None,
 ) -> tuple[np.ndarray, Overlaps]:  # fmt: skip
     """Areas of the detections ``rows`` and what they overlap, a chunk of them in memory at a time."""
-    areas, parts = [np.zeros(0)], []
+    object_sizes = image_sizes[objects.images]
+    areas, parts, sizes = [np.zeros(0)], [], image_sizes[images]
     for begin in range(0, max(1, len(rows)), CHUNK):
         part = slice(begin, begin + CHUNK)
         if results.boxes is None:
@@ -186,6 +177,9 @@ def _overlaps_of(
             found, images[part], categories[part], objects.shapes, objects.images, objects.categories, objects.crowd,
             least,
         )  # fmt: skip
+        if boundary_ratio is not None:
+            heights, ds = object_sizes[:, 0], dilations(object_sizes, boundary_ratio)
+            one = replace(one, ious=boundary_ious(found, objects.shapes, one, objects.crowd, heights, ds))
         parts.append(replace(one, rows=one.rows + begin))
     wide = ("best", "objects")
     names = (*wide, "rows", "targets", "ious")
@@ -204,6 +198,7 @@ def match_results(
     sizes: np.ndarray,
     least: float | None = None,
     empty_counts: bool = False,
+    boundary_ratio: float | None = None,
 ) -> MatchedDetections:
     """Match detections to objects.
 
@@ -218,10 +213,12 @@ def match_results(
         sizes: int64[N, 2], height and width of each image.
         least: for errors: overlap with any object from this IoU on (TIDE: 0.1); None leaves that out.
         empty_counts: detections without area count as wrong (COCO) instead of not at all (LVIS).
+        boundary_ratio: by the smaller one of mask IoU and boundary IoU, with the boundary's width as a share of the
+            image's diagonal; None: by mask IoU or box IoU.
     """
     rows = np.flatnonzero(chosen & (categories >= 0) & judged[images, categories])
     at, of = images[rows], categories[rows]
-    areas, found = _overlaps_of(results, rows, sizes[at], at, of, objects, least)
+    areas, found = _overlaps_of(results, rows, sizes, at, of, objects, least, boundary_ratio)
     cells = of * len(sizes) + at
     order = np.lexsort((rows, -results.scores[rows], cells))
     if not empty_counts:
@@ -230,13 +227,17 @@ def match_results(
     begin, end = np.searchsorted(found.rows, order), np.searchsorted(found.rows, order, side="right")
     first = np.concatenate([[0], np.cumsum(end - begin)])
     pairs = np.repeat(begin - first[:-1], end - begin) + np.arange(first[-1])
-    true, ignored, targets = _match(
-        cells[order], first, found.targets[pairs], found.ious[pairs], objects.crowd, loose[at, of][order],
-        IOU_THRESHOLDS,
-    )  # fmt: skip
+    pair_arrays = first, found.targets[pairs], found.ious[pairs], objects.crowd
+    free, areas, sized = loose[at, of][order], areas[order], []
+    for low, high in SIZES:
+        outside = (objects.areas < low) | (objects.areas > high)
+        others = free | (areas < low) | (areas > high)
+        sized.append(match_ranked(cells[order], *pair_arrays, outside, others, IOU_THRESHOLDS))
+    (true, ignored, targets), *parts = sized
+    sized_true, sized_ignored, _ = (np.stack(columns) for columns in zip(*parts))
     table = MatchedDetections(
-        rows[order], at[order], of[order], results.scores[rows[order]], true, ignored, targets, found.best[:, order],
-        found.objects[:, order], objects, (len(sizes), judged.shape[1]),
+        rows[order], at[order], of[order], results.scores[rows[order]], true, ignored, targets, sized_true,
+        sized_ignored, found.best[:, order], found.objects[:, order], objects, (len(sizes), judged.shape[1]),
     )  # fmt: skip
     return table.take(np.lexsort((table.rows, table.images, -table.scores, table.categories)))
 

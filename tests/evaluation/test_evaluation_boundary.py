@@ -1,4 +1,4 @@
-"""Boundaries and overlaps from run lengths against whole-image erosion, and boundary AP against the challenge's rules."""
+"""Boundaries and their overlap against whole-image erosion, and boundary AP against the rules of the challenge."""
 
 from __future__ import annotations
 

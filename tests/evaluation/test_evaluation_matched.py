@@ -13,8 +13,8 @@ from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis, match_lvis
 from pipeline_steps.evaluation.overlaps import box_shapes, mask_shapes, overlaps
 from pipeline_steps.evaluation.results import read_results
-from tests.evaluation.worlds import World, make_world, write_world
 from tests.evaluation.test_evaluation_official import SEEDS
+from tests.evaluation.worlds import World, make_world, write_world
 
 
 def match_world(
@@ -34,6 +34,8 @@ def test_precision_from_the_table_is_the_evaluators_in_every_bit(tmp_path: Path,
     for table, accumulated in ((capped, evaluation.capped), (fixed, evaluation.fixed)):
         assert accumulated.precision.max() > 0
         assert np.array_equal(table.precision(), accumulated.precision[..., 0])
+        assert np.array_equal(table.accumulated().precision, accumulated.precision)
+        assert np.array_equal(table.accumulated().recall, accumulated.recall)
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -43,7 +45,8 @@ def test_chunks_of_detections_give_the_same_table(
     _, _, (whole, _) = match_world(tmp_path, make_world(3), iou_type, least=0.1)
     monkeypatch.setattr(matched, "CHUNK", 7)
     _, _, (parts, _) = match_world(tmp_path, make_world(3), iou_type, least=0.1)
-    assert len(whole) > 100 and (whole.best > 0).any()
+    assert len(whole) > 100
+    assert (whole.best > 0).any()
     for name in ("rows", "true", "ignored", "targets", "best", "best_objects"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
 

@@ -1,0 +1,97 @@
+"""Compiled matching of detections to objects, and precision over recall of the matches, as the evaluators define both.
+
+Symbols: m detections, g objects, p pairs of them that overlap, T = 10 IoU thresholds, R recall levels, C categories.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+EPSILON = float(np.spacing(1))
+"""What the evaluators add to the denominator of precision."""
+
+
+@njit(cache=True, nogil=True)
+def match_ranked(cells, first_pair, targets, ious, crowd, outside, loose, thresholds):  # type: ignore[no-untyped-def]
+    """Match detections to objects: each, in turn, to the free object of its cell that it overlaps most.
+
+    Args:
+        cells: int64[m], category in an image of each detection; those of a cell by descending score.
+        first_pair: int64[m + 1], where the pairs of each begin.
+        targets, ious: int64[p], object, and float64[p], overlap, of each pair.
+        crowd: bool[g], regions: second choice, ignored, and never taken.
+        outside: bool[g], objects of other sizes: second choice and ignored, but taken by what matches them.
+        loose: bool[m], ignored where unmatched.
+        thresholds: float64[T].
+
+    Returns:
+        true, ignored: uint16[m], bit t: right, and neither right nor wrong, at threshold t.
+        first: int64[m], object matched at the first threshold, or -1.
+    """
+    count = len(cells)
+    true, ignored = np.zeros(count, np.uint16), np.zeros(count, np.uint16)
+    first, taken = np.full(count, -1, np.int64), np.zeros(len(crowd), np.uint16)
+    for row in range(count):
+        for t in range(len(thresholds)):
+            bit = np.uint16(1 << t)
+            least = min(thresholds[t], 1 - 1e-10)
+            best, target, second, region = least, np.int64(-1), least, np.int64(-1)
+            for pair in range(first_pair[row], first_pair[row + 1]):
+                other = targets[pair]
+                if taken[other] & bit:
+                    continue
+                if crowd[other] or outside[other]:
+                    if ious[pair] >= second:
+                        second, region = ious[pair], other
+                elif ious[pair] >= best:
+                    best, target = ious[pair], other
+            if target >= 0:
+                true[row] |= bit
+                taken[target] |= bit
+                if t == 0:
+                    first[row] = target
+            elif region >= 0 or loose[row]:
+                ignored[row] |= bit
+                if region >= 0 and not crowd[region]:
+                    taken[region] |= bit
+    return true, ignored, first
+
+
+@njit(cache=True, nogil=True)
+def precision_and_recall(true, ignored, bounds, objects, recalls):  # type: ignore[no-untyped-def]
+    """Interpolated precision float64[T, R, C] and recall float64[T, C]; -1 without objects.
+
+    Args:
+        true, ignored: uint16[m], see :func:`match_ranked`, by category and descending score.
+        bounds: int64[C + 1], where the detections of each category begin.
+        objects: int64[C], objects that count.
+        recalls: float64[R].
+    """
+    thresholds, categories = 10, len(objects)
+    precision = np.full((thresholds, len(recalls), categories), -1.0)
+    recall = np.full((thresholds, categories), -1.0)
+    values, found = np.empty(len(true)), np.empty(len(true))
+    for category in range(categories):
+        if not objects[category]:
+            continue
+        for t in range(thresholds):
+            bit, right, wrong, number = np.uint16(1 << t), 0.0, 0.0, 0
+            for row in range(bounds[category], bounds[category + 1]):
+                if true[row] & bit:
+                    right += 1
+                elif ignored[row] & bit:
+                    continue
+                else:
+                    wrong += 1
+                found[number], values[number] = right / objects[category], right / (wrong + right + EPSILON)
+                number += 1
+            for k in range(number - 1, 0, -1):
+                values[k - 1] = max(values[k - 1], values[k])
+            k = 0
+            for r in range(len(recalls)):
+                while k < number and found[k] < recalls[r]:
+                    k += 1
+                precision[t, r, category] = values[k] if k < number else 0.0
+            recall[t, category] = right / objects[category]
+    return precision, recall
