@@ -52,8 +52,8 @@ else
 	@$(ACTIVATE) python -m tests.gpu $(ARGS)
 endif
 
-lint: env ## style of the Python and Snakemake files, without changing them
-	@$(ACTIVATE) ruff check && ruff format --check && snakefmt --check workflow && snakemake --lint
+lint: env ## style and types of the Python and Snakemake files, without changing them
+	@$(ACTIVATE) ruff check && ruff format --check && mypy && snakefmt --check workflow && snakemake --lint
 
 format: env ## bring the Python and Snakemake files into style
 	@$(ACTIVATE) ruff check --fix && ruff format && snakefmt workflow
@@ -68,5 +68,5 @@ lock: ## pin requirements.lock anew after a change of workflow/environment/requi
 	@$(ENVIRONMENT)/lock.sh $(ARGS)
 
 clean: ## remove what the small recipes and the tests made; other results and the environment stay
-	rm -rf results/mini results/smoke datasets/mini datasets/smoke .pytest_cache .ruff_cache .hypothesis
+	rm -rf results/mini results/smoke datasets/mini datasets/smoke .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +

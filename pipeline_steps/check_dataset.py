@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.checks.check import check_file
+from pipeline_steps.data.checks.check import Checked, check_file
 from pipeline_steps.data.checks.long_tail import plot_distribution, summary_lines
 from pipeline_steps.data.checks.mappings import check_table
 
@@ -37,7 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     if arguments.plot and (len(arguments.files) > 1 or _is_table(arguments.files[0])):
         raise UserError("--plot draws one data set: give one FILE")
-    faulty, annotation_files = [], []
+    faulty: list[str] = []
+    annotation_files: list[Checked] = []
     for path in sorted(arguments.files, key=_is_table):
         if _is_table(path):
             line, findings = check_table(Path(path), annotation_files, arguments.examples)

@@ -84,12 +84,12 @@ def _print_image_plan(source: Source, arguments: argparse.Namespace, recipe: Rec
     address = mirrored(source.url, settings.mirrors)
     if arguments.image_list:
         ids = read_image_list(arguments.image_list)
-        missing = absent_images(ids, (settings.root / source.file).parent)
-        amount = f"{len(missing)} of {len(ids)} images to fetch"
+        missing = len(absent_images(ids, (settings.root / source.file).parent))
+        amount = f"{missing} of {len(ids)} images to fetch"
     else:
-        missing = range(most_images(recipe))
-        amount = f"up to {len(missing)} images, chosen by: select_openimages --list-only FILE"
-    size = f"~{format_bytes(len(missing) * BYTES_PER_IMAGE)}"
+        missing = most_images(recipe)
+        amount = f"up to {missing} images, chosen by: select_openimages --list-only FILE"
+    size = f"~{format_bytes(missing * BYTES_PER_IMAGE)}"
     print(f"{size:>16}  {source.file}  <-  {address}  ({source.licence}): {amount}")
 
 

@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
         for image, detections in zip(batch.images, found):
             boxes, scores, categories, _ = (values.cpu().numpy() for values in detections)
             result.append(
-                ImageDetections(image.id, detector.category_ids[categories], scores, scores, boxes, detector.name)  # type: ignore[arg-type]
+                ImageDetections(image.id, detector.category_ids[categories], scores, scores, boxes, detector.name)  # type: ignore[arg-type]  # one name for all
             )
         return result
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline_steps.common.cli import named_path, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
+from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
 from pipeline_steps.recipe import Recipe, load_recipe
 from pipeline_steps.run.data_files import DatasetPaths
@@ -81,7 +82,7 @@ def _predict(
     files: dict[str, Path],
     paths: DatasetPaths,
     reader: TableReader,
-    images: list,
+    images: list[ImageRecord],
 ) -> None:
     from pipeline_steps.inference.detector import choose_device, load_detector
     from pipeline_steps.inference.multi_scale_masks import predict_rles

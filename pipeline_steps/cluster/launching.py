@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline_steps.common.errors import UserError
 
@@ -135,7 +136,7 @@ def run_on_node(layout: Layout, step: str, arguments: Sequence[str], node: Node 
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ["OMP_NUM_THREADS"] = str(layout.threads_per_process)
-    common = {
+    common: dict[str, Any] = {
         "min_nodes": layout.nodes,
         "max_nodes": layout.nodes,
         "nproc_per_node": layout.processes_per_node,

@@ -265,7 +265,7 @@ def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categori
     paths = DatasetPaths(recipe)
     if source == "coco":
         path, relations, verdicts = paths.coco_table, recipe.data.coco_relations, recipe.data.coco_verdicts
-        groups = list(GROUPS)
+        groups: Collection[str] = GROUPS
     else:
         settings = recipe.data.openimages
         path, relations, verdicts = paths.openimages_table, settings.relations, settings.verdicts
@@ -274,7 +274,7 @@ def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categori
         read_category_table(path), categories, recipe.lvis_version, relations, verdicts, origin=str(path)
     )
     if len(groups) < len(GROUPS):
-        mapping = mapping.restricted_to(set(categories.ids[np.isin(categories.frequencies, groups)].tolist()))
+        mapping = mapping.restricted_to(set(categories.ids[np.isin(categories.frequencies, list(groups))].tolist()))
     beside = f" (the paper: {REPORTED_SHARED_CATEGORIES})" if source == "openimages" else ""
     log.info(
         "%s: %d source categories stand for %d LVIS categories%s; relations %s, verdicts %s, groups %s",

@@ -29,7 +29,7 @@ FindImage = Callable[[ImageRecord], Path]
 class RegionSource(NamedTuple):
     """Regions for images of a data set: boxes x1 y1 x2 y2 by image id, and the weight of a proposal that hits one."""
 
-    boxes: Mapping[int, Sequence[Sequence[float]]]
+    boxes: Mapping[int, Sequence[tuple[float, float, float, float]]]
     weight: float
 
 

@@ -120,15 +120,14 @@ class DataOrder:
             generator.shuffle(indices)
             if self._landscape is not None and self._group_size > 1:
                 lead = -self.epoch_start(epoch) % self._group_size
-                indices = np.concatenate([indices[:lead], self._group(indices[lead:])])
+                indices = np.concatenate([indices[:lead], self._group(indices[lead:], self._landscape[indices[lead:]])])
             # The current and the next epoch: a replaced unreadable image may look across the border.
             self._cache = {key: value for key, value in self._cache.items() if key == epoch - 1} | {epoch: indices}
         return self._cache[epoch]
 
-    def _group(self, indices: np.ndarray) -> np.ndarray:
+    def _group(self, indices: np.ndarray, landscape: np.ndarray) -> np.ndarray:
         """Reorder into batches of one orientation, in the order in which they fill up; the remainders come last."""
         size = self._group_size
-        landscape = self._landscape[indices]
         groups, ends, remainders = [], [], []
         for orientation in (True, False):
             where = np.flatnonzero(landscape == orientation)

@@ -139,8 +139,9 @@ class EnsembleMerger:
         x1, y1, x2, y2 = own.boxes.T
         taken = mapped & (x2 > x1) & (y2 > y1)
         return ImageDetections(
-            image_id, lvis_ids[taken], own.scores[taken], own.scores[taken], own.boxes[taken], member.name
-        )
+            image_id, lvis_ids[taken], own.scores[taken], own.scores[taken], own.boxes[taken],
+            member.name,  # type: ignore[arg-type]  # one name for all
+        )  # fmt: skip
 
     def merge_image(self, image_id: int) -> ImageDetections:
         """Merged, re-scored and capped detections of one image, in the table's order; without masks."""

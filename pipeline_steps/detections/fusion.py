@@ -26,7 +26,7 @@ from numba import njit
 class Merged(NamedTuple):
     """Result of a merge, sorted by score descending, then by input position."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index
     """int64[m]: input position of the detection that was kept, or of the first (best) one of a fused cluster."""
     boxes: np.ndarray
     """float64[m, 4]"""
@@ -35,7 +35,7 @@ class Merged(NamedTuple):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _iou(a, b):  # type: ignore[no-untyped-def]
+def _iou(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0.0 or height <= 0.0:
@@ -45,7 +45,7 @@ def _iou(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _nms(boxes, categories, order, threshold):  # type: ignore[no-untyped-def]
+def _nms(boxes, categories, order, threshold):
     kept = np.empty(len(order), np.int64)
     count = 0
     # The kept detections of one category form a chain: newest[category] -> older -> older ... -> -1.
@@ -81,7 +81,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, iou: floa
 
 
 @njit(cache=True, nogil=True)
-def _weighted_fusion(boxes, scores, categories, order, threshold):  # type: ignore[no-untyped-def]
+def _weighted_fusion(boxes, scores, categories, order, threshold):
     n = len(order)
     first = np.empty(n, np.int64)
     fused = np.empty((n, 4), np.float64)
@@ -164,7 +164,7 @@ def weighted_fusion(
 
 
 @njit(cache=True, nogil=True)
-def _soft_nms(boxes, scores, order, starts, sigma, threshold):  # type: ignore[no-untyped-def]
+def _soft_nms(boxes, scores, order, starts, sigma, threshold):
     kept = np.empty(len(order), np.int64)
     final = np.empty(len(order), np.float64)
     count = 0

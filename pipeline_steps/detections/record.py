@@ -89,7 +89,7 @@ class ImageDetections:
     @classmethod
     def empty(cls, image_id: int, masks: bool = False) -> Self:
         """An image without detections."""
-        return cls(image_id, [], [], [], [], [], [] if masks else None)  # type: ignore[arg-type]
+        return cls(image_id, [], [], [], [], [], [] if masks else None)  # type: ignore[arg-type]  # become arrays
 
     def take(self, index: np.ndarray | slice) -> Self:
         """The detections at ``index`` (int[n], bool[k] or slice), in that order."""

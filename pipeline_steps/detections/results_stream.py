@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 PIECE_BYTES = 1 << 22
 LONGEST_ITEM = 1 << 26
@@ -52,7 +52,7 @@ def open_results(path: Path) -> Iterator[BinaryIO]:
             if len(names) != 1:
                 raise DamagedResults("archive", f"holds {len(names)} files, expected one: {', '.join(names[:5])}")
             with archive.open(names[0]) as member:
-                yield member  # type: ignore[misc]
+                yield cast(BinaryIO, member)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise DamagedResults("archive", f"is damaged: {error}") from None
     except (RuntimeError, NotImplementedError) as error:  # a password, or a method that Python does not know
@@ -105,7 +105,7 @@ def iter_items(file: BinaryIO) -> Iterator[Any]:
         DamagedResults: after the items before the damage were given.
     """
     source = _Text(file)
-    scan = json.JSONDecoder().scan_once
+    scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # undocumented, and all that is needed
     first = source.peek()
     if first != "[":
         _refuse_start(source, first)

@@ -33,7 +33,7 @@ def next_number(text, position, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _measure(text, starts, ends):  # type: ignore[no-untyped-def]
+def _measure(text, starts, ends):
     count = len(starts)
     areas = np.zeros(count, np.int64)
     totals = np.zeros(count, np.int64)

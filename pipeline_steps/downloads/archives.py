@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from threading import Event
@@ -125,7 +126,7 @@ def unpack(
                     f"{archive}: member {member!r} {problem}; delete the archive and set a mirror in "
                     "data.download.mirrors (or mend `contents` in the table of sources)"
                 )
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
         raise UserError(f"{archive} is no whole zip archive ({error}): delete it and download it again") from None
     except BaseException:

@@ -18,7 +18,8 @@ class FileBar:
 
     def __init__(self, name: str, total: int | None, position: int) -> None:
         self.name = name
-        self._done, self._total, self._first = 0, total, None
+        self._done, self._total = 0, total
+        self._first: int | None = None
         self._start = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():

@@ -27,7 +27,7 @@ def one_line(estimate: RecipeEstimate) -> str:
 
 def _groups(jobs: Iterable[Job]) -> Iterator[tuple[str, list[Job]]]:
     """Jobs of a stage with equal numbers together, both splits of a model too; and what they are called."""
-    groups: dict[tuple, list[Job]] = {}
+    groups: dict[tuple[object, ...], list[Job]] = {}
     for job in jobs:
         numbers = (job.total_flops / job.images, job.memory, job.precision, job.checkpoint_bytes)
         groups.setdefault((job.stage, *(numbers if job.known else (job.name,))), []).append(job)

@@ -80,9 +80,9 @@ def give_memory(model: nn.Module, device: str) -> None:
         for name, value in module._parameters.items():
             if value is not None:
                 module._parameters[name] = nn.Parameter(torch.empty_like(value, device=device), value.requires_grad)
-        for name, value in module._buffers.items():
-            if value is not None:
-                module._buffers[name] = torch.empty_like(value, device=device)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
 
 
 @contextmanager

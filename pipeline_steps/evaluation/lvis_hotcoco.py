@@ -54,7 +54,7 @@ def _ground_truth(truth: GroundTruth, iou_type: str) -> hotcoco.COCO:
 def _accumulate(
     coco: hotcoco.COCO,
     columns: np.ndarray,
-    masks: list[dict[str, Any]] | None,
+    masks: Any,
     areas: np.ndarray,
     iou_type: str,
     category_count: int,

@@ -24,11 +24,11 @@ def numpy_float_alias() -> Iterator[None]:
     if "float" in vars(np):
         yield
         return
-    np.float = float  # type: ignore[attr-defined]
+    vars(np)["float"] = float
     try:
         yield
     finally:
-        del np.float  # type: ignore[attr-defined]
+        del vars(np)["float"]
 
 
 def as_records(results: Results, rows: np.ndarray, sizes: np.ndarray) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import msgspec
 import numpy as np
@@ -277,13 +277,13 @@ class _Columns:
 
     def add(self, detections: list[_Detection]) -> None:
         if detections and isinstance(detections[0], _MaskDetection):
-            masks = [detection.segmentation for detection in detections]  # type: ignore[union-attr]
-            shapes = np.array([mask.size for mask in masks], np.int64)
+            masks = [detection.segmentation for detection in cast("list[_MaskDetection]", detections)]
+            shapes: np.ndarray = np.array([mask.size for mask in masks], np.int64)
             counts = [mask.counts.encode("utf-8", "surrogatepass") for mask in masks]
             self.lengths.append(np.fromiter(map(len, counts), np.int64, len(counts)))
             self.text += b"".join(counts)
         else:
-            shapes = np.array([detection.bbox for detection in detections], np.float64)  # type: ignore[union-attr]
+            shapes = np.array([detection.bbox for detection in cast("list[_BoxDetection]", detections)], np.float64)
         self.parts.append(
             (
                 np.array([d.image_id for d in detections], np.int64),

@@ -75,10 +75,11 @@ def average_soft_masks(
     Returns:
         For each image float32[k, m, m].
     """
+    of_models: Sequence[Precision] = precisions or ["fp32"] * len(models)
     return _average(
         [
             masks_in_view(model, view, features, boxes, images.image_size, precision)
-            for model, precision in zip(models, precisions or ["fp32"] * len(models), strict=True)
+            for model, precision in zip(models, of_models, strict=True)
             for view, _, features in extract_features(model, images, precision)
         ]
     )

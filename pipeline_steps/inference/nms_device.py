@@ -126,5 +126,4 @@ def select_lazily_on_device(
             break
         remaining[found] = -torch.inf
     proposals = torch.div(index, categories, rounding_mode="floor")
-    kept = (boxes, scores, index - proposals * categories, proposals)
-    return tuple(values[:top_k] for values in kept)  # type: ignore[return-value]
+    return boxes[:top_k], scores[:top_k], (index - proposals * categories)[:top_k], proposals[:top_k]

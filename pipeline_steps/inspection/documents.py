@@ -46,7 +46,7 @@ def pattern_sample(models: Sequence[str]) -> fo.Sample:
     import fiftyone as fo
 
     def labels(**attributes: Any) -> fo.Detections:
-        common = {"label": "", "bounding_box": [0.0] * 4, "mask": np.ones((1, 1), bool), "tags": [""]}
+        common: Document = {"label": "", "bounding_box": [0.0] * 4, "mask": np.ones((1, 1), bool), "tags": [""]}
         common |= {"frequency": "", "category_id": 0, "verdict": ""}
         return fo.Detections(detections=[fo.Detection(**common, **attributes)])
 

@@ -38,8 +38,8 @@ def _planks(rng: np.random.Generator, size: int) -> np.ndarray:
         height = int(rng.integers(size // 9, size // 4))
         board = wood * int(rng.integers(215, 290)) >> 8
         rows = min(height, size - top)
-        grain = rng.integers(0, 256, size=(rows, 6)).astype(np.uint8)
-        grain = cv2.resize(grain, (size, rows), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.int32) - 128
+        noise = rng.integers(0, 256, size=(rows, 6)).astype(np.uint8)
+        grain = cv2.resize(noise, (size, rows), interpolation=cv2.INTER_LINEAR_EXACT).astype(np.int32) - 128
         image[top : top + rows] = board * (256 + grain[..., None] // 5) >> 8
         image[top] = board // 2
         top += height

@@ -86,8 +86,8 @@ def _stencil(rng: np.random.Generator, shape: str, extent: int, upright: bool = 
     half = (extent * aspect // 512, extent * 256 // (2 * aspect))
     turn = TURN // 12 if not upright else TURN // 60
     angle = int(rng.integers(-turn, turn + 1))
-    phase = tuple(int(value) for value in rng.integers(0, SUPERSAMPLING, size=2))
-    return make_stencil(shape, half, angle, phase)  # type: ignore[arg-type]
+    x, y = rng.integers(0, SUPERSAMPLING, size=2).tolist()
+    return make_stencil(shape, half, angle, (x, y))
 
 
 class Arrangement:

@@ -104,6 +104,7 @@ class LvisSplit:
         size = self.settings.image_size
         for position in labels.annotated:
             item = scene.objects[position]
+            assert item.wish.key is not None  # only objects of LVIS categories are annotated
             polygons = polygons_of(item.visible)
             self.annotations.append(
                 {

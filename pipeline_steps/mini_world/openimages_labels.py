@@ -7,7 +7,7 @@ present ones and whole parent classes among them. Clusters have one group-of box
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,8 +49,8 @@ class Box:
         for _ in range(quarters):
             points = [(1 - y, x) for x, y in points]
         # Turned clockwise, the left becomes the top, the bottom becomes the left, and so on.
-        order = [points[(k + quarters) % 4] for k in range(4)]
-        return Box(self.mid, tuple(order), self.occluded, self.truncated, self.group, self.depiction)  # type: ignore[arg-type]
+        top, left, bottom, right = (points[(k + quarters) % 4] for k in range(4))
+        return replace(self, clicks=(top, left, bottom, right))
 
 
 @dataclass(frozen=True)

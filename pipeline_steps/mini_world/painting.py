@@ -99,7 +99,7 @@ def cast_shadow(image: np.ndarray, coverage: np.ndarray, column: int, row: int, 
     """
     soft = cv2.boxFilter(np.pad(coverage, 4).astype(np.uint8), cv2.CV_32S, (5, 5), normalize=False)
     into, patch = _window(column - 4 + 2, row - 4 + 3, soft.shape[1], soft.shape[0], image.shape[0])
-    light = 256 - soft[patch][..., None] * strength // (25 * _FULL)
+    light: np.ndarray = 256 - soft[patch][..., None] * strength // (25 * _FULL)
     image[into] = image[into] * light >> 8
 
 
@@ -112,7 +112,7 @@ def paint(image: np.ndarray, stencil: Stencil, column: int, row: int, look: Look
     s = SUPERSAMPLING
     x = np.arange(width, dtype=np.int64)[None, :] * s + s // 2 - stencil.center[0]
     y = np.arange(height, dtype=np.int64)[:, None] * s + s // 2 - stencil.center[1]
-    u, v = rotate(*np.broadcast_arrays(x, y), -stencil.angle)
+    u, v = rotate(x, y, -stencil.angle)
     u, v = u * 256 // max(1, stencil.half[0]), v * 256 // max(1, stencil.half[1])
 
     pattern = _pattern(look, u, v)

@@ -172,7 +172,7 @@ def _coco(
     settings: MiniWorld, categories: tuple[MiniCategory, ...], extra: tuple[str, ...]
 ) -> tuple[CocoCategory, ...]:
     head = sorted(categories, key=lambda category: category.rank)[: settings.coco_matching]
-    entries = [
+    entries: list[tuple[str, str, int | None, str]] = [
         (category.name.replace("_", " "), family_of(category.shape), category.key, category.shape) for category in head
     ]
     entries += [(shape, "object", None, shape) for shape in extra]

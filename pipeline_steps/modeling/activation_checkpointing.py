@@ -25,7 +25,7 @@ def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
     layers = [layer for layer in block.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     for layer, (_, counter) in zip(layers, before):
-        layer.momentum, layer.num_batches_tracked = 0.0, counter.clone()
+        layer.momentum, layer.num_batches_tracked = 0.0, None if counter is None else counter.clone()
     try:
         yield
     finally:
@@ -63,5 +63,5 @@ def checkpoint_activations(backbone: nn.Module) -> int:
         if isinstance(block, CNNBlockBase) and any(parameter.requires_grad for parameter in block.parameters())
     ]
     for block in blocks:
-        block.forward = _Checkpointed(block)  # type: ignore[method-assign]
+        block.forward = _Checkpointed(block)
     return len(blocks)

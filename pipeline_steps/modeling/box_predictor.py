@@ -66,7 +66,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         self.gradient_record: GradientRecord | None = None
         self.register_buffer("tail", None, persistent=False)
         if loss != "softmax":
-            self.cls_score = nn.Linear(self.cls_score.in_features, self.num_classes)
+            self.cls_score: nn.Linear = nn.Linear(self.cls_score.in_features, self.num_classes)
             nn.init.normal_(self.cls_score.weight, std=0.01)
             # All scores start at the prior: a sum over C negatives that start at 0.5 would swamp the first updates.
             nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_probability) / prior_probability))
@@ -101,7 +101,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         scores = F.pad(self.scores(predictions[0]), (0, 1))
         return scores.split([len(image) for image in proposals])
 
-    def losses(  # type: ignore[override]
+    def losses(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances], facts: BatchFacts, share: Tensor | float
     ) -> dict[str, Tensor]:
         """Losses of the box head, both normalised by the number of proposals.

@@ -131,7 +131,7 @@ def convert(state: dict[str, Tensor], layout: str, origin: str = "the file") -> 
         ours = our_name(name, layout)
         if name.startswith(LAYOUTS[layout].classifier):
             unused.append(name)
-        elif ours not in expected:
+        elif ours is None or ours not in expected:
             foreign.append(name)
         elif tensor.shape != expected[ours]:
             misshapen.append(f"{name} {tuple(tensor.shape)} instead of {tuple(expected[ours])}")

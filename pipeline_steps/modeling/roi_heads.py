@@ -147,7 +147,7 @@ class LvisROIHeads(StandardROIHeads):
         return self.box_predictor.cls_score.weight.device
 
     @torch.no_grad()
-    def label_and_sample_proposals(  # type: ignore[override]
+    def label_and_sample_proposals(
         self, proposals: list[Instances], targets: list[Instances], facts: BatchFacts
     ) -> tuple[list[Instances], list[int]]:
         """Match proposals with objects and draw those to train on.

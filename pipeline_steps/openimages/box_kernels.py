@@ -34,7 +34,7 @@ _SMALL_E, _LARGE_E = 101, 69
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _hash(buffer, start, stop):  # type: ignore[no-untyped-def]
+def _hash(buffer, start, stop):
     """FNV-1a, 64 bits."""
     value = np.uint64(14695981039346656037)
     for index in range(start, stop):
@@ -43,7 +43,7 @@ def _hash(buffer, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def class_table(names, ends):  # type: ignore[no-untyped-def]
+def class_table(names, ends):
     """Hash table of class names: (keys uint64[8192], codes int16[8192], -1 where empty).
 
     Args:
@@ -63,7 +63,7 @@ def class_table(names, ends):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _find(keys, codes, key):  # type: ignore[no-untyped-def]
+def _find(keys, codes, key):
     slot = np.int64(key & np.uint64(_TABLE - 1))
     while codes[slot] >= 0 and keys[slot] != key:
         slot = (slot + 1) & (_TABLE - 1)
@@ -71,7 +71,7 @@ def _find(keys, codes, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def parse_number(buffer, start, stop):  # type: ignore[no-untyped-def]
+def parse_number(buffer, start, stop):
     """(value, whether ``buffer[start:stop]`` is a decimal number). Digits beyond the 17th do not count."""
     index, sign = start, 1.0
     if index < stop and (buffer[index] == _MINUS or buffer[index] == _PLUS):
@@ -110,14 +110,14 @@ def parse_number(buffer, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _note(problems, examples, kind, line):  # type: ignore[no-untyped-def]
+def _note(problems, examples, kind, line):
     if problems[kind] == 0:
         examples[kind] = line
     problems[kind] += 1
 
 
 @njit(cache=True, nogil=True)
-def scan_block(  # type: ignore[no-untyped-def]
+def scan_block(
     buffer,
     newlines,
     first_line,

@@ -108,7 +108,7 @@ class _Scanner:
 
     def _allocate(self, lines: int) -> None:
         self.capacity = lines
-        self.out = (
+        self.out: tuple[np.ndarray, ...] = (
             np.empty(lines, np.int32),
             np.empty((lines, kernels.ID_BYTES), np.uint8),
             np.empty(lines, np.int16),
@@ -134,12 +134,12 @@ class _Scanner:
         self.lines += len(newlines)
 
 
-def _scan_file(file: io.BufferedIOBase, scanner: _Scanner) -> None:
+def _scan_file(file: io.FileIO, scanner: _Scanner) -> None:
     """Feed whole lines to the scanner; a last line without line feed gets one."""
     block = np.empty(BLOCK_BYTES, np.uint8)
     filled = 0
     while True:
-        count = file.readinto(memoryview(block)[filled:-1])
+        count = file.readinto(block.data[filled:-1])
         if not count:
             break
         filled += count

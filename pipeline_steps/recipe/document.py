@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline_steps.recipe.schema import Recipe
 
-_MANY = {list: ("list of ", "`[]`"), dict: ("by name: ", "`{}`")}
+_MANY: dict[Any, tuple[str, str]] = {list: ("list of ", "`[]`"), dict: ("by name: ", "`{}`")}
 """Sections that occur several times: words before the link, and the default."""
 
 START, END = "<!-- keys: generated -->", "<!-- keys: end -->"
@@ -66,7 +66,7 @@ def _rows(section: type[BaseModel]) -> Iterator[str]:
         meaning = " ".join((field.description or "").split()).replace("|", "\\|").replace("``", "`")
         inner = _inner_section(field.annotation)
         if inner is not None:
-            many, empty = _MANY.get(getattr(field.annotation, "__origin__", None), ("", "see there"))
+            many, empty = _MANY.get(get_origin(field.annotation), ("", "see there"))
             kind = f"{many}[{inner.__name__}](#{inner.__name__.lower()})"
             default = "required" if field.is_required() else empty
         else:

@@ -19,9 +19,10 @@ def replicate_name(name: str, seed: int) -> str:
 
 def _seeds(entry: Any) -> list[int]:
     """Seeds of an entry as written; empty for anything that is not a model with a list of numbers (checked later)."""
-    seeds = entry.get("seeds") if isinstance(entry, Mapping) else None
-    usable = isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)
-    return seeds if usable and isinstance(entry.get("name"), str) else []
+    if not (isinstance(entry, Mapping) and isinstance(entry.get("name"), str)):
+        return []
+    seeds = entry.get("seeds")
+    return seeds if isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds) else []
 
 
 def _replicates(entry: Mapping[str, Any], seeds_of: Mapping[str, list[int]]) -> list[dict[str, Any]]:

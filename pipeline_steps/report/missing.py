@@ -35,8 +35,8 @@ def _picture(example: Example) -> dict[str, Any]:
     shrink = LONGEST_EDGE / max(height, width)
     pixels = example.pixels if shrink >= 1 else cv2.resize(example.pixels, None, fx=shrink, fy=shrink)
     content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
-    layers = (("positive", example.positives), ("negative", example.negatives))
-    layers += (("annotated", example.annotated), ("coco", example.unannotated))
+    layers = [("positive", example.positives), ("negative", example.negatives)]
+    layers += [("annotated", example.annotated), ("coco", example.unannotated)]
     return {
         "image_id": example.image_id,
         "uri": data_uri(content, "image/jpeg"),

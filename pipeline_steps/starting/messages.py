@@ -10,11 +10,13 @@ from typing import Any
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.estimates.text import one_line, table_lines
 from pipeline_steps.recipe.schema import Recipe
+from pipeline_steps.recipe.testing import Member
+from pipeline_steps.recipe.training import Model
 
 FAILURES_SHOWN = 3
 
 
-def _names(items: Sequence) -> str:
+def _names(items: Sequence[Model | Member]) -> str:
     """Names of models or members; replicates together, with their number."""
     names = Counter(getattr(item, "replicate_of", "") or item.name for item in items)
     return ", ".join(name if count == 1 else f"{name} ({count} seeds)" for name, count in names.items()) or "none"

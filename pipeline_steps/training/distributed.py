@@ -74,7 +74,7 @@ class Processes:
         value, message = self.gather((value, message))[0]
         if message is not None:
             self.fail(message)
-        return value  # type: ignore[return-value]
+        return value
 
     def fail(self, message: str) -> NoReturn:
         """End all processes with one message of the main one. To be called in all of them.
@@ -106,7 +106,8 @@ class Processes:
         # torch 2.11 has the argument under its older name.
         known = inspect.signature(DistributedDataParallel).parameters
         unsynchronised = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(model, **{unsynchronised: False}, gradient_as_bucket_view=True)
+        options: dict[str, Any] = {unsynchronised: False, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(model, **options)
 
 
 def _device(choice: str, local_rank: int) -> torch.device:

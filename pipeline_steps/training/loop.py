@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.modeling.gradient_record import GradientRecord
@@ -229,10 +230,11 @@ class Trainer:
     def _forward_backward(self, samples: Samples, last: bool) -> dict[str, float]:
         """Add this step's share of the gradient; returns its losses."""
         # Gradients are summed over processes once per iteration, in the last step.
-        waiting = nullcontext() if last or self._parallel is self.model else self._parallel.no_sync()
+        parallel = self._parallel
+        waiting = parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not last else nullcontext()
         with waiting:
             with autocast(self.processes.device, self.training.precision):
-                losses = self._parallel(samples)
+                losses = parallel(samples)
             self.scaler.scale(sum(losses.values()) / self.split.steps).backward()
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
         return dict(zip(losses, values, strict=True))

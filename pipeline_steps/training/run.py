@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline_steps.common.errors import StoppedEarly, UserError
 from pipeline_steps.common.files import file_digest
 from pipeline_steps.data.loader import Share, TrainingSet, load_training_set, share_training_set, training_batches
 from pipeline_steps.modeling.build import build_detector, detector_config
 from pipeline_steps.modeling.gradient_record import GradientRecord
+from pipeline_steps.modeling.rcnn import LvisRCNN
 from pipeline_steps.modeling.weights import FORMAT, load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Training
@@ -258,7 +258,7 @@ def _earlier_run(job: Job, settings: Settings) -> tuple[bool, Path | None]:
     return False, find_resumable(folder, settings, job.on_mismatch)
 
 
-def _build(job: Job, training_set: TrainingSet, group: Processes) -> nn.Module:
+def _build(job: Job, training_set: TrainingSet, group: Processes) -> LvisRCNN:
     tail = None if training_set.tail is None else torch.from_numpy(training_set.tail.copy())
     model = build_detector(job.recipe, job.model_name, len(training_set.category_ids), tail, group.device)
     if job.init is not None:

@@ -70,6 +70,6 @@ class StopRequest:
 
     def wanted(self) -> bool:
         """Whether to stop now; ``reason`` then says why."""
-        if not self.reason and self.seconds_left() <= 0:
-            self.reason = f"time budget of {self._budget / 60:g} minutes"  # type: ignore[operator]
+        if not self.reason and self._budget is not None and self.seconds_left() <= 0:
+            self.reason = f"time budget of {self._budget / 60:g} minutes"
         return bool(self.reason)

@@ -100,7 +100,7 @@ class _Maker:
         boxes = np.zeros((PER_IMAGE, 4))
         boxes[:, 2:] = 1
         masks = _masks(_outlines(centres, radii)) + [self.pool[k] for k in far.tolist()]
-        return ImageDetections(image_id, categories, scores, scores, boxes, "model", masks).sorted()  # type: ignore[arg-type]
+        return ImageDetections(image_id, categories, scores, scores, boxes, "model", masks).sorted()
 
 
 def make_files(folder: Path, images: int, seed: int = 0) -> None:

@@ -37,13 +37,13 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from pipeline_steps.inference.views import render_images
     from pipeline_steps.modeling.precision import autocast
 
-    settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)  # type: ignore[arg-type]
+    settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)
 
     @torch.inference_mode()
     def usual(picture: np.ndarray) -> list[dict]:
         pixels = render_images([picture], (edge,), LONGER_EDGE, False).pixels[0][0]
         height, width = picture.shape[:2]
-        with autocast(device, precision):  # type: ignore[arg-type]
+        with autocast(device, precision):
             (found,) = GeneralizedRCNN.inference(model, [{"image": pixels}], do_postprocess=False)
         found = found.to("cpu")
         boxes = found.pred_boxes.tensor * torch.tensor([width / pixels.shape[2], height / pixels.shape[1]]).repeat(2)

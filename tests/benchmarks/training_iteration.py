@@ -350,7 +350,7 @@ def _memory_of_loader(read: Any, count: int, workers: int) -> float:
     )
     for _ in loader:
         pass
-    children = [worker.pid for worker in loader._iterator._workers]  # type: ignore[union-attr]
+    children = [worker.pid for worker in loader._iterator._workers]
     total = 0
     for process in (os.getpid(), *children):
         rollup = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()

@@ -100,6 +100,6 @@ def train(trainer: Trainer, batches: list[list[dict[str, Any]]]) -> list[dict[st
             def write(self, _iteration: int, _images: int, values: dict[str, float], _peak: float) -> None:
                 told.append(values)  # noqa: B023
 
-        trainer.run(iter([samples]), Report(), lambda: None, lambda: False)  # type: ignore[arg-type]
+        trainer.run(iter([samples]), Report(), lambda: None, lambda: False)
         losses.append({name: value for name, value in told[0].items() if name.startswith("loss_")})
     return losses

@@ -308,7 +308,7 @@ class TestUnreadableImages:
                 return {"image": index, "position": position}
 
         order = DataOrder(np.ones(6), seed=0)
-        samples = TrainingSamples(Mapper(), order, max_unreadable_images=2)  # type: ignore[arg-type]
+        samples = TrainingSamples(Mapper(), order, max_unreadable_images=2)
         for position in range(12):
             place = next(p for p in range(position, position + 3) if order[p] not in (1, 3))
             sample = samples[position]
@@ -321,7 +321,7 @@ class TestUnreadableImages:
             def __call__(self, index: int, position: int) -> dict[str, Any]:
                 raise UnreadableImageError(f"{index}.jpg", "truncated")
 
-        sample = TrainingSamples(Mapper(), DataOrder(np.ones(3), 0), 10)[0]  # type: ignore[arg-type]
+        sample = TrainingSamples(Mapper(), DataOrder(np.ones(3), 0), 10)[0]
         assert "image" not in sample
         assert len(sample["unreadable"]) == 3
 

@@ -71,7 +71,7 @@ def collect_samples(recipe: Recipe, name: str, weights: Path, images: int) -> Co
     training = recipe.training_of(model)
     detector = load_detector(recipe, name, weights, choose_device(recipe))
     training_set = load_training_set(recipe, name)
-    if training_set.category_ids != detector.category_ids.tolist():
+    if training_set.tail is None or training_set.category_ids != detector.category_ids.tolist():
         raise UserError(f"{weights} was trained with other categories than those of the training data: train it again")
     tail = torch.from_numpy(training_set.tail.copy()).to(detector.module.device)
     iterations = -(-images // training.images_per_batch)

@@ -50,7 +50,8 @@ class SampleCounts:
     @classmethod
     def zeros(cls, category_count: int) -> SampleCounts:
         """No samples yet."""
-        return cls(*(torch.zeros(category_count, dtype=torch.int64) for _ in range(4)))
+        one, two, three, four = torch.zeros((4, category_count), dtype=torch.int64)
+        return cls(one, two, three, four)
 
 
 @dataclass(frozen=True)

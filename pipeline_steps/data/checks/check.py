@@ -198,7 +198,7 @@ def _check_counts(checked: Checked) -> None:
 
 def guess_split(path: Path) -> Split | None:
     """The split that the file name tells."""
-    return next((split for split in ("train", "val", "test") if split in path.stem), None)  # type: ignore[return-value]
+    return next((split for split in ("train", "val", "test") if split in path.stem), None)
 
 
 def check_file(path: str | Path, split: Split | None = None, root: Path | None = None, examples: int = 3) -> Checked:

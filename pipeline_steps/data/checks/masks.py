@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from pipeline_steps.data.checks import catalogue
-from pipeline_steps.data.checks.findings import Findings
+from pipeline_steps.data.checks.findings import Check, Findings
 from pipeline_steps.data.checks.geometry import TOLERANCE
 from pipeline_steps.data.records import Annotation, ImageRecord, Rle, Segmentation
 
@@ -80,16 +80,18 @@ def _compressed(rle: Rle, image: ImageRecord) -> bytes | None:
 
 def _check_rles(values: list[Segmentation], images: Sequence[ImageRecord], codes: np.ndarray) -> list[bytes]:
     rles = [b""] * len(values)
-    rows = [row for row, value in enumerate(values) if isinstance(value, Rle)]
-    for row in rows:
-        value, image = values[row], images[row]
-        if value.size != (image.height, image.width):  # type: ignore[union-attr]
+    rows = []
+    for row, (value, image) in enumerate(zip(values, images)):
+        if not isinstance(value, Rle):
+            continue
+        if value.size != (image.height, image.width):
             codes[row] = _CODE[catalogue.RLE_SIZE]
+        elif (rle := _compressed(value, image)) is None:
+            codes[row] = _CODE[catalogue.MALFORMED_RLE]
         else:
-            rle = _compressed(value, image)  # type: ignore[arg-type]
-            codes[row] = _CODE[catalogue.MALFORMED_RLE] if rle is None else 0
-            rles[row] = rle or b""
-    rows = [row for row in rows if not codes[row]]
+            codes[row] = 0
+            rles[row] = rle
+            rows.append(row)
     if rows:
         from pipeline_steps.detections.run_lengths import measure_masks  # compiled code, which most files do without
 
@@ -181,8 +183,10 @@ def name_of(annotation: Annotation) -> str:
     return f"annotation {annotation.id} of image {annotation.image_id}"
 
 
-def add_findings(codes: np.ndarray, annotations: Sequence[Annotation], checks: Sequence, findings: Findings) -> None:
+def add_findings(
+    codes: np.ndarray, annotations: Sequence[Annotation], checks: Sequence[Check | None], findings: Findings
+) -> None:
     """Count what ``codes`` (int8[n], by ``checks``) say about annotations."""
-    for code in np.unique(codes[codes > 0]).tolist():
-        rows = np.flatnonzero(codes == code).tolist()
-        findings.add(checks[code], (name_of(annotations[row]) for row in rows))
+    for code, check in enumerate(checks):
+        if check is not None:
+            findings.add(check, (name_of(annotations[row]) for row in np.flatnonzero(codes == code).tolist()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import csv_records, require_file
@@ -154,17 +155,14 @@ def read_sources(path: str | Path) -> list[Source]:
     sources = []
     for line, row in csv_records(path, COLUMNS, ["contents"]):
         _check_row(row, line, path)
-        sources.append(
-            Source(
-                **{
-                    **{column: row[column] for column in COLUMNS},
-                    **_size(row["bytes"], line, path),
-                    "images": _whole_number(row["images"], "images", line, path),
-                    "members": tuple(member for member in row["members"].split(";") if member),
-                    "contents": parse_contents(row.get("contents", ""), f"{path}, line {line}"),
-                }
-            )
-        )
+        values: dict[str, Any] = {
+            **{column: row[column] for column in COLUMNS},
+            **_size(row["bytes"], line, path),
+            "images": _whole_number(row["images"], "images", line, path),
+            "members": tuple(member for member in row["members"].split(";") if member),
+            "contents": parse_contents(row.get("contents", ""), f"{path}, line {line}"),
+        }
+        sources.append(Source(**values))
     return sources
 
 

@@ -37,7 +37,7 @@ class DeformableConv2d(torchvision.ops.DeformConv2d):
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Tensor[N, in, H, W] to Tensor[N, out, H / stride, W / stride] of the same type.
 
         Sampled in float32 under autocast: torchvision's operator knows no bfloat16.

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.modeling.backbone import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def read_levels(cfg: CfgNode) -> set[str]:
@@ -34,9 +34,12 @@ class ReadLevelsFPN(FPN):
     Their parameters would get no gradient, which distributed training treats as an error, and their work is wasted.
     """
 
+    output_convs: list[nn.Module | None]
+    _out_features: list[str]
+
     def __init__(self, *, levels: set[str], **arguments: object) -> None:
         super().__init__(**arguments)
-        kept = []
+        kept: list[nn.Module | None] = []
         for name, convolution in zip(reversed(self._out_features), self.output_convs):  # from low to high resolution
             if name in levels:
                 kept.append(convolution)

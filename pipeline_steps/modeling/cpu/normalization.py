@@ -36,7 +36,7 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
     In evaluation mode or with one process it is ``nn.BatchNorm2d``. A process may hold nothing if another one does.
     """
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Tensor[N, channels, H, W], N, H and W may differ between processes; the same shape and type."""
         distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not (self.training and distributed):
@@ -61,11 +61,12 @@ class ProcessBatchNorm2d(nn.BatchNorm2d):
             return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     def _update_running_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        momentum = self.momentum
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
-        if momentum is None:  # cumulative average, as in nn.BatchNorm2d
-            momentum = 1.0 / float(self.num_batches_tracked)
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.num_batches_tracked += 1
+        # Without a momentum it is the cumulative average, as in nn.BatchNorm2d.
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), momentum)
 
@@ -77,5 +78,5 @@ def synchronise_on_cpu(module: nn.Module) -> nn.Module:
     """
     for layer in module.modules():
         if isinstance(layer, nn.SyncBatchNorm):
-            layer.__class__ = ProcessBatchNorm2d
+            layer.__class__ = ProcessBatchNorm2d  # type: ignore[assignment]  # a sibling, of the same attributes
     return module

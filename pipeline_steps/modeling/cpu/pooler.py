@@ -24,13 +24,15 @@ class _PyramidAlign(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, where: tuple[np.ndarray, ...], size: int, sampling: int) -> Tensor:
         ctx.where, ctx.size, ctx.sampling, ctx.rows = where, size, sampling, len(table)
         output = torch.zeros((len(where[0]), size, size, table.shape[1]))
-        pool(table.numpy(), *where, size, sampling, output.numpy())
+        pool(table.numpy(), *where, size, sampling, output.numpy())  # type: ignore[call-arg]  # `where` is five arrays
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         result = torch.zeros((ctx.rows, gradient.shape[-1]))
-        spread(gradient.float().contiguous().numpy(), *ctx.where, ctx.size, ctx.sampling, result.numpy())
+        spread(  # type: ignore[call-arg]  # as above
+            gradient.float().contiguous().numpy(), *ctx.where, ctx.size, ctx.sampling, result.numpy()
+        )
         return result, None, None, None
 
 

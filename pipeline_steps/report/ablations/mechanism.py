@@ -19,6 +19,7 @@ from pipeline_steps.run.data_files import DatasetPaths
 log = logging.getLogger(__name__)
 
 BySeed = dict[str, dict[int, float]]
+Frames = dict[str, dict[int, "pd.DataFrame"]]
 """Setting -> value by seed."""
 
 
@@ -30,9 +31,9 @@ class Mechanism:
     """Annotated train objects of all frequent categories for each object that a rare category has in the mean."""
     image_counts: dict[int, int] = field(default_factory=dict)
     """Train images by category id."""
-    groups: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    groups: Frames = field(default_factory=dict)
     """:func:`group_ratios` of each run."""
-    categories: dict[str, dict[int, pd.DataFrame]] = field(default_factory=dict)
+    categories: Frames = field(default_factory=dict)
     """:func:`category_ratios` of each run."""
     rare_objects: int = 0
     """Rare objects of val."""
@@ -91,9 +92,9 @@ def measure(runs: Runs) -> Mechanism:
     )
 
 
-def _gradients(runs: Runs, categories: CategoryList) -> tuple[dict, dict, list[str]]:
-    groups: dict[str, dict[int, pd.DataFrame]] = {}
-    single: dict[str, dict[int, pd.DataFrame]] = {}
+def _gradients(runs: Runs, categories: CategoryList) -> tuple[Frames, Frames, list[str]]:
+    groups: Frames = {}
+    single: Frames = {}
     problems = []
     for setting in runs.settings:
         groups[setting], single[setting] = {}, {}

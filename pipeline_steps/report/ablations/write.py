@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -224,10 +224,10 @@ def _contrast(runs: Runs) -> list[str]:
     return runs.settings[:3]
 
 
-def _quotient(row: dict[str, object]) -> str:
+def _quotient(row: dict[str, Any]) -> str:
     if not row["n"]:
         return MISSING
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"  # type: ignore[arg-type]
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
     return f"{row['quotient']:.2f}{interval}"
 
 

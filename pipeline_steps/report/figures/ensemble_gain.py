@@ -6,7 +6,7 @@ Symbols: m members in the recipe's order.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,7 @@ def ensemble_gain(inputs: Inputs) -> tuple[Figure, pd.DataFrame]:
     places = np.arange(len(added))
     groups = dict(zip(GROUP_COLUMNS, GROUP_NAMES))
     for key, group in groups.items():
-        line = {"marker": ".", "linestyle": GROUP_LINES[group], "color": GROUP_COLOURS[group]}
+        line: dict[str, Any] = {"marker": ".", "linestyle": GROUP_LINES[group], "color": GROUP_COLOURS[group]}
         left.plot(places, added[key], label=GROUP_NAMES[group], **line)
     left.plot(places, added["AP_fixed"], ".:", color=GROUP_COLOURS["all"], label="AP_fixed")
     left.set_xticks(places, added["members"], rotation=20, ha="right", fontsize=9)

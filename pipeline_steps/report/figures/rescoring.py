@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def rescored(truth: GroundTruth, results: Results, alpha: RescoringAlpha, factor
     return replace(results, scores=scores)
 
 
-def _figures(truth: GroundTruth, results: Results, cap: int, fixed: int) -> dict[str, float | None]:
+def _figures(truth: GroundTruth, results: Results, cap: int, fixed: int) -> dict[str, Any]:
     evaluation = evaluate_lvis(truth, results, "segm", cap, fixed)
     values = summarize(evaluation.capped, truth.frequencies)
     return {**values, "AP_fixed": summarize(evaluation.fixed, truth.frequencies)["AP"]}
@@ -138,7 +138,7 @@ def score_distributions(inputs: Inputs) -> Figure:
     if not scores:
         raise MissingInputError(f"{inputs.table}: no detection counts in its image")
     figure, axes = new_figure(3, height=3.1)
-    edges = np.logspace(-3, 0, 31)
+    edges = np.logspace(-3, 0, 31).tolist()
     for panel, letter in zip(axes, "rcf"):
         right, wrong = (np.array(scores.get((letter, verdict), [])) for verdict in (TRUE, FALSE))
         panel.hist(np.clip(wrong, edges[0], edges[-1]), edges, color="#b8bfc6", label="wrong")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -108,6 +109,6 @@ def ap_by_category(inputs: Inputs) -> Figure:
     return figure
 
 
-def _dots(table: object) -> dict[str, float]:
-    size = 4.0 if len(table) < 300 else 2.2  # type: ignore[arg-type]
+def _dots(table: Sized) -> dict[str, Any]:
+    size = 4.0 if len(table) < 300 else 2.2
     return {"markersize": size, "alpha": 0.65, "markeredgewidth": 0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,12 +18,12 @@ GROUP_LINES = {"all": "-", "r": (0, (4, 1.2)), "c": "-", "f": "-"}
 GROUP_HATCHES = {"all": "", "r": "////", "c": "", "f": ""}
 """Hatching of bars: rare ones are hatched, with :data:`BAR` as the colour of the edges."""
 
-BAR = {"edgecolor": "white", "linewidth": 0}
+BAR: dict[str, Any] = {"edgecolor": "white", "linewidth": 0}
 """How bars are drawn beside their colour."""
 
 GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

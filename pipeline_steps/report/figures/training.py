@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def training_curves(inputs: Inputs) -> Figure:
     """Curves: losses of every training over the images that it has seen, one panel per model."""
     curves = inputs.training_curves()
     figure, axes = panels(len(curves), 2.6, 2.5, least=4.6)
-    shown: dict[str, object] = {}
+    shown: dict[str, Any] = {}
     for panel, (name, curve) in zip(axes, curves.items()):
         others = [column for column in curve if column.startswith("loss_") and column not in _LOSSES]
         for column, (label, colour) in {**_LOSSES, **{c: (c.removeprefix("loss_"), "#8b949e") for c in others}}.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,11 @@ class RunFiles:
     def stages(self) -> dict[str, str]:
         """Folder of each model: ``pretrain``, ``finetune`` or ``experts``."""
         recipe = self.recipe
-        stages = {"pretrain": recipe.pretraining, "finetune": recipe.models, "experts": recipe.experts}
+        stages: dict[str, Sequence[Model]] = {
+            "pretrain": recipe.pretraining,
+            "finetune": recipe.models,
+            "experts": recipe.experts,
+        }
         return {model.name: folder for folder, models in stages.items() for model in models}
 
     @cached_property
