@@ -241,12 +241,16 @@ def _explain(path: Path, content: mmap.mmap, error: Exception) -> UserError:
     return UserError(f"results file {path}: {message}" + (f" ({hint})" if hint else ""))
 
 
+def _list_of(kind: type[_Detection]) -> type[list[_Detection]]:
+    return list[kind]  # type: ignore[valid-type]  # made at run time
+
+
 def _decode_pieces(file: BinaryIO, kind: type[_Detection]) -> Iterator[list[_Detection]]:
     """Decode a list of detections piece by piece: a third of the memory of decoding it whole.
 
     Pieces end between two detections. What looks like such a place may stand inside a text; then a piece is no JSON.
     """
-    rest, start = b"", b""
+    rest, start, many = b"", b"", _list_of(kind)
     while piece := file.read(_PIECE_BYTES):
         text = rest + piece
         tail = max(0, len(text) - _TAIL_BYTES)
@@ -254,15 +258,15 @@ def _decode_pieces(file: BinaryIO, kind: type[_Detection]) -> Iterator[list[_Det
         if not ends:
             rest = text
             continue
-        yield msgspec.json.decode(start + text[: ends[-1]] + b"]", type=list[kind])  # type: ignore[valid-type]
+        yield msgspec.json.decode(start + text[: ends[-1]] + b"]", type=many)
         rest, start = text[ends[-1] + 1 :], b"["
-    yield msgspec.json.decode(start + rest, type=list[kind])  # type: ignore[valid-type]
+    yield msgspec.json.decode(start + rest, type=many)
 
 
 def _decode_whole(path: Path, kind: type[_Detection]) -> list[_Detection]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
-            return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
+            return msgspec.json.decode(content, type=_list_of(kind))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _explain(path, content, error) from None
 

@@ -90,7 +90,8 @@ class Annotator:
 
     def class_of(self, item: SceneObject) -> OpenImagesClass | None:
         """The most specific class of an object: its leaf, else its shape; None if OpenImages has neither."""
-        return self.leaves.get(item.wish.key) or self.shapes.get(item.wish.shape)  # type: ignore[arg-type]
+        leaf = None if item.wish.key is None else self.leaves.get(item.wish.key)
+        return leaf or self.shapes.get(item.wish.shape)
 
     def _with_parents(self, entry: OpenImagesClass) -> list[str]:
         mids = [entry.mid]
