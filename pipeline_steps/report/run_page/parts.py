@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -84,7 +85,7 @@ def table(grid: Grid, heading: bool = False) -> Markup:
     return (part("heading", grid.title) if heading else Markup()) + part("table", grid, grid.title)
 
 
-def _shown(value: object) -> tuple[str, str]:
+def _shown(value: Any) -> tuple[str, str]:
     """A cell as it is shown, and the value that it is sorted by."""
     if isinstance(value, str):
         return value, value
