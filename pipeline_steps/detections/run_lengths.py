@@ -17,7 +17,7 @@ from numba import njit
 
 
 @njit(cache=True, inline="always")
-def next_number(text, position, end):  # type: ignore[no-untyped-def]
+def next_number(text, position, end):
     """The number that begins at ``position`` and the position after it, which is -1 if it is malformed."""
     value, shift = np.int64(0), 0
     while position < end and shift <= 30:

@@ -30,7 +30,7 @@ def dilations(sizes: np.ndarray, ratio: float) -> np.ndarray:
 
 
 @njit(cache=True, inline="always")
-def _with_room(values, used, more):  # type: ignore[no-untyped-def]
+def _with_room(values, used, more):
     if used + more <= len(values):
         return values
     larger = np.empty(max(2 * len(values), used + more), values.dtype)
@@ -39,7 +39,7 @@ def _with_room(values, used, more):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _eroded(edges, height, d, streak, out):  # type: ignore[no-untyped-def]
+def _eroded(edges, height, d, streak, out):
     """Edges of the pixels whose square of side 2 d + 1 lies in the mask, and their number; ``out`` may be replaced.
 
     The minimum over a square is that down the columns, which shortens each run at both ends by d, and then that along
@@ -74,7 +74,7 @@ def _eroded(edges, height, d, streak, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _boundaries(rows, boxes, areas, starts, edges, heights, ds):  # type: ignore[no-untyped-def]
+def _boundaries(rows, boxes, areas, starts, edges, heights, ds):
     """Edges, starts and areas of the boundaries of the masks ``rows``."""
     result, used = np.empty(1024, np.int32), 0
     inner = np.empty(1024, np.int32)
@@ -118,7 +118,7 @@ def boundaries(shapes: Shapes, rows: np.ndarray, heights: np.ndarray, ds: np.nda
 
 
 @njit(cache=True, nogil=True)
-def _smaller(ious, rows, targets, crowd, found, objects):  # type: ignore[no-untyped-def]
+def _smaller(ious, rows, targets, crowd, found, objects):
     starts, edges, areas = found
     their_starts, their_edges, their_areas = objects
     result = ious.copy()

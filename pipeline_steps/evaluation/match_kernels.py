@@ -13,7 +13,7 @@ EPSILON = float(np.spacing(1))
 
 
 @njit(cache=True, nogil=True)
-def match_ranked(cells, first_pair, targets, ious, crowd, outside, loose, thresholds):  # type: ignore[no-untyped-def]
+def match_ranked(cells, first_pair, targets, ious, crowd, outside, loose, thresholds):
     """Match detections to objects: each, in turn, to the free object of its cell that it overlaps most.
 
     Args:
@@ -59,7 +59,7 @@ def match_ranked(cells, first_pair, targets, ious, crowd, outside, loose, thresh
 
 
 @njit(cache=True, nogil=True)
-def precision_and_recall(true, ignored, bounds, objects, recalls):  # type: ignore[no-untyped-def]
+def precision_and_recall(true, ignored, bounds, objects, recalls):
     """Interpolated precision float64[T, R, C] and recall float64[T, C]; -1 without objects.
 
     Args:

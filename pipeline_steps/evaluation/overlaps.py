@@ -48,7 +48,7 @@ class Overlaps:
 
 
 @njit(cache=True, nogil=True)
-def _edges(text, begins, ends, heights, edges, starts, boxes, areas):  # type: ignore[no-untyped-def]
+def _edges(text, begins, ends, heights, edges, starts, boxes, areas):
     used = 0
     for mask in range(len(begins)):
         starts[mask] = used
@@ -99,7 +99,7 @@ def box_shapes(boxes: np.ndarray) -> Shapes:
 
 
 @njit(cache=True, nogil=True)
-def common_area(a, a_end, b, b_end, left, right):  # type: ignore[no-untyped-def]
+def common_area(a, a_end, b, b_end, left, right):
     """Pixels that two masks share."""
     shared = 0
     while a < a_end and b < b_end:
@@ -114,7 +114,7 @@ def common_area(a, a_end, b, b_end, left, right):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _overlaps(  # type: ignore[no-untyped-def]
+def _overlaps(
     boxes, areas, starts, edges, images, categories,
     their_boxes, their_areas, their_starts, their_edges, their_categories, crowd, first_of_image, least, others,
 ):  # fmt: skip
