@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline_steps.analysis.selection import choose_examples, rank_scenes
     from pipeline_steps.data.lvis import read_lvis
     from pipeline_steps.report.gallery import GallerySettings, gallery_page
-    from pipeline_steps.report.picture import write_picture
+    from pipeline_steps.report.picture import CANDIDATES, write_picture
     from pipeline_steps.run.data_files import DatasetPaths
 
     recipe = load_recipe(arguments.recipe)
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     sections = choose_examples(rankings, recipe.report.gallery_images)
     write_text(arguments.output, gallery_page(reader, sections, paths, settings))
     if arguments.picture:
-        write_picture(reader, choose_examples(rankings, 6), paths, arguments.picture)
+        write_picture(reader, choose_examples(rankings, CANDIDATES), paths, arguments.picture)
 
 
 if __name__ == "__main__":

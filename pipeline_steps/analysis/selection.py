@@ -1,11 +1,14 @@
-"""Which images show something: good and bad examples of each frequency group."""
+"""Which images show something: good and bad examples of each frequency group, and stories for a few pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline_steps.analysis.scenes import MISSED, Scene
+from pycocotools import mask as mask_utils
+
+from pipeline_steps.analysis.scenes import MATCH_IOU, MISSED, Scene
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.evaluation.matching import FALSE, TRUE
 
@@ -66,3 +69,60 @@ def choose_examples(rankings: Rankings, count: int) -> list[Section]:
         if len(used) == before:
             break
     return [Section(letter, good, image_ids) for (letter, good), image_ids in chosen.items()]
+
+
+@dataclass(frozen=True)
+class Story:
+    """An image with a message: one object and what became of it."""
+
+    title: str
+    """The message."""
+    clarity: float
+    """How well the image shows it."""
+    scene: Scene
+    truth: int
+    """The object, by its position in the scene."""
+    detection: int | None = None
+    """What was said of it, by its position in the scene."""
+
+
+def _kind(name: str) -> str:
+    """What siblings share, the last word of their names: ``table`` of ``coffee_table`` and ``kitchen_table``."""
+    return re.split(r"[\W_]+", name.partition("(")[0].strip(" _").lower())[-1]
+
+
+def _stories(scene: Scene) -> Iterator[tuple[str, Story]]:
+    """All stories of an image by kind: a rare object found, a rare one missed, siblings confused."""
+    finders = {found: k for k, found in enumerate(scene.matches[0].tolist()) if found >= 0}
+    boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in (shape.box for shape in scene.detections)]
+    for position, truth in enumerate(scene.truths):
+        x1, y1, x2, y2 = truth.box
+        size = (x2 - x1) * (y2 - y1) / (scene.image.width * scene.image.height)
+        clarity = min(size, 0.05) * 10 - 0.02 * len(scene.truths)  # large, and not in a crowd
+        if truth.verdict == TRUE and truth.letter == "r":
+            finder = finders[position]
+            title = f"A rare object is found: {truth.name}"
+            yield "found", Story(title, clarity + (scene.detections[finder].score or 0), scene, position, finder)
+        elif truth.verdict == MISSED:
+            overlaps = mask_utils.iou(boxes, [[x1, y1, x2 - x1, y2 - y1]], [0])[:, 0].tolist() if boxes else []
+            on_it = [k for k, overlap in enumerate(overlaps) if overlap >= MATCH_IOU]
+            if not on_it and truth.letter == "r":
+                yield "missed", Story(f"A rare object is missed: {truth.name}", clarity, scene, position)
+            for k in on_it:
+                said = scene.detections[k]
+                if (
+                    said.verdict == FALSE
+                    and said.category_id != truth.category_id
+                    and _kind(said.name) == _kind(truth.name)
+                ):
+                    title = f"Siblings are confused: {truth.name} is taken for {said.name}"
+                    yield "confused", Story(title, clarity + (said.score or 0), scene, position, k)
+
+
+def choose_stories(scenes: Iterable[Scene]) -> list[list[Story]]:
+    """Stories of each kind, the clearest first; ties go by image id."""
+    kinds: dict[str, list[Story]] = {"found": [], "missed": [], "confused": []}
+    for scene in scenes:
+        for kind, story in _stories(scene):
+            kinds[kind].append(story)
+    return [sorted(stories, key=lambda s: (-s.clarity, s.scene.image.id)) for stories in kinds.values()]

@@ -1,6 +1,6 @@
-"""Numbers beside objects in a picture, placed so that none covers another.
+"""Numbers and names beside objects in a picture, placed so that none covers another.
 
-Symbols: n numbers; sizes and places in pixels of the image.
+Symbols: n numbers or names; sizes and places in pixels of the image.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 USUAL = 1 / 24
@@ -16,6 +17,12 @@ USUAL = 1 / 24
 
 _DIGIT = 0.62
 """Width of a bold digit as a share of the height of its box, margins left out."""
+
+GRID = 3
+"""Distance between the places that are tried for a name."""
+
+COVERING = 150
+"""A name moves so far rather than to cover objects with its whole box."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +70,66 @@ def place_badges(wanted: Sequence[tuple[float, float]], edge: tuple[int, int]) -
     while not _fits(count, size, edge):
         size *= 0.9
     widths, step = _widths(count, size), size / 8
-    rows, columns = np.meshgrid(np.arange(size / 2, height - size / 2, step), np.arange(0, width, step), indexing="ij")
-    taken = np.empty((0, 3))  # x, y, width
+    ys, xs = _grid(np.arange(size / 2, height - size / 2, step), np.arange(0, width, step))
+    taken: list[tuple[float, float, float, float]] = []
     badges = []
     for (x, y), own in zip(wanted, widths.tolist()):
-        # First exactly where it is wanted, moved into the image; then the nearest free point of a fine grid.
+        # Exactly where it is wanted, moved into the image, or at the nearest free point of a fine grid.
         x, y = min(max(x, own / 2), width - own / 2), min(max(y, size / 2), height - size / 2)
-        at_x, at_y = x, y
-        if not _free(np.array([x]), np.array([y]), own, size, taken)[0]:
-            inside = (columns >= own / 2) & (columns <= width - own / 2)
-            xs, ys = columns[inside], rows[inside]
-            free = _free(xs, ys, own, size, taken)
-            distance = np.where(free, np.hypot(xs - x, ys - y), np.inf)
-            best = int(distance.argmin())
-            at_x, at_y = float(xs[best]), float(ys[best])
-        taken = np.vstack([taken, [at_x, at_y, own]])
+        inside = (xs >= own / 2) & (xs <= width - own / 2)
+        near_x, near_y = np.append(x, xs[inside]), np.append(y, ys[inside])
+        place = _best(near_x, near_y, (own, size), taken, np.hypot(near_x - x, near_y - y))
+        at_x, at_y = place or (x, y)
+        taken.append((at_x, at_y, own, size))
         badges.append(Badge(at_x, at_y, own, size, math.hypot(at_x - x, at_y - y) > size))
     return badges
 
 
-def _free(xs: np.ndarray, ys: np.ndarray, own: float, size: float, taken: np.ndarray) -> np.ndarray:
-    """Whether a box of width ``own`` at each place covers none of those that stand."""
+def place_names(
+    boxes: Sequence[tuple[float, float, float, float]], sizes: Sequence[tuple[float, float]], objects: np.ndarray
+) -> list[tuple[float, float] | None]:
+    """Middles of names beside their objects, off all objects where there is room, and None where no room is left.
+
+    Args:
+        boxes: n objects x1 y1 x2 y2, the most important first.
+        sizes: width and height of each name.
+        objects: uint8[H, W], 1 where an object is that no name should cover.
+    """
+    below = cv2.integral(objects).astype(float)
+    taken: list[tuple[float, float, float, float]] = []
+    places = []
+    for (x1, y1, x2, y2), (w, h) in zip(boxes, sizes):
+        rooms = objects.shape[0] - math.ceil(h), objects.shape[1] - math.ceil(w)
+        top, left = _grid(*(np.arange(0, max(0, room + 1), GRID) for room in rooms))
+        bottom, right = top + math.ceil(h), left + math.ceil(w)
+        covered = below[bottom, right] - below[top, right] - below[bottom, left] + below[top, left]
+        away = np.hypot(
+            np.maximum(0, np.maximum(x1 - right, left - x2)), np.maximum(0, np.maximum(y1 - bottom, top - y2))
+        )
+        aside = np.abs(left + w / 2 - (x1 + x2) / 2) / 20 + (top > y1) * 2  # rather in the middle, and above
+        place = _best(left + w / 2, top + h / 2, (w, h), taken, away + aside + COVERING * covered / (w * h))
+        taken += [] if place is None else [(*place, w, h)]
+        places.append(place)
+    return places
+
+
+def _grid(ys: np.ndarray, xs: np.ndarray) -> list[np.ndarray]:
+    """y and x of all points of a grid."""
+    return [axis.ravel() for axis in np.meshgrid(ys, xs, indexing="ij")]
+
+
+def _best(
+    xs: np.ndarray,
+    ys: np.ndarray,
+    size: tuple[float, float],
+    taken: Sequence[tuple[float, float, float, float]],
+    price: np.ndarray,
+) -> tuple[float, float] | None:
+    """The cheapest of the places ``xs``, ``ys`` where a box of ``size`` covers none of those that stand (x y w h)."""
     free = np.ones(len(xs), bool)
-    for x, y, other in taken:
-        free &= (np.abs(xs - x) >= (own + other) / 2) | (np.abs(ys - y) >= size)
-    return free
+    for x, y, w, h in taken:
+        free &= (np.abs(xs - x) >= (size[0] + w) / 2) | (np.abs(ys - y) >= (size[1] + h) / 2)
+    if not free.any():
+        return None
+    best = int(np.where(free, price, np.inf).argmin())
+    return float(xs[best]), float(ys[best])

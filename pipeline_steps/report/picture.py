@@ -1,131 +1,154 @@
-"""One small picture of a few predictions, for a README: ground truth above, predictions below."""
+"""One small picture of a few predictions with a message, for a README: what is annotated above, what is said below."""
 
 from __future__ import annotations
 
-import colorsys
 import io
+import textwrap
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pipeline_steps.analysis.scenes import Scene, SceneReader, Shape
-from pipeline_steps.analysis.selection import Section
+from pipeline_steps.analysis.scenes import SceneReader, Shape
+from pipeline_steps.analysis.selection import Section, Story, choose_stories
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.images import UnreadableImageError, read_image
 from pipeline_steps.evaluation.matching import FALSE, TRUE
+from pipeline_steps.report.badges import place_names
+from pipeline_steps.report.gallery import colour
 from pipeline_steps.run.data_files import DatasetPaths
 
-TILE = 304
+TILE = 320
 """Longer edge of a tile, in pixels."""
 
-TILES = 3
+TILES, SHOWN = 3, 4
+"""Tiles side by side, and detections drawn in each."""
+
+CANDIDATES = 300
+"""Images to choose from."""
+
 MAX_BYTES = 300_000
 """The picture is made smaller until it has at most so many bytes."""
 
-_GAP, _TITLE, _FONT = 8, 22, 12
+_GAP, _LINE, _FONT, _FAR = 8, 18, 12, 6
 _PAPER, _INK = (255, 255, 255), (40, 46, 54)
+_ROWS = ("Annotated, some of it (r rare, c common, f frequent)", "Best detections, with scores (red: wrong)")
 
 
-def _colour(position: int) -> tuple[int, int, int]:
-    """The colour that the gallery page gives the category."""
-    lightness = (0.62, 0.50, 0.72)[position % 3]
-    red, green, blue = colorsys.hls_to_rgb(position * 137.508 % 360 / 360, lightness, 0.85)
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _chosen(story: Story) -> tuple[list[Shape], list[Shape]]:
+    """Objects and detections to draw: those of the message, then the best ones."""
+    scene = story.scene
+    best = [k for k, shape in enumerate(scene.detections) if shape.verdict == TRUE]
+    best.sort(key=lambda k: -(scene.detections[k].score or 0))
+    told = [] if story.detection is None else [story.detection]
+    detections = list(dict.fromkeys([*told, *best]))[:SHOWN]
+    found = [int(scene.matches[0, k]) for k in detections]
+    truths = dict.fromkeys([story.truth, *(k for k in found if k >= 0)])
+    return [scene.truths[k] for k in truths], [scene.detections[k] for k in detections]
 
 
-def _place(box: np.ndarray, size: tuple[float, float], taken: list[np.ndarray], edge: tuple[int, int]) -> np.ndarray:
-    """Where a label of ``size`` covers least of the labels that stand already: above, below or inside its box."""
-    width, height = size
-    x1, y1, x2, y2 = box
-    middle = (x1 + x2 - width) / 2
-    best, least = np.zeros(4), np.inf
-    for left, top in (
-        (middle, y1 - height),
-        (middle, y2),
-        (x1, y1),
-        (x2, y1),
-        (x1 - width, y2 - height),
-        (x1, y2 - height),
-    ):
-        left, top = np.clip(left, 0, edge[0] - width), np.clip(top, 0, edge[1] - height)
-        place = np.array([left, top, left + width, top + height])
-        covered = sum(
-            max(0.0, min(place[2], t[2]) - max(place[0], t[0])) * max(0.0, min(place[3], t[3]) - max(place[1], t[1]))
-            for t in taken
-        )
-        if covered < least:
-            best, least = place, covered
-    return best
+def _text(shape: Shape) -> str:
+    name = textwrap.shorten(shape.name.replace("_", " "), 32, placeholder="…")
+    return f"{name} ({shape.letter})" + ("" if shape.score is None else f" {shape.score:.2f}")
 
 
-def _tile(scene: Scene, pixels: np.ndarray, shapes: list[Shape], positions: dict[int, int], zoom: float) -> Image.Image:
-    size = round(scene.image.width * zoom), round(scene.image.height * zoom)
-    tile = (
-        Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])).resize(size, Image.Resampling.LANCZOS).convert("RGBA")
-    )
-    for shape in shapes:
-        layer = Image.new("RGBA", size)
-        drawing = ImageDraw.Draw(layer)
-        tint = _colour(positions[shape.category_id])
-        for contour in shape.contours():
-            points = [tuple(point) for point in (contour * zoom).tolist()]
-            drawing.polygon(points, fill=(*tint, 85))
-            drawing.line([*points, points[0]], fill=(*tint, 255), width=2, joint="curve")
-        tile = Image.alpha_composite(tile, layer)
-    drawing = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(_FONT)
-    taken: list[np.ndarray] = []
-    for shape in shapes:
-        text = f"{shape.name} ({shape.letter})" + ("" if shape.score is None else f" {shape.score:.2f}")
-        left, top, right, bottom = drawing.textbbox((0, 0), text, font=font)
-        extent = right - left + 4, bottom - top + 4
-        place = _place(np.array(shape.box) * zoom, extent, taken, size)
-        taken.append(place)
-        drawing.rectangle(place.tolist(), fill=(150, 20, 28, 255) if shape.verdict == FALSE else (20, 22, 26, 255))
-        drawing.text((place[0] + 2 - left, place[1] + 2 - top), text, font=font, fill=(255, 255, 255, 255))
-    return tile.convert("RGB")
+class Tile:
+    """One image with shapes and their names."""
+
+    def __init__(
+        self, pixels: np.ndarray, shapes: list[Shape], objects: list[Shape], positions: dict[int, int]
+    ) -> None:
+        """Lay out names; :attr:`names` are their boxes x1 y1 x2 y2, None where there is no room.
+
+        Args:
+            pixels: uint8[H, W, 3], BGR.
+            shapes: what to draw, the most important first.
+            objects: what else no name should cover.
+            positions: position of each category, which gives its colour.
+        """
+        zoom = TILE / max(pixels.shape[:2])
+        self.size = round(pixels.shape[1] * zoom), round(pixels.shape[0] * zoom)
+        self.pixels, self.shapes, self.positions = pixels, shapes, positions
+        self.contours = [[contour * zoom for contour in shape.contours()] for shape in shapes]
+        self.boxes = [tuple(value * zoom for value in shape.box) for shape in shapes]
+        self.font = ImageFont.load_default(_FONT)
+        covered = Image.new("L", self.size)
+        for contour in (contour * zoom for shape in (*shapes, *objects) for contour in shape.contours()):
+            ImageDraw.Draw(covered).polygon([tuple(point) for point in contour.tolist()], fill=1)
+        sizes = [(self.font.getlength(_text(shape)) + 6, _FONT + 5) for shape in shapes]
+        self.names = [
+            None if place is None else (place[0] - w / 2, place[1] - h / 2, place[0] + w / 2, place[1] + h / 2)
+            for place, (w, h) in zip(place_names(self.boxes, sizes, np.asarray(covered)), sizes)
+        ]
+
+    def draw(self) -> Image.Image:
+        """The picture."""
+        image = Image.fromarray(np.ascontiguousarray(self.pixels[..., ::-1]))
+        tile = image.resize(self.size, Image.Resampling.LANCZOS).convert("RGBA")
+        tints = [ImageColor.getrgb(colour(self.positions[s.category_id]).replace(" ", ",")) for s in self.shapes]
+        for contours, tint in zip(self.contours, tints):
+            layer = Image.new("RGBA", self.size)
+            for points in ([tuple(point) for point in contour.tolist()] for contour in contours):
+                ImageDraw.Draw(layer).polygon(points, fill=(*tint, 70))
+                ImageDraw.Draw(layer).line([*points, points[0]], fill=(*tint, 255), width=2, joint="curve")
+            tile = Image.alpha_composite(tile, layer)
+        drawing = ImageDraw.Draw(tile)
+        named = [entry for entry in zip(self.shapes, self.boxes, self.names, tints) if entry[2]]
+        for _, (x1, y1, x2, y2), (left, top, right, bottom), tint in named:
+            end = min(max((x1 + x2) / 2, left), right), min(max((y1 + y2) / 2, top), bottom)
+            if end[0] < x1 - _FAR or end[0] > x2 + _FAR or end[1] < y1 - _FAR or end[1] > y2 + _FAR:
+                drawing.line([((x1 + x2) / 2, (y1 + y2) / 2), end], fill=(*tint, 255), width=1)
+        for shape, _, name, tint in named:
+            ground = (150, 20, 28, 255) if shape.verdict == FALSE else (20, 22, 26, 255)
+            drawing.rectangle(name, fill=ground, outline=(*tint, 255))
+            drawing.text((name[0] + 3, name[1] + 1), _text(shape), font=self.font, fill=(255, 255, 255, 255))
+        return tile.convert("RGB")
 
 
-def _pick(reader: SceneReader, sections: list[Section], paths: DatasetPaths) -> list[tuple[Scene, np.ndarray]]:
-    """Scenes to show: found examples first, one of each group, then whatever there is."""
-    ids = [image_id for section in sorted(sections, key=lambda s: not s.good) for image_id in section.image_ids]
-    picked = []
-    for image_id in ids or list(reader.dataset.image_by_id):
-        scene = reader.scene(image_id)
-        try:
-            pixels = read_image(paths.image_path(scene.image), scene.image.height, scene.image.width)
-        except UnreadableImageError:
-            continue
-        picked.append((scene, pixels))
-        if len(picked) == TILES:
-            break
+def _pick(reader: SceneReader, sections: list[Section], paths: DatasetPaths) -> list[tuple[Story, np.ndarray]]:
+    """Stories to show, one of each kind and no image twice; where there are too few, examples without a message."""
+    ids = list(dict.fromkeys(image_id for section in sections for image_id in section.image_ids))
+    scenes = [reader.scene(image_id) for image_id in (ids or list(reader.dataset.image_by_id)[:CANDIDATES])]
+    others = [Story(f"Image {scene.image.id}", 0.0, scene, -1) for scene in scenes]
+    picked: dict[int, tuple[Story, np.ndarray]] = {}
+    for stories in [*choose_stories(scenes), *[others] * TILES]:
+        for story in stories:
+            image = story.scene.image
+            if image.id in picked or len(picked) == TILES:
+                continue
+            try:
+                picked[image.id] = story, read_image(paths.image_path(image), image.height, image.width)
+                break
+            except UnreadableImageError:
+                continue
     if not picked:
         raise UserError(f"no image of {reader.dataset.path} can be read below {paths.root}: nothing to draw")
-    return picked
+    return list(picked.values())
 
 
-def _compose(picked: list[tuple[Scene, np.ndarray]], positions: dict[int, int]) -> Image.Image:
-    rows: list[list[Image.Image]] = [[], []]
-    for scene, pixels in picked:
-        zoom = TILE / max(scene.image.height, scene.image.width)
-        # Right or wrong only: what does not count in an image would only be in the way here.
-        judged = [shape for shape in scene.detections if shape.verdict in (TRUE, FALSE)]
-        rows[0].append(_tile(scene, pixels, scene.truths, positions, zoom))
-        rows[1].append(_tile(scene, pixels, judged, positions, zoom))
-    width = sum(tile.width + _GAP for tile in rows[0]) + _GAP
-    height = max(tile.height for tile in rows[0])
-    canvas = Image.new("RGB", (width, 2 * (height + _TITLE) + _GAP), _PAPER)
-    drawing = ImageDraw.Draw(canvas)
-    titles = ("Ground truth: r rare, c common, f frequent", "Predictions, with scores (red: wrong)")
-    for row, (title, tiles) in enumerate(zip(titles, rows)):
-        top = row * (height + _TITLE)
-        drawing.text((_GAP, top + 4), title, font=ImageFont.load_default(14), fill=_INK)
-        left = _GAP
-        for tile in tiles:
-            canvas.paste(tile, (left, top + _TITLE))
-            left += tile.width + _GAP
+def tiles(story: Story, pixels: np.ndarray, positions: dict[int, int]) -> tuple[Tile, Tile]:
+    """The two tiles of a story: what is annotated, and what is said."""
+    truths, detections = _chosen(story)
+    return tuple(Tile(pixels, shapes, story.scene.truths, positions) for shapes in (truths, detections))
+
+
+def _compose(picked: list[tuple[Story, np.ndarray]], positions: dict[int, int]) -> Image.Image:
+    columns = [tiles(story, pixels, positions) for story, pixels in picked]
+    titles = [textwrap.wrap(story.title.replace("_", " "), 42)[:2] for story, _ in picked]
+    head = _LINE * max(map(len, titles)) + _GAP
+    height = max(above.size[1] for above, _ in columns)
+    width = sum(above.size[0] + _GAP for above, _ in columns) + _GAP
+    canvas = Image.new("RGB", (width, head + 2 * (height + _LINE + _GAP)), _PAPER)
+    drawing, left = ImageDraw.Draw(canvas), _GAP
+    for row, told in enumerate(_ROWS):
+        drawing.text((_GAP, head + row * (height + _LINE + _GAP)), told, font=ImageFont.load_default(13), fill=_INK)
+    for column, title in zip(columns, titles):
+        for line, text in enumerate(title):
+            drawing.text((left, 4 + line * _LINE), text, font=ImageFont.load_default(15), fill=_INK)
+        for row, tile in enumerate(column):
+            canvas.paste(tile.draw(), (left, head + row * (height + _LINE + _GAP) + _LINE))
+        left += column[0].size[0] + _GAP
     return canvas
 
 
@@ -143,7 +166,7 @@ def write_picture(reader: SceneReader, sections: list[Section], paths: DatasetPa
 
     Args:
         reader: scenes.
-        sections: examples to take from; found ones come first.
+        sections: examples to take from.
         paths: where the images lie.
         output: ``.png`` or ``.jpg``.
 

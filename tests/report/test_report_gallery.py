@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from pipeline_steps.analysis.scenes import MISSED, SceneReader, Shape
-from pipeline_steps.analysis.selection import choose_examples, rank_scenes
+from pipeline_steps.analysis.selection import choose_examples, choose_stories, rank_scenes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.draw_predictions import build_parser, main
 from pipeline_steps.evaluation.matching import TRUE
-from pipeline_steps.report.picture import MAX_BYTES
+from pipeline_steps.report.picture import MAX_BYTES, SHOWN, tiles
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 
@@ -190,6 +190,38 @@ def test_picture_is_small_and_whole(tmp_path: Path, world: tuple[Path, Path], su
     with Image.open(picture) as image:
         assert image.size[0] > 400
         assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_stories_show_what_their_titles_say_and_no_name_covers_another(
+    tmp_path: Path, world: tuple[Path, Path]
+) -> None:
+    reader = SceneReader(read_lvis(tmp_path / "datasets/lvis/lvis_v0.5_val.json", "val"), world[1], 0.1)
+    positions = {category_id: k for k, category_id in enumerate(reader.dataset.categories.ids.tolist())}
+    found, missed, confused = choose_stories(reader)
+    assert found
+    assert missed
+    for story in [*found, *missed, *confused]:
+        truth = story.scene.truths[story.truth]
+        said = None if story.detection is None else story.scene.detections[story.detection]
+        assert truth.name in story.title
+        if story in confused:
+            assert (truth.verdict, said.verdict) == (MISSED, "false")
+            assert truth.name != said.name
+            assert truth.name.split("_")[-1] == said.name.split("_")[-1]
+        else:
+            assert truth.letter == "r"
+            assert truth.verdict == (TRUE if story in found else MISSED)
+            assert said is None or story.scene.matches[0, story.detection] == story.truth
+    for story in (found[0], missed[0], *confused[:1]):
+        for tile in tiles(story, np.zeros((story.scene.image.height, story.scene.image.width, 3), np.uint8), positions):
+            assert len(tile.shapes) <= SHOWN + 1
+            names = [name for name in tile.names if name]
+            assert len(names) == len(tile.shapes)
+            for k, (x1, y1, x2, y2) in enumerate(names):
+                assert 0 <= x1 < x2 <= tile.size[0]
+                assert 0 <= y1 < y2 <= tile.size[1]
+                for a1, b1, a2, b2 in names[:k]:
+                    assert a2 <= x1 or x2 <= a1 or b2 <= y1 or y2 <= b1
 
 
 def test_picture_of_another_type_is_refused(
