@@ -10,15 +10,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-
 from pipeline_steps.analysis.scenes import MATCH_IOU, MISSED, Scene, SceneReader, Shape
 from pipeline_steps.analysis.selection import Section
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.images import UnreadableImageError, read_image
 from pipeline_steps.evaluation.matching import FALSE, IGNORED, TRUE, UNJUDGED
 from pipeline_steps.report.badges import place_badges
-from pipeline_steps.report.page import data_uri, html_page, render
+from pipeline_steps.report.page import html_page, pixels_uri, render
 from pipeline_steps.run.data_files import DatasetPaths
 
 LONGEST_EDGE = 800
@@ -107,16 +105,6 @@ def _panel(
     return {"title": title, "shapes": drawn}
 
 
-def _image_uri(scene: Scene, paths: DatasetPaths) -> str:
-    width, height = scene.image.width, scene.image.height
-    pixels = read_image(paths.image_path(scene.image), height, width)
-    shrink = LONGEST_EDGE / max(width, height)
-    if shrink < 1:
-        pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
-    return data_uri(content, "image/jpeg")
-
-
 def _scene(scene: Scene, paths: DatasetPaths, positions: dict[int, int]) -> dict[str, Any]:
     """What the template needs of a scene.
 
@@ -126,11 +114,12 @@ def _scene(scene: Scene, paths: DatasetPaths, positions: dict[int, int]) -> dict
     order = sorted(range(len(scene.detections)), key=lambda k: -(scene.detections[k].score or 0.0))
     matches = [f"t{object_}" if object_ >= 0 else "" for object_ in scene.matches[0].tolist()]
     truths = [f"t{k}" for k in range(len(scene.truths))]
+    pixels = read_image(paths.image_path(scene.image), scene.image.height, scene.image.width)
     return {
         "image_id": scene.image.id,
         "width": scene.image.width,
         "height": scene.image.height,
-        "uri": _image_uri(scene, paths),
+        "uri": pixels_uri(pixels, LONGEST_EDGE),
         "found": sum(shape.verdict == TRUE for shape in scene.truths),
         "panels": [
             _panel("Ground truth", scene, scene.truths, truths, [""] * len(truths), positions),

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 
 from pipeline_steps.analysis.samples.examples import Example
-from pipeline_steps.report.page import data_uri, html_page, render
+from pipeline_steps.report.page import html_page, pixels_uri, render
 
 LONGEST_EDGE = 640
 """Larger images are embedded at this size."""
@@ -32,14 +31,11 @@ def _rectangles(boxes: np.ndarray) -> list[list[str]]:
 
 def _picture(example: Example) -> dict[str, Any]:
     height, width = example.pixels.shape[:2]
-    shrink = LONGEST_EDGE / max(height, width)
-    pixels = example.pixels if shrink >= 1 else cv2.resize(example.pixels, None, fx=shrink, fy=shrink)
-    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
     layers = [("positive", example.positives), ("negative", example.negatives)]
     layers += [("annotated", example.annotated), ("coco", example.unannotated)]
     return {
         "image_id": example.image_id,
-        "uri": data_uri(content, "image/jpeg"),
+        "uri": pixels_uri(example.pixels, LONGEST_EDGE),
         "width": width,
         "height": height,
         "layers": [(kind, _rectangles(boxes)) for kind, boxes in layers],

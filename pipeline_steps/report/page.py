@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -94,6 +96,14 @@ def page_content(path: str | Path) -> Markup:
 def data_uri(content: bytes, kind: str) -> str:
     """``content`` as a data URI of the MIME type ``kind``."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def pixels_uri(pixels: np.ndarray, longest: int) -> str:
+    """An image, uint8[H, W, 3] in BGR, as a data URI; larger ones are made smaller, to ``longest`` pixels."""
+    shrink = longest / max(pixels.shape[:2])
+    if shrink < 1:
+        pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return data_uri(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes(), "image/jpeg")
 
 
 def file_uri(path: str | Path) -> str:

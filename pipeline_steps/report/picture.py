@@ -94,7 +94,11 @@ class Tile:
                 ImageDraw.Draw(layer).line([*points, points[0]], fill=(*tint, 255), width=2, joint="curve")
             tile = Image.alpha_composite(tile, layer)
         drawing = ImageDraw.Draw(tile)
-        named = [entry for entry in zip(self.shapes, self.boxes, self.names, tints) if entry[2]]
+        named = [
+            (shape, box, name, tint)
+            for shape, box, name, tint in zip(self.shapes, self.boxes, self.names, tints)
+            if name
+        ]
         for _, (x1, y1, x2, y2), (left, top, right, bottom), tint in named:
             end = min(max((x1 + x2) / 2, left), right), min(max((y1 + y2) / 2, top), bottom)
             if end[0] < x1 - _FAR or end[0] > x2 + _FAR or end[1] < y1 - _FAR or end[1] > y2 + _FAR:
@@ -130,7 +134,8 @@ def _pick(reader: SceneReader, sections: list[Section], paths: DatasetPaths) -> 
 def tiles(story: Story, pixels: np.ndarray, positions: dict[int, int]) -> tuple[Tile, Tile]:
     """The two tiles of a story: what is annotated, and what is said."""
     truths, detections = _chosen(story)
-    return tuple(Tile(pixels, shapes, story.scene.truths, positions) for shapes in (truths, detections))
+    objects = story.scene.truths
+    return Tile(pixels, truths, objects, positions), Tile(pixels, detections, objects, positions)
 
 
 def _compose(picked: list[tuple[Story, np.ndarray]], positions: dict[int, int]) -> Image.Image:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
+import pipeline_steps
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.figures.captions import CAPTIONS
@@ -246,3 +247,12 @@ def test_nodes_of_a_layer_do_not_overlap() -> None:
     assert max(len(row) for row in by_row.values()) > 1
     for row in by_row.values():
         assert all(b - a >= int(boxes[0][2]) for a, b in itertools.pairwise(sorted(row)))
+
+
+def test_html_stands_in_templates_only() -> None:
+    package = Path(pipeline_steps.__file__).parent
+    mixed = [
+        path.name for path in package.rglob("*.py") if re.search(r"</\w+>|<(br|img|rect|path)\b", path.read_text())
+    ]
+    assert mixed == []
+    assert len(list(package.rglob("*.css"))) == len(list(package.rglob("*.js"))) == 1
