@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     annotations = paths.annotations(arguments.split)
     dataset = read_lvis(annotations, "test_info")
 
-    from pipeline_steps.inference.detector import choose_device, load_detector, require_categories
+    from pipeline_steps.inference.detector import load_detector, require_categories
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
     from pipeline_steps.inference.sharding import ImageBatch
     from pipeline_steps.inference.streaming import Work, settings_of
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     testing = recipe.testing
     work = Work.plan(paths, dataset.images, testing.box_scales, testing, arguments.shard, arguments.shards)
-    detector = load_detector(recipe, arguments.model, arguments.weights, choose_device(recipe))
+    detector = load_detector(recipe, arguments.model, arguments.weights)
     if arguments.model not in experts:  # an expert's categories are mapped where members are merged
         require_categories(detector, arguments.weights, dataset.category_ids, annotations)
     settings = BoxSettings(

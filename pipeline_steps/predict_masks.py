@@ -84,7 +84,7 @@ def _predict(
     reader: TableReader,
     images: list[ImageRecord],
 ) -> None:
-    from pipeline_steps.inference.detector import choose_device, load_detector
+    from pipeline_steps.inference.detector import load_detector
     from pipeline_steps.inference.multi_scale_masks import predict_rles
     from pipeline_steps.inference.sharding import ImageBatch
     from pipeline_steps.inference.streaming import Work, settings_of
@@ -92,8 +92,7 @@ def _predict(
 
     testing = recipe.testing
     work = Work.plan(paths, images, testing.mask_scales, testing, arguments.shard, arguments.shards)
-    device = choose_device(recipe)
-    detectors = [load_detector(recipe, name, file, device) for name, file in files.items()]
+    detectors = [load_detector(recipe, name, file) for name, file in files.items()]
     models, precisions = [detector.module for detector in detectors], [detector.precision for detector in detectors]
 
     def predict(batch: ImageBatch, pixels: RenderedImages) -> list[ImageDetections]:

@@ -48,9 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.detections, arguments.output, sizes, categories, arguments.max_detections, arguments.zip
         )
         return
-    from pipeline_steps.detections.submission_check import (
-        check_results,
-    )  # compiled code: 60 MB that writing can do without
+    from pipeline_steps.detections.submission_check import check_results  # compiled code, which writing does without
 
     report = check_results(arguments.check, sizes, categories, arguments.iou_type, arguments.max_detections)
     print(report.text(), flush=True)

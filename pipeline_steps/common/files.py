@@ -75,6 +75,14 @@ def require_file(path: str | Path, what: str, remedy: str = "check the path", no
     return note_input(path) if note else path
 
 
+def incomplete_json(what: str, content: bytes, error: Exception) -> UserError:
+    """The error for a file that is no JSON to its end; ``what`` names it."""
+    return UserError(
+        f"{what} is not complete JSON: {error} (file has {len(content)} bytes; "
+        "it is truncated or damaged: delete it and make or download it again)"
+    )
+
+
 def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check the path", note: bool = True) -> Any:
     """Read a JSON file, and note it as an input.
 
@@ -87,10 +95,7 @@ def read_json(path: str | Path, what: str = "JSON file", remedy: str = "check th
         with without_garbage_collection():
             return orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise UserError(
-            f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
-            "it is truncated or damaged: delete it and make or download it again)"
-        ) from None
+        raise incomplete_json(f"{what} {path}", content, error) from None
 
 
 def check_header(path: Path, names: Sequence[str], required: Iterable[str]) -> None:

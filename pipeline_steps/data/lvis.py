@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import require_file, without_garbage_collection
+from pipeline_steps.common.files import incomplete_json, require_file, without_garbage_collection
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
@@ -156,10 +156,7 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if number := _not_a_number(content, str(error)):
             raise UserError(f"{what} {path}: {number}: correct the number or take its annotation out") from None
-        raise UserError(
-            f"{what} {path} is not complete JSON: {error} (file has {len(content)} bytes; "
-            "it is truncated or damaged: delete it and make or download it again)"
-        ) from None
+        raise incomplete_json(f"{what} {path}", content, error) from None
 
 
 def read_categories(path: str | Path) -> CategoryList:

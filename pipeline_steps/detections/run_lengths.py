@@ -1,8 +1,7 @@
 """Facts about compressed COCO run-length encodings without decoding them to pixels.
 
 A mask of height h and width w is a sequence of run lengths in column-major order, alternately outside and inside the
-object, that add up to h * w. Compressed, each is a variable-length number of 5-bit digits in the characters 48..111,
-from the fourth run on as the difference to the run two before it.
+object, that add up to h * w; :mod:`pipeline_steps.detections.number_code` is how they are compressed.
 
 Symbols: k masks.
 """
@@ -15,21 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from pipeline_steps.detections import number_code
 
-@njit(cache=True, inline="always")
-def next_number(text, position, end):
-    """The number that begins at ``position`` and the position after it, which is -1 if it is malformed."""
-    value, shift = np.int64(0), 0
-    while position < end and shift <= 30:
-        digit = np.int64(text[position]) - 48
-        if digit < 0 or digit > 63:
-            break
-        value |= (digit & 31) << shift
-        shift += 5
-        position += 1
-        if digit & 32 == 0:
-            return (value | np.int64(-1) << shift if digit & 16 else value), position
-    return np.int64(-1), -1
+write_counts = njit(cache=True)(number_code.write_counts)
+next_number = njit(cache=True, inline="always")(number_code.next_number)
 
 
 @njit(cache=True, nogil=True)

@@ -28,6 +28,7 @@ import orjson
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
+from pipeline_steps.detections.number_code import encode_run
 from pipeline_steps.detections.record import ImageDetections
 from pipeline_steps.detections.table import TableReader, checked_images
 
@@ -49,17 +50,6 @@ class WrittenResults:
     """Left out: masks without any pixel."""
     over_cap: int = 0
     """Left out: beyond the detections per image."""
-
-
-def encode_run(length: int) -> bytes:
-    """The first run of a compressed COCO encoding: signed 5-bit digits, low ones first, in the characters 48..111."""
-    digits = bytearray()
-    while True:
-        digit, length = length & 31, length >> 5
-        more = length != 0 or digit & 16 != 0
-        digits.append(48 + digit + 32 * more)
-        if not more:
-            return bytes(digits)
 
 
 def image_results(

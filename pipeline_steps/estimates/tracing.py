@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pipeline_steps.estimates.accounting import Accountant
 from pipeline_steps.estimates.request import Request
 from pipeline_steps.estimates.sizes import Size
-from pipeline_steps.modeling.precision import autocast
+from pipeline_steps.modeling.device import autocast
 from pipeline_steps.recipe import Recipe
 
 if TYPE_CHECKING:

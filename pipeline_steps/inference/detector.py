@@ -1,4 +1,4 @@
-"""Detectors for testing: the device, the weights, and which data set's categories they speak of."""
+"""Detectors for testing: the weights, and which data set's categories they speak of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.modeling.build import build_detector
+from pipeline_steps.modeling.device import choose_device
 from pipeline_steps.modeling.weights import load_model_weights, read_model_file
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.training import Precision
@@ -39,25 +40,16 @@ class Detector:
     precision: Precision
 
 
-def choose_device(recipe: Recipe) -> torch.device:
-    """The device of ``compute.device``; ``auto`` is a GPU if there is one. Sets the CPU threads of an operation, too.
+def load_detector(recipe: Recipe, name: str, weights: str | Path) -> Detector:
+    """Build a model of the recipe on the device of ``compute.device`` and load its trained weights.
+
+    Sets the number of CPU threads of an operation, too.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: no GPU or no such model, or a file that is missing, damaged or of another model.
     """
     torch.set_num_threads(recipe.compute.threads)
-    wanted = recipe.compute.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("compute.device is cuda, but there is no GPU; set it to auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def load_detector(recipe: Recipe, name: str, weights: str | Path, device: torch.device) -> Detector:
-    """Build a model of the recipe and load its trained weights.
-
-    Raises:
-        UserError: no such model, or a file that is missing, damaged or of another model.
-    """
+    device = choose_device(recipe.compute.device)
     content = read_model_file(weights)
     category_ids = content.get("category_ids")
     if content.get("kind") == "backbone" or not category_ids:

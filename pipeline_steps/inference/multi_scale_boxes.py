@@ -25,7 +25,7 @@ from pipeline_steps.inference.postprocess import (
     select_detections_from_deltas,
 )
 from pipeline_steps.inference.views import RenderedImages, View
-from pipeline_steps.modeling.precision import autocast
+from pipeline_steps.modeling.device import autocast
 from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pipeline_steps.inference.multi_scale_boxes import (
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import RenderedImages, View
-from pipeline_steps.modeling.precision import autocast
+from pipeline_steps.modeling.device import autocast
 from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:

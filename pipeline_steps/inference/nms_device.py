@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from pipeline_steps.inference.lazy_nms import split_index
+
 CHUNK = 4096
 """Candidates per chunk: the matrix of overlaps within a chunk takes 16 M entries."""
 
@@ -107,8 +109,7 @@ def select_lazily_on_device(
         found = torch.nonzero(remaining > lower if exhausted else remaining >= lower)[:, 0]  # ties stay together
         found = found[flat[found].sort(descending=True, stable=True).indices]
         for part in found.split(chunk):
-            proposals = torch.div(part, categories, rounding_mode="floor")
-            category = part - proposals * categories
+            proposals, category = split_index(part, categories)
             new_boxes = boxes_of(proposals, category)
             kept_category = index % categories
             suppressed = suppression_matrix(
@@ -125,5 +126,6 @@ def select_lazily_on_device(
         if exhausted:
             break
         remaining[found] = -torch.inf
-    proposals = torch.div(index, categories, rounding_mode="floor")
-    return boxes[:top_k], scores[:top_k], (index - proposals * categories)[:top_k], proposals[:top_k]
+    index = index[:top_k]
+    proposals, category = split_index(index, categories)
+    return boxes[:top_k], scores[:top_k], category, proposals

@@ -89,17 +89,14 @@ def select_detections(
         ValueError: shapes that do not fit.
     """
     boxes, scores = boxes.detach().float(), scores.detach().float()
-    rows = _check_shapes(boxes, scores, "boxes")
+    _check_shapes(boxes, scores, "boxes")
     if not (_is_finite(boxes) and _is_finite(scores)):
         valid = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         boxes, scores = boxes[valid], scores[valid]
-        rows = len(boxes)
-    by_category = boxes.reshape(rows, boxes.shape[1] // 4, 4)
-    specific = by_category.shape[1] > 1
+    own = _of_categories(boxes)
 
-    def boxes_of(proposals: Tensor, category: Tensor) -> Tensor:
-        chosen = by_category[proposals, category] if specific else by_category[proposals, 0]
-        return clip_boxes(chosen, image_size)
+    def boxes_of(proposals: Tensor, categories: Tensor) -> Tensor:
+        return clip_boxes(own(proposals, categories), image_size)
 
     return _select(boxes_of, scores, score_threshold, nms_threshold, top_k)
 
@@ -125,16 +122,14 @@ def select_detections_from_deltas(
         scores, image_size, score_threshold, nms_threshold, top_k: as in :func:`select_detections`.
     """
     deltas, proposals, scores = deltas.detach().float(), proposals.detach().float(), scores.detach().float()
-    rows = _check_shapes(deltas, scores, "deltas")
+    _check_shapes(deltas, scores, "deltas")
     if not (_decodes_to_finite(deltas) and _decodes_to_finite(proposals) and _is_finite(scores)):
         boxes = decode(deltas, proposals)
         return select_detections(boxes, scores, image_size, score_threshold, nms_threshold, top_k)
-    by_category = deltas.reshape(rows, deltas.shape[1] // 4, 4)
-    specific = by_category.shape[1] > 1
+    own = _of_categories(deltas)
 
-    def boxes_of(index: Tensor, category: Tensor) -> Tensor:
-        chosen = by_category[index, category] if specific else by_category[index, 0]
-        return clip_boxes(decode(chosen, proposals[index]), image_size)
+    def boxes_of(index: Tensor, categories: Tensor) -> Tensor:
+        return clip_boxes(decode(own(index, categories), proposals[index]), image_size)
 
     return _select(boxes_of, scores, score_threshold, nms_threshold, top_k)
 
@@ -176,12 +171,17 @@ def merge_detections(
     return Detections(boxes[keep], scores[keep], categories[keep], candidates[keep])
 
 
-def _check_shapes(boxes: Tensor, scores: Tensor, what: str) -> int:
+def _of_categories(values: Tensor) -> BoxesOf:
+    """What picks the four values of rows and categories LongTensor[n] out of values[R, 4] or [R, C * 4]."""
+    by_category = values.reshape(len(values), values.shape[1] // 4, 4)
+    return lambda rows, categories: by_category[rows, categories if by_category.shape[1] > 1 else 0]
+
+
+def _check_shapes(boxes: Tensor, scores: Tensor, what: str) -> None:
     if scores.ndim != 2 or boxes.ndim != 2 or len(boxes) != len(scores):
         raise ValueError(f"{what}[R, 4 or C * 4] and scores[R, C] expected, got {boxes.shape} and {scores.shape}")
     if boxes.shape[1] not in (4, 4 * scores.shape[1]):
         raise ValueError(f"{what} have {boxes.shape[1]} columns, neither 4 nor 4 * {scores.shape[1]}")
-    return len(boxes)
 
 
 def _is_finite(values: Tensor) -> bool:

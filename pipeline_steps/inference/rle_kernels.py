@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from pipeline_steps.detections.run_lengths import write_counts
+
 f32 = np.float32
 
 
@@ -43,23 +45,6 @@ def pasted_range(low, high, size):
     if end <= begin:
         return 0, 0
     return int(begin), int(end)
-
-
-@njit(cache=True)
-def write_counts(counts, number, text, position):
-    """COCO's compressed text of run lengths: differences to the last but one, 5 bits a character. Returns the end."""
-    for i in range(number):
-        value = counts[i]
-        if i > 2:
-            value -= counts[i - 2]
-        more = True
-        while more:
-            bits = value & 0x1F
-            value >>= 5
-            more = (value != -1) if bits & 0x10 else (value != 0)
-            text[position] = (bits | 0x20 if more else bits) + 48
-            position += 1
-    return position
 
 
 @njit(cache=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.modeling.defaults import lvis_config
+from pipeline_steps.modeling.defaults import lvis_config, set_training_keys
 from pipeline_steps.recipe.detectors import with_bases
 from pipeline_steps.recipe.load import CONFIG_FOLDER
 from pipeline_steps.recipe.schema import Recipe
@@ -83,11 +83,7 @@ def detector_config(recipe: Recipe, model_name: str, category_count: int) -> Cfg
     cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = testing.nms_iou
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = testing.proposals
     cfg.INPUT.MASK_FORMAT = training.mask_format
-    cfg.LVIS.LOSS = training.loss
-    cfg.LVIS.PRIOR_PROBABILITY = training.prior_probability
-    cfg.LVIS.JUDGED_CATEGORIES = training.judged_categories
-    cfg.LVIS.REGION_IOU = training.coco_ignore.iou
-    cfg.LVIS.BOX_HEAD_LOSS_SCALE = training.box_head_loss_scale
+    set_training_keys(cfg, training)
     _apply_options(cfg, training.detector_options, model_name)
     cfg.freeze()
     return cfg

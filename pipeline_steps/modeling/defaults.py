@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline_steps.recipe.training import Training
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -17,16 +19,7 @@ def lvis_config() -> CfgNode:
 
     cfg = get_cfg()
     cfg.LVIS = CfgNode()
-    # Box classification loss: softmax, sigmoid or eql (recipe: training.loss).
-    cfg.LVIS.LOSS = "sigmoid"
-    # Initial foreground probability of sigmoid and eql heads (recipe: training.prior_probability).
-    cfg.LVIS.PRIOR_PROBABILITY = 0.001
-    # eql: S_P and S_N of equation 4 (recipe: training.judged_categories).
-    cfg.LVIS.JUDGED_CATEGORIES = True
-    # IoU above which a background proposal gets the weight of a region (recipe: training.coco_ignore.iou).
-    cfg.LVIS.REGION_IOU = 0.5
-    # Factor on the box-head losses (recipe: training.box_head_loss_scale).
-    cfg.LVIS.BOX_HEAD_LOSS_SCALE = 1.0
+    set_training_keys(cfg, Training())
     # Box edge in pixels that the heads pool from level p4 (FPN, equation 1: 224, for images of 800 pixels).
     cfg.LVIS.CANONICAL_BOX_SIZE = 224
     # Statistics (accuracies, sample counts) are logged every so many iterations: each costs a device synchronisation.
@@ -39,3 +32,12 @@ def lvis_config() -> CfgNode:
     cfg.LVIS.MINI.WIDTH = 24  # channels of the stem and of res2; doubled at each later stage
     cfg.LVIS.MINI.GROUPS = 8  # of the 3x3 convolutions of bottleneck blocks
     return cfg
+
+
+def set_training_keys(cfg: CfgNode, training: Training) -> None:
+    """The keys that come from the recipe's ``training`` section, which describes them and has their defaults."""
+    cfg.LVIS.LOSS = training.loss
+    cfg.LVIS.PRIOR_PROBABILITY = training.prior_probability
+    cfg.LVIS.JUDGED_CATEGORIES = training.judged_categories
+    cfg.LVIS.REGION_IOU = training.coco_ignore.iou
+    cfg.LVIS.BOX_HEAD_LOSS_SCALE = training.box_head_loss_scale

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_steps.common.errors import EXIT_USER_ERROR, UserError
 from pipeline_steps.modeling.cpu.normalization import synchronise_on_cpu
+from pipeline_steps.modeling.device import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -110,20 +111,6 @@ class Processes:
         return DistributedDataParallel(model, **options)
 
 
-def _device(choice: str, local_rank: int) -> torch.device:
-    available = torch.cuda.is_available()
-    if choice == "cuda" and not available:
-        raise UserError("compute.device is 'cuda', but there is no usable GPU: check the driver, or choose 'cpu'")
-    if choice == "cpu" or not available:
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"process {local_rank} of this node has no GPU: {torch.cuda.device_count()} visible; start one process for "
-            "each GPU (torchrun --nproc_per_node)"
-        )
-    return torch.device("cuda", local_rank)
-
-
 @contextmanager
 def processes(device_choice: str = "auto", timeout_minutes: float = 30) -> Iterator[Processes]:
     """Join the process group that torchrun's environment variables describe, for the length of the block.
@@ -134,7 +121,7 @@ def processes(device_choice: str = "auto", timeout_minutes: float = 30) -> Itera
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device = _device(device_choice, local_rank)
+    device = choose_device(device_choice, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world_size == 1:

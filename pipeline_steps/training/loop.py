@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.modeling.device import autocast
 from pipeline_steps.modeling.gradient_record import GradientRecord
-from pipeline_steps.modeling.precision import autocast
 from pipeline_steps.recipe.training import Training
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.metrics_file import Averages, MetricsWriter, peak_memory_mb

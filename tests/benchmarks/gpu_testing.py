@@ -35,7 +35,7 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
-    from pipeline_steps.modeling.precision import autocast
+    from pipeline_steps.modeling.device import autocast
 
     settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)
 

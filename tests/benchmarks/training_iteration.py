@@ -92,7 +92,7 @@ def iteration_row(precision: str, pairs: int, iterations: int = 4) -> Row:
     from detectron2.utils.events import EventStorage
 
     from pipeline_steps.modeling.build import build_detector
-    from pipeline_steps.modeling.precision import autocast
+    from pipeline_steps.modeling.device import autocast
     from pipeline_steps.training.distributed import Processes
     from pipeline_steps.training.loop import Trainer
     from pipeline_steps.training.schedule import split_batch

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
+from pipeline_steps.detections.number_code import encode_run
 from pipeline_steps.detections.run_lengths import measure_masks
-from pipeline_steps.detections.submission import encode_run
 
 
 @given(

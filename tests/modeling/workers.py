@@ -63,7 +63,7 @@ def detector_gradients(
     from detectron2.utils.events import EventStorage
 
     from pipeline_steps.modeling.build import build_detector
-    from pipeline_steps.modeling.precision import autocast
+    from pipeline_steps.modeling.device import autocast
     from pipeline_steps.training.distributed import Processes
     from tests.modeling.samples import CATEGORIES, sample, tiny_recipe
 

@@ -15,7 +15,7 @@ from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.loader import Share, load_training_set, training_batches
 from pipeline_steps.data.lvis import read_categories
-from pipeline_steps.inference.detector import choose_device, load_detector
+from pipeline_steps.inference.detector import load_detector
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.schema import merged
 from pipeline_steps.recipe.training import Model
@@ -69,7 +69,7 @@ def collect_samples(recipe: Recipe, name: str, weights: Path, images: int) -> Co
     recipe, has_coco = _with_coco_boxes(recipe, model)
     model = recipe.model(name)
     training = recipe.training_of(model)
-    detector = load_detector(recipe, name, weights, choose_device(recipe))
+    detector = load_detector(recipe, name, weights)
     training_set = load_training_set(recipe, name)
     if training_set.tail is None or training_set.category_ids != detector.category_ids.tolist():
         raise UserError(f"{weights} was trained with other categories than those of the training data: train it again")

@@ -38,8 +38,9 @@ def _points(start, bin_size, bins: int, grid: int, length: int, low, high, weigh
 
 
 @njit(cache=True, nogil=True)
-def _axes(box, scale, height, width, size, sampling, ylow, yhigh, yweight, xlow, xhigh, xweight):
-    """Sampling points of one box; returns their numbers per bin along y and x."""
+def _axes(box, scale, height, width, size, sampling, points):
+    """Sampling points of one box, into ``points``; returns their numbers per bin along y and x."""
+    ylow, yhigh, xlow, xhigh, yweight, xweight = points
     half, bins = np.float32(0.5), np.float32(size)
     x1, y1 = box[0] * scale - half, box[1] * scale - half
     w, h = (box[2] * scale - half) - x1, (box[3] * scale - half) - y1
@@ -51,15 +52,27 @@ def _axes(box, scale, height, width, size, sampling, ylow, yhigh, yweight, xlow,
 
 
 @njit(cache=True, nogil=True)
-def _room(boxes, scales, size, sampling) -> int:
-    """The largest number of sampling points along one axis of any box."""
-    if sampling > 0:
-        return size * sampling
-    largest = 1
-    for k in range(len(boxes)):
-        edge = max(boxes[k, 2] - boxes[k, 0], boxes[k, 3] - boxes[k, 1]) * scales[k]
-        largest = max(largest, int(np.ceil(edge / size)) + 1)
-    return size * largest
+def _scratch(boxes, scales, size, sampling):
+    """Room for the sampling points of any box along y and x: neighbours int64, weights float32."""
+    room = size * sampling
+    if sampling <= 0:
+        largest = 1
+        for k in range(len(boxes)):
+            edge = max(boxes[k, 2] - boxes[k, 0], boxes[k, 3] - boxes[k, 1]) * scales[k]
+            largest = max(largest, int(np.ceil(edge / size)) + 1)
+        room = size * largest
+    return (
+        *(np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)),
+        *(np.empty(room, np.float32), np.empty(room, np.float32)),
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _corners(upper, lower, left, right, y, x):
+    """Table rows and weights of the four neighbours of a sampling point: upper left and right, lower left and right."""
+    one = np.float32(1.0)
+    rows = upper + left, upper + right, lower + left, lower + right
+    return rows, ((one - y) * (one - x), (one - y) * x, y * (one - x), y * x)
 
 
 @njit(cache=True, nogil=True)
@@ -76,64 +89,44 @@ def pool(table, boxes, scales, starts, heights, widths, size, sampling, output) 
         sampling: s; 0 takes as many points as a bin has pixels.
         output: float32[K, m, m, D], zeros; receives the result.
     """
-    channels = table.shape[1]
-    room = _room(boxes, scales, size, sampling)
-    ylow, yhigh, xlow, xhigh = (np.empty(room, np.int64), np.empty(room, np.int64),
-                                np.empty(room, np.int64), np.empty(room, np.int64))  # fmt: skip
-    yweight, xweight = np.empty(room, np.float32), np.empty(room, np.float32)
-    one = np.float32(1.0)
+    points = _scratch(boxes, scales, size, sampling)
+    ylow, yhigh, xlow, xhigh, yweight, xweight = points
     for k in range(len(boxes)):
-        gy, gx = _axes(
-            boxes[k], scales[k], heights[k], widths[k], size, sampling, ylow, yhigh, yweight, xlow, xhigh, xweight
-        )
-        count = np.float32(max(gy * gx, 1))
+        gy, gx = _axes(boxes[k], scales[k], heights[k], widths[k], size, sampling, points)
         for i in range(size * gy):
             if yweight[i] < 0:
                 continue
-            upper = starts[k] + ylow[i] * widths[k]
-            lower = starts[k] + yhigh[i] * widths[k]
+            upper, lower = starts[k] + ylow[i] * widths[k], starts[k] + yhigh[i] * widths[k]
             for j in range(size * gx):
                 if xweight[j] < 0:
                     continue
-                a = (one - yweight[i]) * (one - xweight[j])
-                b = (one - yweight[i]) * xweight[j]
-                c = yweight[i] * (one - xweight[j])
-                d = yweight[i] * xweight[j]
+                rows, (a, b, c, d) = _corners(upper, lower, xlow[j], xhigh[j], yweight[i], xweight[j])
                 row = output[k, i // gy, j // gx]
-                ra, rb = table[upper + xlow[j]], table[upper + xhigh[j]]
-                rc, rd = table[lower + xlow[j]], table[lower + xhigh[j]]
-                for channel in range(channels):
+                ra, rb, rc, rd = table[rows[0]], table[rows[1]], table[rows[2]], table[rows[3]]
+                for channel in range(table.shape[1]):
                     row[channel] += a * ra[channel] + b * rb[channel] + c * rc[channel] + d * rd[channel]
         if gy * gx > 1:
-            output[k] /= count
+            output[k] /= np.float32(gy * gx)
 
 
 @njit(cache=True, nogil=True)
 def spread(gradient, boxes, scales, starts, heights, widths, size, sampling, table_gradient) -> None:
     """Transpose of :func:`pool`: adds the gradient float32[K, m, m, D] of the output to that of the table, [P, D]."""
-    channels = table_gradient.shape[1]
-    room = _room(boxes, scales, size, sampling)
-    ylow, yhigh, xlow, xhigh = (np.empty(room, np.int64), np.empty(room, np.int64),
-                                np.empty(room, np.int64), np.empty(room, np.int64))  # fmt: skip
-    yweight, xweight = np.empty(room, np.float32), np.empty(room, np.float32)
-    one = np.float32(1.0)
+    points = _scratch(boxes, scales, size, sampling)
+    ylow, yhigh, xlow, xhigh, yweight, xweight = points
     for k in range(len(boxes)):
-        gy, gx = _axes(
-            boxes[k], scales[k], heights[k], widths[k], size, sampling, ylow, yhigh, yweight, xlow, xhigh, xweight
-        )
-        count = np.float32(1.0) / np.float32(max(gy * gx, 1))
+        gy, gx = _axes(boxes[k], scales[k], heights[k], widths[k], size, sampling, points)
+        share = np.float32(1.0) / np.float32(max(gy * gx, 1))
         for i in range(size * gy):
             if yweight[i] < 0:
                 continue
-            upper = starts[k] + ylow[i] * widths[k]
-            lower = starts[k] + yhigh[i] * widths[k]
+            upper, lower = starts[k] + ylow[i] * widths[k], starts[k] + yhigh[i] * widths[k]
             for j in range(size * gx):
                 if xweight[j] < 0:
                     continue
+                rows, weights = _corners(upper, lower, xlow[j], xhigh[j], yweight[i], xweight[j])
                 row = gradient[k, i // gy, j // gx]
-                for line, y in ((upper, one - yweight[i]), (lower, yweight[i])):
-                    for column, x in ((xlow[j], one - xweight[j]), (xhigh[j], xweight[j])):
-                        target = table_gradient[line + column]
-                        factor = y * x * count
-                        for channel in range(channels):
-                            target[channel] += factor * row[channel]
+                for corner in range(4):
+                    target, factor = table_gradient[rows[corner]], weights[corner] * share
+                    for channel in range(table_gradient.shape[1]):
+                        target[channel] += factor * row[channel]
