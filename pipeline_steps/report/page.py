@@ -65,7 +65,6 @@ def html_page(
         links: anchor and name of each section, for the list that stays in sight.
         heading: of the content, which is not part of it: where it is put into another page, that has its own.
     """
-    style, script = (Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     return render(
         "page.html",
         title=title,
@@ -73,8 +72,6 @@ def html_page(
         lead=list(lead),
         links=list(links),
         heading=heading,
-        style=style,
-        script=script,
         begin=Markup(_BEGIN),
         end=Markup(_END),
     )

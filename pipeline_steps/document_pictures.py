@@ -1,0 +1,34 @@
+"""Step: the pictures that explain the pipeline and the equalization loss, as SVG, from the workflow and from the loss.
+
+Both files are committed; a test fails when they differ from what is drawn here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline_steps.common.atomic import write_text
+from pipeline_steps.common.cli import run_step, step_parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the step."""
+    parser = step_parser("document_pictures", __doc__ or "")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/pictures"), metavar="DIR", help="folder of the pictures"
+    )
+    return parser
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the step."""
+    from pipeline_steps.report.explained import eql_svg, pipeline_svg, workflow_rules
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.output / "pipeline.svg", pipeline_svg(workflow_rules(Path.cwd())))
+    write_text(arguments.output / "eql.svg", eql_svg())
+
+
+if __name__ == "__main__":
+    run_step(build_parser(), main)
