@@ -1,7 +1,7 @@
 """COCO AP, for models that are trained on COCO categories.
 
 Every category counts in every image (COCO is annotated exhaustively), crowd regions are ignored, at most 100 detections
-per image and category count. Evaluated by hotcoco, or by pycocotools as the official evaluator.
+per image and category count. Evaluated by our own matching, by hotcoco, or by pycocotools as the official evaluator.
 
 Symbols: n detections in file order, C categories, T, R, A as in :mod:`pipeline_steps.evaluation.precision`.
 """
@@ -19,10 +19,12 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import read_json, without_garbage_collection
 from pipeline_steps.data.coco import read_coco
-from pipeline_steps.evaluation.ground_truth import require_masks
+from pipeline_steps.evaluation.ground_truth import GroundTruth, require_masks
 from pipeline_steps.evaluation.lvis_official import as_records
+from pipeline_steps.evaluation.matched import MatchedDetections, match_results, read_objects
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
+from pipeline_steps.evaluation.selection import within_image_cap
 
 MAX_DETECTIONS = 100
 """Detections of one category in one image that count (COCO)."""
@@ -34,6 +36,8 @@ class CocoEvaluation:
 
     accumulated: Accumulated
     """Precision and recall at :data:`MAX_DETECTIONS`."""
+    boundary: Accumulated | None
+    """The same by boundary IoU, where that was asked for."""
     categories: list[dict[str, Any]]
     """Category records, ascending id."""
     images: int
@@ -56,34 +60,35 @@ def _needed(content: dict[str, Any], iou_type: str) -> dict[str, Any]:
     }
 
 
-def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: str = "hotcoco") -> CocoEvaluation:
-    """Evaluate ``results`` against the COCO annotations ``path``.
+def _match(
+    path: Path, content: dict[str, Any], results: Results, rows: np.ndarray, iou_type: str, ratio: float | None
+) -> MatchedDetections:
+    """Detections ``rows``, matched: every category is judged in every image."""
+    images, categories = (sorted(content[key], key=lambda record: record["id"]) for key in ("images", "categories"))
+    truth = GroundTruth(path, images, content["annotations"], categories)
+    places = []
+    for ids, known in ((results.image_ids, truth.image_ids), (results.category_ids, truth.category_ids)):
+        place = np.zeros(len(results), np.int64)
+        place[rows] = np.searchsorted(known, ids[rows])
+        places.append(place)
+    chosen = np.zeros(len(results), bool)
+    cells = places[0][rows] * len(categories) + places[1][rows]
+    chosen[rows] = within_image_cap(cells, results.scores[rows], MAX_DETECTIONS)
+    every = np.ones((len(images), len(categories)), bool)
+    objects = read_objects(truth, iou_type)
+    return match_results(
+        results, *places, chosen, every, ~every, objects, truth.sizes, empty_counts=True, boundary_ratio=ratio
+    )
 
-    Detections on images that the annotations do not have are left out and counted: the images of LVIS v1 val, for one,
-    are not all in COCO val.
 
-    Args:
-        path: COCO annotation file.
-        results: detections with COCO category ids.
-        iou_type: ``segm`` or ``bbox``.
-        evaluator: ``hotcoco``, or ``official`` for pycocotools.
-
-    Raises:
-        UserError: the annotations are damaged, or no detection belongs to them.
-    """
-    path = Path(path)
-    require_masks(read_coco(path, keep_crowds=True, purpose="evaluation"), iou_type)
-    content = _needed(read_json(path, "annotation file"), iou_type)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    category_ids = np.array([category["id"] for category in categories])
-    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-    known = np.isin(results.image_ids, list(sizes)) & np.isin(results.category_ids, category_ids)
-    rows = np.flatnonzero(known)
-    if not len(rows):
-        raise UserError(
-            f"{results.path}: no detection has an image id and a category id of {path} "
-            f"(category ids found: {listing(np.unique(results.category_ids).tolist())})"
-        )
+def _by_package(
+    content: dict[str, Any],
+    results: Results,
+    rows: np.ndarray,
+    sizes: dict[int, tuple[int, int]],
+    iou_type: str,
+    evaluator: str,
+) -> Accumulated:
     with without_garbage_collection(), contextlib.redirect_stdout(io.StringIO()):
         records = as_records(results, rows, np.array([sizes[image] for image in results.image_ids[rows].tolist()]))
         if evaluator == "official":
@@ -101,12 +106,59 @@ def evaluate_coco(path: str | Path, results: Results, iou_type: str, evaluator: 
             run = hotcoco.COCOeval(coco, coco.load_res(records), iou_type)
         run.evaluate()
         run.accumulate()
+    # The last number of detections is 100.
+    return Accumulated(*(np.ascontiguousarray(run.eval[name][..., -1]) for name in ("precision", "recall")))
+
+
+def evaluate_coco(
+    path: str | Path,
+    results: Results,
+    iou_type: str,
+    evaluator: str = "compiled",
+    boundary_ratio: float | None = None,
+) -> CocoEvaluation:
+    """Evaluate ``results`` against the COCO annotations ``path``.
+
+    Detections on images that the annotations do not have are left out and counted: the images of LVIS v1 val, for one,
+    are not all in COCO val.
+
+    Args:
+        path: COCO annotation file.
+        results: detections with COCO category ids.
+        iou_type: ``segm`` or ``bbox``.
+        evaluator: ``compiled``, ours; ``hotcoco``; or ``official`` for pycocotools.
+        boundary_ratio: see :func:`match_results`.
+
+    Raises:
+        UserError: the annotations are damaged, or no detection belongs to them.
+    """
+    path = Path(path)
+    require_masks(read_coco(path, keep_crowds=True, purpose="evaluation"), iou_type)
+    content = _needed(read_json(path, "annotation file"), iou_type)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    category_ids = np.array([category["id"] for category in categories])
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    known = np.isin(results.image_ids, list(sizes)) & np.isin(results.category_ids, category_ids)
+    rows = np.flatnonzero(known)
+    if not len(rows):
+        raise UserError(
+            f"{results.path}: no detection has an image id and a category id of {path} "
+            f"(category ids found: {listing(np.unique(results.category_ids).tolist())})"
+        )
+    table, boundary = None, None
+    if evaluator == "compiled" or boundary_ratio is not None:
+        table = _match(path, content, results, rows, iou_type, boundary_ratio)
+        boundary = table.boundary and table.boundary.accumulated()
+    if evaluator == "compiled":
+        assert table is not None
+        accumulated = table.accumulated()
+    else:
+        accumulated = _by_package(content, results, rows, sizes, iou_type, evaluator)
     place = {category_id: position for position, category_id in enumerate(category_ids.tolist())}
     annotated = [place[a["category_id"]] for a in content["annotations"] if not a.get("iscrowd")]
     return CocoEvaluation(
-        accumulated=Accumulated(
-            *(np.ascontiguousarray(run.eval[name][..., -1]) for name in ("precision", "recall"))  # last: at most 100
-        ),
+        accumulated=accumulated,
+        boundary=boundary,
         categories=categories,
         images=len(sizes),
         annotations=np.bincount(annotated, minlength=len(categories)),

@@ -23,7 +23,7 @@ from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
 from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
 
-Evaluator = Literal["hotcoco", "official"]
+Evaluator = Literal["compiled", "hotcoco", "official"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class LvisEvaluation:
     """Detections of categories that the ground truth does not have."""
     counted: np.ndarray
     """Detections of each category that count under the cap per image, judged or not, int64[C]."""
+    tables: tuple[MatchedDetections, MatchedDetections] | None
+    """The detections behind ``capped`` and ``fixed``; None if another evaluator was asked for no more than those."""
 
 
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -73,7 +75,9 @@ def evaluate_lvis(
     iou_type: str,
     max_detections: int = 300,
     fixed_per_category: int = 10000,
-    evaluator: Evaluator = "hotcoco",
+    evaluator: Evaluator = "compiled",
+    least: float | None = None,
+    boundary_ratio: float | None = None,
 ) -> LvisEvaluation:
     """Evaluate ``results`` against ``truth``.
 
@@ -83,8 +87,9 @@ def evaluate_lvis(
         iou_type: ``segm`` or ``bbox``.
         max_detections: cap per image for AP.
         fixed_per_category: cap per category for AP_fixed.
-        evaluator: ``hotcoco``, or ``official`` for the lvis package: the same figures to the last bit, in much more
-            time and memory.
+        evaluator: ``compiled``, ours, on :class:`MatchedDetections`; ``hotcoco``; or ``official`` for the lvis
+            package: the same figures to the last bit, in more and much more time and memory.
+        least, boundary_ratio: see :func:`match_results`.
 
     Raises:
         UserError: image ids or all category ids unknown, masks of a wrong size or damaged.
@@ -94,8 +99,16 @@ def evaluate_lvis(
     _check(truth, results, images, categories)
     capped = within_image_cap(images, results.scores, max_detections)
     fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
-    run = lvis_official.accumulate if evaluator == "official" else lvis_hotcoco.accumulate
-    first, second = run(truth, results, images, categories, iou_type, [capped, fixed])
+    tables = None
+    if evaluator == "compiled" or not (least is boundary_ratio is None):
+        tables = _match(truth, results, images, categories, iou_type, (capped, fixed), least, boundary_ratio)
+    if evaluator == "compiled":
+        assert tables is not None
+        first = tables[0].accumulated()
+        second = first if tables[1] is tables[0] else tables[1].accumulated()
+    else:
+        run = lvis_official.accumulate if evaluator == "official" else lvis_hotcoco.accumulate
+        first, second = run(truth, results, images, categories, iou_type, [capped, fixed])
     known = categories >= 0
     return LvisEvaluation(
         capped=first,
@@ -105,7 +118,27 @@ def evaluate_lvis(
         images_with_detections=len(np.unique(images)),
         unknown_categories=int((~known).sum()),
         counted=np.bincount(categories[capped & known], minlength=len(truth.categories)),
+        tables=tables,
     )
+
+
+def _match(
+    truth: GroundTruth,
+    results: Results,
+    images: np.ndarray,
+    categories: np.ndarray,
+    iou_type: str,
+    selections: tuple[np.ndarray, np.ndarray],
+    least: float | None,
+    boundary_ratio: float | None,
+) -> tuple[MatchedDetections, MatchedDetections]:
+    either = selections[0] | selections[1]
+    both = match_results(
+        results, images, categories, either, truth.judged, loose_cells(truth), read_objects(truth, iou_type),
+        truth.sizes, least, boundary_ratio=boundary_ratio,
+    )  # fmt: skip
+    first, second = (both if chosen[both.rows].all() else both.take(chosen[both.rows]) for chosen in selections)
+    return first, second
 
 
 def match_lvis(
@@ -129,13 +162,6 @@ def match_lvis(
     Raises:
         UserError: as :func:`evaluate_lvis`.
     """
-    images = _positions(results.image_ids, truth.image_ids)
-    categories = _positions(results.category_ids, truth.category_ids)
-    _check(truth, results, images, categories)
-    capped = within_image_cap(images, results.scores, max_detections)
-    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
-    both = match_results(
-        results, images, categories, capped | fixed, truth.judged, loose_cells(truth), read_objects(truth, iou_type),
-        truth.sizes, least,
-    )  # fmt: skip
-    return both.take(capped[both.rows]), both.take(fixed[both.rows])
+    tables = evaluate_lvis(truth, results, iou_type, max_detections, fixed_per_category, "compiled", least).tables
+    assert tables is not None
+    return tables

@@ -45,6 +45,8 @@ class Overlaps:
     """int64[p], that object; ascending within a detection."""
     ious: np.ndarray
     """float64[p]."""
+    boundary_ious: np.ndarray | None = None
+    """float64[p], the smaller one of that and of the IoU of the boundaries, where it was asked for."""
 
 
 @njit(cache=True, nogil=True)
