@@ -1,8 +1,8 @@
 """Step: average precision of a detections file against ground truth.
 
 LVIS AP as the official evaluator defines it (at most 300 detections per image), and AP_fixed (no cap per image, at most
-10,000 per category over the data set), for boxes or masks; with ``--format coco`` COCO AP. With ``--expert`` LVIS AP
-over the categories that an expert shares with LVIS.
+10,000 per category over the data set), for boxes or masks, and for masks both by boundary IoU; with ``--format coco``
+COCO AP. With ``--expert`` LVIS AP over the categories that an expert shares with LVIS.
 
 --iou-type segm takes nothing but the masks: a bbox beside a mask in a results file has no effect, and objects are
 small, medium or large by their masks. (The lvis package would take the areas, and so APs, APm and APl, from the boxes
@@ -55,9 +55,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--evaluator",
-        choices=("hotcoco", "official"),
-        default="hotcoco",
-        help="official: the lvis package, slower, same result",
+        choices=("compiled", "hotcoco", "official"),
+        default="compiled",
+        help="who computes AP and AP_fixed; official: the lvis package, or pycocotools for COCO; same result, slower",
+    )
+    parser.add_argument(
+        "--fixed-sizes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also AP50, AP75 and AP by size under the rule of AP_fixed",
+    )
+    parser.add_argument(
+        "--recall",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also AR by size, by frequency group and by category",
+    )
+    parser.add_argument(
+        "--boundary-ratio",
+        type=float,
+        metavar="R",
+        help="also boundary AP and boundary AP_fixed, with boundaries of this share of the image's diagonal; 0 for "
+        "none (default: 0.02, that of the LVIS challenge 2021, with --iou-type segm)",
     )
     parser.add_argument(
         "--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol"
@@ -72,6 +91,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _boundary_ratio(arguments: argparse.Namespace) -> float | None:
+    given = arguments.boundary_ratio
+    if given is None:
+        return 0.02 if arguments.iou_type == "segm" else None
+    if not 0 <= given < 1:
+        raise UserError(
+            f"--boundary-ratio is {given:g}: give a share of the image's diagonal from 0 (no boundary AP) to below 1, "
+            "for example 0.02"
+        )
+    if given and arguments.iou_type == "bbox":
+        raise UserError("--boundary-ratio needs masks: evaluate with --iou-type segm, or leave it out")
+    return given or None
+
+
 def _expert_ids(arguments: argparse.Namespace) -> dict[int, int] | None:
     if arguments.expert is None:
         return None
@@ -82,23 +115,24 @@ def _expert_ids(arguments: argparse.Namespace) -> dict[int, int] | None:
 
 
 def _line(metrics: dict[str, object]) -> str:
-    shown = ("AP", "APr", "APc", "APf", "AP_fixed", "APr_fixed")
-    parts = [f"{key} {value:.2f}" for key in shown if isinstance(value := metrics[key], float)]
+    shown = ("AP", "APr", "APc", "APf", "AP_fixed", "APr_fixed", "AP_boundary", "AP_boundary_fixed")
+    parts = [f"{key} {value:.2f}" for key in shown if isinstance(value := metrics.get(key), float)]
     return f"{metrics['iou_type']} " + (", ".join(parts) or "no ground truth")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.data.lvis import read_categories
-    from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
+    from pipeline_steps.evaluation.metrics import Figures, coco_metrics, lvis_metrics
 
     if min(arguments.max_detections, arguments.fixed_per_category) < 1:
         raise UserError("--max-detections and --fixed-per-category must be at least 1")
     if arguments.expert is not None and (arguments.recipe is None or arguments.format == "coco"):
         raise UserError("--expert needs --recipe, which says how its categories are mapped, and --format lvis")
+    figures = Figures(arguments.recall, arguments.fixed_sizes, _boundary_ratio(arguments))
     if arguments.format == "coco":
         metrics, categories = coco_metrics(
-            arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator
+            arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator, figures
         )
     else:
         metrics, categories = lvis_metrics(
@@ -110,6 +144,7 @@ def main(arguments: argparse.Namespace) -> None:
             arguments.evaluator,
             read_categories(arguments.train_annotations) if arguments.train_annotations else None,
             _expert_ids(arguments),
+            figures,
         )
     if arguments.per_category:
         with atomic_output(arguments.per_category) as temporary:

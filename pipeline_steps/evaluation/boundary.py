@@ -46,6 +46,7 @@ def _eroded(edges, height, d, streak, out):
     the rows, which asks for 2 d + 1 such columns on end: ``streak`` int32[height] counts them.
     """
     side, used, k = 2 * d + 1, 0, 0
+    streak[:height] = 0
     for x in range(edges[0] // height, (edges[-1] - 1) // height + 1):
         base, done = x * height, 0
         while k < len(edges) and edges[k] < base + height:

@@ -47,6 +47,15 @@ class LvisEvaluation:
     tables: tuple[MatchedDetections, MatchedDetections] | None
     """The detections behind ``capped`` and ``fixed``; None if another evaluator was asked for no more than those."""
 
+    def boundaries(self) -> tuple[Accumulated, Accumulated]:
+        """``capped`` and ``fixed`` by boundary IoU, which must have been asked for."""
+        assert self.tables is not None
+        first, second = (table.boundary for table in self.tables)
+        assert first is not None
+        assert second is not None
+        found = first.accumulated()
+        return found, found if second is first else second.accumulated()
+
 
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Position of each id in the ascending ``known`` ids, -1 for unknown ones."""

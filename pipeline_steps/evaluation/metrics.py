@@ -7,6 +7,7 @@ else in it says how they came about.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,60 @@ from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth, read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis
-from pipeline_steps.evaluation.precision import by_category, group_curves, summarize
+from pipeline_steps.evaluation.precision import (
+    Accumulated,
+    by_category,
+    group_curves,
+    recall_by_category,
+    recalls,
+    summarize,
+)
 from pipeline_steps.evaluation.results import Results, read_results
 
 FIXED_KEYS = ("AP_fixed", "APr_fixed", "APc_fixed", "APf_fixed")
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", *FIXED_KEYS)
 """Keys that every metrics file has."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures beyond :data:`KEYS`, from the same matching."""
+
+    recall: bool = False
+    """AR by size and frequency group: ARs, ARm, ARl, ARr, ARc, ARf; and of each category."""
+    fixed_sizes: bool = False
+    """AP50_fixed, AP75_fixed, APs_fixed, APm_fixed, APl_fixed."""
+    boundary_ratio: float | None = None
+    """Every AP of :data:`KEYS` by boundary IoU, too, as ``AP_boundary``, ``AP_boundary_fixed`` ..., with boundaries of
+    this share of the image's diagonal."""
+
+    def of(self, frequencies: np.ndarray, accumulated: Mapping[str, Accumulated | None]) -> dict[str, Any]:
+        """The figures.
+
+        Args:
+            frequencies: letters of the C categories.
+            accumulated: by suffix: "" and, where they exist, "_fixed", "_boundary" and "_boundary_fixed".
+        """
+        found = {suffix: summarize(one, frequencies) for suffix, one in accumulated.items() if one is not None}
+        first = accumulated[""]
+        assert first is not None
+        metrics: dict[str, Any] = recalls(first, frequencies) if self.recall else {}
+        if self.fixed_sizes and "_fixed" in found:
+            metrics |= {f"{key}_fixed": found["_fixed"][key] for key in KEYS[1:6]}
+        for suffix in ("_boundary", "_boundary_fixed"):
+            if suffix in found:
+                metrics |= {f"{key}{suffix}": found[suffix][key] for key in KEYS[:9]}
+        if self.boundary_ratio is not None:
+            metrics["boundary_ratio"] = self.boundary_ratio
+        return metrics
+
+    def columns(self, accumulated: Mapping[str, Accumulated | None]) -> dict[str, list[float | None]]:
+        """The same by category, float[C] each."""
+        columns = {"AR": _rounded(recall_by_category(first))} if self.recall and (first := accumulated[""]) else {}
+        for suffix in ("_boundary", "_boundary_fixed"):
+            if (one := accumulated.get(suffix)) is not None:
+                columns[f"AP{suffix}"] = _rounded(by_category(one))
+        return columns
 
 
 def _inputs(**files: Path) -> dict[str, Any]:
@@ -75,6 +124,7 @@ def lvis_metrics(
     evaluator: Evaluator,
     train: CategoryList | None = None,
     lvis_ids: Mapping[int, int] | None = None,
+    figures: Figures = Figures(),
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """LVIS AP and AP_fixed of a detections file: the metrics, and a row per category.
 
@@ -96,14 +146,20 @@ def lvis_metrics(
         shared = np.isin(truth.category_ids, list(lvis_ids.values()))
         if not len(results):
             raise UserError(f"{detections}: no detection of a category that is shared with {annotations}")
-    evaluation = evaluate_lvis(truth, results, iou_type, max_detections, fixed_per_category, evaluator)
+    evaluation = evaluate_lvis(
+        truth, results, iou_type, max_detections, fixed_per_category, evaluator, boundary_ratio=figures.boundary_ratio
+    )
     capped, uncapped = evaluation.capped.restricted_to(shared), evaluation.fixed.restricted_to(shared)
+    every: dict[str, Accumulated | None] = {"": capped, "_fixed": uncapped}
+    if figures.boundary_ratio is not None:
+        every |= zip(("_boundary", "_boundary_fixed"), (one.restricted_to(shared) for one in evaluation.boundaries()))
     fixed = summarize(uncapped, truth.frequencies)
     values = summarize(capped, truth.frequencies)
     values |= {f"{key}_fixed": fixed[key] for key in ("AP", "APr", "APc", "APf")}
     metrics = {
         **{key: values[key] for key in KEYS},
         "AR": values["AR"],
+        **figures.of(truth.frequencies, every),
         "format": "lvis",
         "iou_type": iou_type,
         "evaluator": evaluator,
@@ -126,6 +182,7 @@ def lvis_metrics(
             "detections": evaluation.counted,
             "AP": _rounded(by_category(capped)),
             "AP_fixed": _rounded(by_category(uncapped)),
+            **figures.columns(every),
         },
         train,
     )
@@ -133,7 +190,7 @@ def lvis_metrics(
 
 
 def coco_metrics(
-    annotations: Path, detections: Path, iou_type: str, evaluator: Evaluator
+    annotations: Path, detections: Path, iou_type: str, evaluator: Evaluator, figures: Figures = Figures()
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """COCO AP of a detections file: the metrics (frequency groups and AP_fixed are null), and a row per category.
 
@@ -141,11 +198,14 @@ def coco_metrics(
         UserError: see :func:`read_results`, :func:`evaluate_coco`.
     """
     results: Results = read_results(detections, iou_type)
-    evaluation = evaluate_coco(annotations, results, iou_type, evaluator)
-    values = summarize(evaluation.accumulated, np.full(len(evaluation.categories), ""))
+    evaluation = evaluate_coco(annotations, results, iou_type, evaluator, figures.boundary_ratio)
+    frequencies = np.full(len(evaluation.categories), "")
+    values = summarize(evaluation.accumulated, frequencies)
+    every = {"": evaluation.accumulated, "_boundary": evaluation.boundary}
     metrics = {
         **{key: values.get(key) for key in KEYS},
         "AR": values["AR"],
+        **figures.of(frequencies, every),
         "format": "coco",
         "iou_type": iou_type,
         "evaluator": evaluator,
@@ -165,6 +225,7 @@ def coco_metrics(
             "annotations": evaluation.annotations,
             "detections": evaluation.counted,
             "AP": _rounded(by_category(evaluation.accumulated)),
+            **figures.columns(every),
         },
     )
     return metrics, table

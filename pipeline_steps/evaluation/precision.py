@@ -70,6 +70,19 @@ def summarize(accumulated: Accumulated, frequencies: np.ndarray) -> dict[str, fl
     return values
 
 
+def recalls(accumulated: Accumulated, frequencies: np.ndarray) -> dict[str, float | None]:
+    """AR by size (s, m, l: the official ARs@300 ..) and by frequency group (r, c, f), in per cent; None without any."""
+    recall = accumulated.recall
+    values = {f"AR{area[0]}": _mean(recall[:, :, [AREAS.index(area)]]) for area in AREAS[1:]}
+    return values | {f"AR{letter}": _mean(recall[:, frequencies == letter, 0]) for letter in FREQUENCIES}
+
+
+def recall_by_category(accumulated: Accumulated) -> np.ndarray:
+    """AR of each category over all areas in per cent, float64[C]; NaN without ground truth."""
+    recall = accumulated.recall[:, :, 0]
+    return np.where(recall[0] > -1, 100.0 * recall.mean(axis=0), np.nan)
+
+
 def by_category(accumulated: Accumulated) -> np.ndarray:
     """AP of each category over all areas in per cent, float64[C]; NaN without ground truth."""
     return np.array(

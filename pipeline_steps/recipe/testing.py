@@ -116,12 +116,20 @@ class Variant(Section):
 class Evaluation(Section):
     """LVIS evaluation on val."""
 
-    evaluator: Literal["hotcoco", "official"] = "hotcoco"
-    """``official`` runs the lvis package: same result, slower."""
+    evaluator: Literal["compiled", "hotcoco", "official"] = "compiled"
+    """Who computes AP and AP_fixed: our compiled matching, hotcoco, or the lvis package (for COCO pycocotools). The
+    same result to the last bit, but slower and in more memory in this order."""
     max_detections: int = Field(300, ge=1)
     """Detections per image that count for AP (LVIS: 300)."""
     fixed_per_category: int = Field(10000, ge=1)
     """Detections per category over the data set that count for AP_fixed."""
+    fixed_sizes: bool = True
+    """Also AP50, AP75 and AP by size under the rule of AP_fixed."""
+    recall: bool = True
+    """Also AR by size, by frequency group and by category (LVIS: AR@300)."""
+    boundary_ratio: float = Field(0.02, ge=0, lt=1)
+    """Also boundary AP and boundary AP_fixed of masks: width of the boundary as a share of the image's diagonal (LVIS
+    challenge 2021: 0.02); 0 for none."""
 
 
 class Ablations(Section):

@@ -35,11 +35,16 @@ rule evaluate_lvis:
         maximum=recipe.evaluation.max_detections,
         fixed=recipe.evaluation.fixed_per_category,
         evaluator=recipe.evaluation.evaluator,
+        figures=lambda wildcards: [
+            "--recall" if recipe.evaluation.recall else "--no-recall",
+            "--fixed-sizes" if recipe.evaluation.fixed_sizes else "--no-fixed-sizes",
+            *([] if wildcards.name in EXPERTS else ["--boundary-ratio", str(recipe.evaluation.boundary_ratio)]),
+        ],
     shell:
         "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train:q}"
         " --format {params.format:q} {params.expert:q}"
         " --iou-type {params.iou_type:q} --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q}"
-        " --evaluator {params.evaluator:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
+        " --evaluator {params.evaluator:q} {params.figures:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
 
 
 rule evaluation:
