@@ -66,18 +66,25 @@ def _match(
     """Detections ``rows``, matched: every category is judged in every image."""
     images, categories = (sorted(content[key], key=lambda record: record["id"]) for key in ("images", "categories"))
     truth = GroundTruth(path, images, content["annotations"], categories)
-    places = []
-    for ids, known in ((results.image_ids, truth.image_ids), (results.category_ids, truth.category_ids)):
-        place = np.zeros(len(results), np.int64)
-        place[rows] = np.searchsorted(known, ids[rows])
-        places.append(place)
+    place = np.zeros((2, len(results)), np.int64)
+    place[0, rows] = np.searchsorted(truth.image_ids, results.image_ids[rows])
+    place[1, rows] = np.searchsorted(truth.category_ids, results.category_ids[rows])
     chosen = np.zeros(len(results), bool)
-    cells = places[0][rows] * len(categories) + places[1][rows]
+    cells = place[0, rows] * len(categories) + place[1, rows]
     chosen[rows] = within_image_cap(cells, results.scores[rows], MAX_DETECTIONS)
     every = np.ones((len(images), len(categories)), bool)
     objects = read_objects(truth, iou_type)
     return match_results(
-        results, *places, chosen, every, ~every, objects, truth.sizes, empty_counts=True, boundary_ratio=ratio
+        results,
+        place[0],
+        place[1],
+        chosen,
+        every,
+        ~every,
+        objects,
+        truth.sizes,
+        empty_counts=True,
+        boundary_ratio=ratio,
     )
 
 
@@ -145,10 +152,10 @@ def evaluate_coco(
             f"{results.path}: no detection has an image id and a category id of {path} "
             f"(category ids found: {listing(np.unique(results.category_ids).tolist())})"
         )
-    table, boundary = None, None
+    table = boundary = None
     if evaluator == "compiled" or boundary_ratio is not None:
         table = _match(path, content, results, rows, iou_type, boundary_ratio)
-        boundary = table.boundary and table.boundary.accumulated()
+        boundary = None if table.boundary is None else table.boundary.accumulated()
     if evaluator == "compiled":
         assert table is not None
         accumulated = table.accumulated()

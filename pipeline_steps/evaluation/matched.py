@@ -96,7 +96,7 @@ class MatchedDetections:
         names = ("rows", "images", "categories", "scores", "true", "ignored", "targets")
         wide = ("sized_true", "sized_ignored", "best", "best_objects")
         columns = {name: getattr(self, name)[..., chosen] for name in (*names, *wide)}
-        return replace(self, **columns, boundary=self.boundary and self.boundary.take(chosen))
+        return replace(self, **columns, boundary=None if self.boundary is None else self.boundary.take(chosen))
 
     @cached_property
     def bounds(self) -> np.ndarray:
@@ -242,7 +242,7 @@ def match_results(
     pairs = np.repeat(begin - first[:-1], end - begin) + np.arange(first[-1])
     cells, free, areas = cells[order], loose[at, of][order], areas[order]
 
-    def matched(ious: np.ndarray) -> dict[str, np.ndarray]:
+    def matched(ious: np.ndarray, boundary: MatchedDetections | None = None) -> MatchedDetections:
         sized = []
         for low, high in SIZES:
             outside = (objects.areas < low) | (objects.areas > high)
@@ -252,19 +252,13 @@ def match_results(
                     cells, first, found.targets[pairs], ious[pairs], objects.crowd, outside, others, IOU_THRESHOLDS
                 )
             )
-        true, ignored, _ = (np.stack(columns) for columns in zip(*sized))
-        return {
-            "true": true[0], "ignored": ignored[0], "targets": sized[0][2], "sized_true": true[1:],
-            "sized_ignored": ignored[1:],
-        }  # fmt: skip
+        true, ignored, targets = (np.stack(columns) for columns in zip(*sized))
+        return MatchedDetections(
+            rows[order], at[order], of[order], results.scores[rows[order]], true[0], ignored[0], targets[0],
+            true[1:], ignored[1:], found.best[:, order], found.objects[:, order], objects, (len(sizes), judged.shape[1]), boundary,
+        )  # fmt: skip
 
-    table = MatchedDetections(
-        rows=rows[order], images=at[order], categories=of[order], scores=results.scores[rows[order]],
-        best=found.best[:, order], best_objects=found.objects[:, order], objects=objects,
-        shape=(len(sizes), judged.shape[1]), **matched(found.ious),
-    )  # fmt: skip
-    if found.boundary_ious is not None:
-        table = replace(table, boundary=replace(table, **matched(found.boundary_ious)))
+    table = matched(found.ious, None if found.boundary_ious is None else matched(found.boundary_ious))
     return table.take(np.lexsort((-table.scores, table.categories)))  # stable: ties stay by image, then in file order
 
 
