@@ -255,7 +255,8 @@ def match_results(
         true, ignored, targets = (np.stack(columns) for columns in zip(*sized))
         return MatchedDetections(
             rows[order], at[order], of[order], results.scores[rows[order]], true[0], ignored[0], targets[0],
-            true[1:], ignored[1:], found.best[:, order], found.objects[:, order], objects, (len(sizes), judged.shape[1]), boundary,
+            true[1:], ignored[1:], found.best[:, order], found.objects[:, order], objects,
+            (len(sizes), judged.shape[1]), boundary,
         )  # fmt: skip
 
     table = matched(found.ious, None if found.boundary_ious is None else matched(found.boundary_ious))
