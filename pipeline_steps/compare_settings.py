@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_directory
-from pipeline_steps.common.cli import named_files, named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--detections", "NAME=PARQUET", "detections table on val of each model, for the scores of rare objects"),
         ("--gradients", "NAME=CSV", "gradients.csv of each model (training.record_gradients)"),
     ):
-        parser.add_argument(option, type=named_path, nargs="*", default=[], metavar=files, help=text)
+        add_named_files(parser, option, files, text)
     parser.add_argument("--benchmarks", type=Path, metavar="DIR", help="benchmark files of the run, for its CPU time")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables, figures and page")
     return parser
@@ -42,9 +42,9 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.recipe}: report.ablations.comparisons names nothing to compare")
     runs = Runs(
         recipe=recipe,
-        metrics=named_files("--metrics", arguments.metrics),
-        detections=named_files("--detections", arguments.detections),
-        gradients=named_files("--gradients", arguments.gradients),
+        metrics=arguments.metrics,
+        detections=arguments.detections,
+        gradients=arguments.gradients,
     )
     with atomic_directory(arguments.output) as folder:
         print(write_comparison(runs, folder, arguments.benchmarks))

@@ -18,6 +18,7 @@ from pipeline_steps.estimates.text import table_lines
 from pipeline_steps.estimates.traces import SHIPPED, Trace, known_traces, make_trace, write_traces
 from pipeline_steps.recipe import Recipe, load_recipe
 from pipeline_steps.recipe.load import CONFIG_FOLDER
+from pipeline_steps.run.result_files import results_folder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_missing(recipe: Recipe, traces: dict[str, Trace], new: dict[str, Trace]) -> None:
     """Trace what the estimate of ``recipe`` lacks in ``traces`` and put it into both."""
-    for wanted, name in recipe_estimate(recipe, f"results/{recipe.name}", traces=traces).unknown.items():
+    for wanted, name in recipe_estimate(recipe, results_folder(recipe), traces=traces).unknown.items():
         if wanted.key not in traces:  # two members can be of one kind
             print(f"tracing {name}: {wanted.purpose}, {wanted.images} images of {wanted.size}", file=sys.stderr)
             traces[wanted.key] = new[wanted.key] = make_trace(recipe, name, wanted)
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"wrote {SHIPPED}: {len(traces)} traces")
         return
     recipe = load_recipe(arguments.recipe)
-    results = Path("results", recipe.name)
+    results = results_folder(recipe)
     own: dict[str, Trace] = {}
     traces = known_traces(own_traces(results))
     _add_missing(recipe, traces, own)

@@ -12,7 +12,7 @@ import os
 import shlex
 from pathlib import Path
 
-from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.cli import add_named_files, run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe
 
@@ -22,9 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = step_parser("inspect_dataset", __doc__ or "")
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="split to look at")
-    parser.add_argument(
-        "--detections", type=named_path, nargs="+", required=True, metavar="NAME=PARQUET", help="tables of any models"
-    )
+    add_named_files(parser, "--detections", "NAME=PARQUET", "tables of any models", least=1)
     parser.add_argument("--name", metavar="NAME", help="name of the data set (default: recipe and split)")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N images by id")
     parser.add_argument("--min-score", type=float, default=0.1, metavar="S", help="leave out detections below this")
@@ -47,7 +45,6 @@ def main(arguments: argparse.Namespace) -> None:
 
     from pipeline_steps.inspection.samples import InspectionSettings, build_inspection
 
-    tables = {name: Path(path) for name, path in arguments.detections}
     settings = InspectionSettings(
         name=arguments.name or f"{recipe.name}_{arguments.split}",
         split=arguments.split,
@@ -55,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
         min_score=arguments.min_score,
     )
     try:
-        data = build_inspection(dataset, paths, tables, settings)
+        data = build_inspection(dataset, paths, arguments.detections, settings)
     except ConnectionError as error:
         raise UserError(f"no FiftyOne database: {error}; check FIFTYONE_DATABASE_URI") from None
     print(f"{len(data)} images; saved views: {', '.join(data.list_saved_views())}")

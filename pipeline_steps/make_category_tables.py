@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline_steps.common.atomic import write_text
-from pipeline_steps.common.cli import named_path, run_step, step_parser
+from pipeline_steps.common.cli import add_named_files, run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
 from pipeline_steps.data.categories import CategoryList
@@ -59,14 +59,8 @@ def update_table(path: Path, sources: list[SourceCategory], lists: dict[str, Cat
 def build_parser() -> argparse.ArgumentParser:
     """Command line."""
     parser = step_parser("make_category_tables", __doc__ or "")
-    parser.add_argument(
-        "--lvis",
-        metavar="VERSION=FILE",
-        type=named_path,
-        nargs="+",
-        required=True,
-        help="LVIS categories by version, e.g. v0.5=lvis_v0.5_train.json v1=lvis_v1_train.json",
-    )
+    versions = "LVIS categories by version, e.g. v0.5=lvis_v0.5_train.json v1=lvis_v1_train.json"
+    add_named_files(parser, "--lvis", "VERSION=FILE", versions, least=1)
     parser.add_argument("--coco", metavar="FILE", help="COCO categories, e.g. instances_val2017.json")
     parser.add_argument("--openimages-classes", metavar="FILE", help="class-descriptions-boxable.csv")
     parser.add_argument("--openimages-hierarchy", metavar="FILE", help="bbox_labels_600_hierarchy.json")
@@ -76,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> None:
     """Update the tables whose source lists are given."""
-    lists = {version: read_category_list(path) for version, path in arguments.lvis}
+    lists = {version: read_category_list(path) for version, path in arguments.lvis.items()}
     folder = Path(arguments.output)
     if not (arguments.coco or arguments.openimages_classes):
         raise UserError("nothing to do: give --coco, or --openimages-classes with --openimages-hierarchy")

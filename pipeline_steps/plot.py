@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_directory
-from pipeline_steps.common.cli import named_files, named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("--training", "NAME=JSONL", "metrics.jsonl of each training"),
         ("--boxes", "NAME=PARQUET", "boxes of each member of the ensemble on val"),
     ):
-        parser.add_argument(option, type=named_path, nargs="*", default=[], metavar=files, help=text)
+        add_named_files(parser, option, files, text)
     parser.add_argument("--detections", type=Path, metavar="PARQUET", help="the ensemble's detections on val")
     parser.add_argument("--samples", type=Path, metavar="JSON", help="counts of the count_samples step")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
@@ -39,11 +39,11 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
     inputs = Inputs(
         recipe=recipe,
-        metrics=named_files("--metrics", arguments.metrics),
-        categories=named_files("--categories", arguments.categories),
-        trainings=named_files("--training", arguments.training),
+        metrics=arguments.metrics,
+        categories=arguments.categories,
+        trainings=arguments.training,
         detections=arguments.detections,
-        boxes=named_files("--boxes", arguments.boxes),
+        boxes=arguments.boxes,
         samples=arguments.samples,
     )
     with atomic_directory(arguments.output) as folder:

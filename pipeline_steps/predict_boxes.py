@@ -16,6 +16,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import ImageDetections, table_metadata
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.schema import names
 from pipeline_steps.run.data_files import DatasetPaths
 from pipeline_steps.run.provenance.step import run_recorded_step
 
@@ -38,9 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
-    experts = [expert.name for expert in recipe.experts]
-    if arguments.model not in {*experts, *(model.name for model in recipe.models)}:
-        known = ", ".join([*(model.name for model in recipe.models), *experts])
+    models, experts = names(recipe.models), names(recipe.experts)
+    if arguments.model not in (*models, *experts):
+        known = ", ".join([*models, *experts])
         raise UserError(f"recipe {recipe.name} has no model and no expert {arguments.model!r}; it has {known}")
     paths = DatasetPaths(recipe)
     annotations = paths.annotations(arguments.split)

@@ -9,15 +9,17 @@ gather_shards puts the shares together, and the result does not depend on n.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline_steps.common.cli import named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.recipe.schema import names
 from pipeline_steps.run.data_files import DatasetPaths
 from pipeline_steps.run.provenance.step import run_recorded_step
 
@@ -26,9 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
     parser = step_parser("predict_masks", __doc__ or "")
     parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
-    parser.add_argument(
-        "--weights", required=True, nargs="+", type=named_path, metavar="NAME=model.pth", help="models to average"
-    )
+    add_named_files(parser, "--weights", "NAME=model.pth", "models to average", least=1)
     parser.add_argument("--boxes", required=True, type=Path, metavar="FILE.parquet", help="detections table with boxes")
     parser.add_argument("--split", required=True, choices=("val", "test"), help="split that the boxes are of")
     parser.add_argument("--shard", type=int, default=0, help="which share of the images, from 0")
@@ -37,19 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def mask_model_files(recipe: Recipe, given: list[tuple[str, str]]) -> dict[str, Path]:
-    """The file of each model.
-
-    Raises:
-        UserError: a name that the recipe does not have, or one given twice.
-    """
-    known = [model.name for model in (*recipe.models, *recipe.experts)]
-    names = [name for name, _ in given]
-    if strangers := [name for name in names if name not in known]:
+def check_mask_models(recipe: Recipe, given: Iterable[str]) -> None:
+    """Refuse names that the recipe does not have."""
+    known = names((*recipe.models, *recipe.experts))
+    if strangers := [name for name in given if name not in known]:
         raise UserError(f"--weights: recipe {recipe.name} has no {listing(strangers)}; it has {', '.join(known)}")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"--weights: given twice: {listing(repeated)}")
-    return {name: Path(file) for name, file in given}
 
 
 def check_split(reader: TableReader, split: str) -> None:
@@ -62,7 +54,8 @@ def check_split(reader: TableReader, split: str) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
-    files = mask_model_files(recipe, arguments.weights)
+    files: dict[str, Path] = arguments.weights
+    check_mask_models(recipe, files)
     paths = DatasetPaths(recipe)
     annotations = paths.annotations(arguments.split)
     dataset = read_lvis(annotations, "test_info")

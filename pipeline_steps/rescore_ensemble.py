@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline_steps.common.cli import named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.lvis import read_categories
@@ -22,6 +22,7 @@ from pipeline_steps.detections.rescoring import alpha_by_category
 from pipeline_steps.detections.table import TableWriter, table_metadata
 from pipeline_steps.inference.members import open_members
 from pipeline_steps.recipe import Recipe, load_recipe
+from pipeline_steps.recipe.schema import names
 from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
@@ -34,33 +35,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--categories", required=True, metavar="LVIS.json", help="LVIS file with categories and frequency"
     )
-    parser.add_argument(
-        "--detections", required=True, nargs="+", type=named_path, metavar="NAME=FILE", help="boxes of every member"
-    )
+    add_named_files(parser, "--detections", "NAME=FILE", "boxes of every member", least=1)
     parser.add_argument("--split", required=True, choices=("val", "test"), help="split that the tables are of")
     parser.add_argument("--output", required=True, metavar="FILE.parquet", help="merged detections")
     return parser
 
 
-def member_files(recipe: Recipe, given: Sequence[tuple[str, str]]) -> dict[str, Path]:
+def member_files(recipe: Recipe, given: Mapping[str, Path]) -> dict[str, Path]:
     """The file of each member, in the recipe's order.
 
     Raises:
-        UserError: a member has no file, a file has no member, or a name is given twice.
+        UserError: a member has no file, or a file has no member.
     """
-    expected = [member.name for member in recipe.ensemble.members]
-    names = [name for name, _ in given]
-    missing = [name for name in expected if name not in names]
-    strangers = [name for name in names if name not in expected]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    expected = names(recipe.ensemble.members)
+    missing = [name for name in expected if name not in given]
+    strangers = [name for name in given if name not in expected]
     if missing:
         raise UserError(f"--detections: no file for the members {listing(missing)} of ensemble.members")
     if strangers:
         raise UserError(f"--detections: {listing(strangers)} not among ensemble.members ({', '.join(expected)})")
-    if repeated:
-        raise UserError(f"--detections: given twice: {listing(repeated)}")
-    files = dict(given)
-    return {name: Path(files[name]) for name in expected}
+    return {name: given[name] for name in expected}
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import atomic_output, write_text
-from pipeline_steps.common.cli import named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
@@ -20,9 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
     parser = step_parser("tabulate", __doc__ or "")
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument(
-        "--metrics", type=named_path, nargs="*", default=[], metavar="NAME=JSON", help="metrics of each evaluation"
-    )
+    add_named_files(parser, "--metrics", "NAME=JSON", "metrics of each evaluation")
     parser.add_argument(
         "--table",
         metavar="NAME",

@@ -18,6 +18,7 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.files import BESIDE
 from pipeline_steps.run.provenance.step import run_recorded_step
+from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,8 +48,6 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     recipe = load_recipe(arguments.recipe)
     from pipeline_steps.estimates.memory import require_training_memory
-    from pipeline_steps.training.gradient_file import GRADIENTS_FILE
-    from pipeline_steps.training.metrics_file import METRICS_FILE
     from pipeline_steps.training.run import Job, train  # imports torch and detectron2: seconds
 
     results = arguments.output.absolute().parent.parent.parent

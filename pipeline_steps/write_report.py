@@ -32,17 +32,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.report.figures.index import draw_figures, read_figures
-    from pipeline_steps.report.run_page.files import RunFiles
+    from pipeline_steps.report.figures.inputs import Inputs
     from pipeline_steps.report.run_page.parts import Run
     from pipeline_steps.report.run_page.sections import run_page
+    from pipeline_steps.run.result_files import ResultFiles
 
     recipe = load_recipe(arguments.recipe)
-    files = RunFiles(recipe, arguments.results or Path("results", recipe.name))
+    files = ResultFiles(recipe, arguments.results)
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.figures:
             figures = read_figures(arguments.figures)
         else:
-            figures = draw_figures(files.inputs(), Path(temporary))
+            figures = draw_figures(Inputs.of(files), Path(temporary))
         page = run_page(Run(files, figures))
     write_text(arguments.output, page)
     print(f"{arguments.output}: {len(page.encode()) / 1e6:.1f} MB, {len(figures.drawn)} figures")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,6 @@ def read_measured(name: str, path: str | Path, recipe: Recipe) -> Measured:
     return Measured(name, metrics, data=data_name(recipe))
 
 
-def read_all(named_paths: Iterable[tuple[str, str | Path]], recipe: Recipe) -> list[Measured]:
-    """:func:`read_measured` for each NAME=FILE pair.
-
-    Raises:
-        UserError: a name is given twice.
-    """
-    pairs = list(named_paths)
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--metrics: the name {name!r} is given twice")
-    return [read_measured(name, path, recipe) for name, path in pairs]
+def read_all(files: Mapping[str, Path], recipe: Recipe) -> list[Measured]:
+    """:func:`read_measured` for each name."""
+    return [read_measured(name, path, recipe) for name, path in files.items()]

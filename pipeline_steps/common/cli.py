@@ -13,19 +13,19 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, EXIT_USER_ERROR, StoppedEarly, UserError
+from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, EXIT_USER_ERROR, StoppedEarly, UserError, listing
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the layout of descriptions and shows defaults."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, argparse.SUPPRESS) or action.required:
+        if action.default in (None, False, argparse.SUPPRESS, {}) or action.required:
             return action.help
         return super()._get_help_string(action)
 
@@ -48,17 +48,34 @@ def named_path(text: str) -> tuple[str, str]:
     return name, path
 
 
-def named_files(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Path]:
-    """Values of an option that takes NAME=FILE several times.
+class _NamedFiles(argparse.Action):
+    def __call__(self, _parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        names = [name for name, _ in values]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"{option_string}: given twice: {listing(repeated)}")
+        setattr(namespace, self.dest, {name: Path(path) for name, path in values})
+
+
+def add_named_files(parser: argparse.ArgumentParser, option: str, metavar: str, help: str, least: int = 0) -> None:
+    """An option that takes NAME=FILE several times; its value is a mapping of names to paths.
+
+    Args:
+        parser: of the step.
+        option: with its hyphens.
+        metavar: what a value looks like.
+        help: what the files are.
+        least: how many there must be, 0 or 1.
 
     Raises:
-        UserError: a name is given twice.
+        UserError: while parsing, if a name is given twice.
     """
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"{option}: the name {name!r} is given twice")
-    return {name: Path(path) for name, path in pairs}
+    kind: dict[str, Any] = {"nargs": "+", "required": True} if least else {"nargs": "*", "default": {}}
+    parser.add_argument(option, type=named_path, action=_NamedFiles, metavar=metavar, help=help, **kind)
+
+
+def name_files(names: Iterable[str], files: Iterable[str | Path]) -> list[str]:
+    """``NAME=FILE NAME=FILE ...`` for the command line of such a step."""
+    return [f"{name}={file}" for name, file in zip(names, files, strict=True)]
 
 
 def _exit_on_termination(number: int, _frame: FrameType | None) -> NoReturn:
@@ -98,9 +115,8 @@ def call_step(
     """Run a step and return its exit code; user errors become one line on standard error without traceback."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     _quieten_libraries()
-    arguments = parser.parse_args(argv)
     try:
-        main(arguments)
+        main(parser.parse_args(argv))
     except UserError as error:
         return _fail(str(error), EXIT_USER_ERROR)
     except StoppedEarly as error:

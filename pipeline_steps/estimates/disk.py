@@ -13,6 +13,7 @@ from pipeline_steps.data.sources.source import Source, read_sources
 from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, UNPACKED_RATIO, most_images
 from pipeline_steps.estimates.sizes import split_images
 from pipeline_steps.recipe.schema import Recipe
+from pipeline_steps.run.result_files import ResultFiles
 
 MINI_IMAGE = 12_000
 """Bytes of an image of the mini world."""
@@ -76,8 +77,7 @@ def _is_used(source: Source, recipe: Recipe) -> bool:
 def table_bytes(recipe: Recipe) -> int:
     """Bytes of all tables of detections and of the submission, with every image's table full."""
     images = split_images(recipe)
-    members = dict.fromkeys([model.name for model in recipe.models] + [m.name for m in recipe.ensemble.members])
-    boxes = sum(images.values()) * recipe.testing.keep_per_image * len(members) * BOX_ROW
+    boxes = sum(images.values()) * recipe.testing.keep_per_image * len(ResultFiles(recipe).predicted) * BOX_ROW
     merged = {split: count * getattr(recipe.ensemble.keep_per_image, split) for split, count in images.items()}
     masks = (images["val"] * len(recipe.models) * recipe.testing.keep_per_image + sum(merged.values())) * MASK_ROW
     submission = images["test"] * recipe.evaluation.max_detections * SUBMISSION_ROW

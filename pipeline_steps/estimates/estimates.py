@@ -8,7 +8,7 @@ imports neither torch nor detectron2. ``one_line(estimate)`` and ``table_lines(e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from pipeline_steps.estimates.disk import KEPT_CHECKPOINTS, Disk, data_bytes, ta
 from pipeline_steps.estimates.request import Purpose, Request
 from pipeline_steps.estimates.sizes import area, largest, split_images, test_sizes, training_pixels, training_sizes
 from pipeline_steps.estimates.traces import Trace, images_per_gpu, known_traces, request
-from pipeline_steps.recipe.schema import Recipe
-from pipeline_steps.run.variants import boxes_folder, with_variants
+from pipeline_steps.recipe.schema import ENSEMBLE, Recipe, names
+from pipeline_steps.run.result_files import ResultFiles, variant_folder
 
 GIB = 2**30
+VARIANTS = "variants for tables"
 MEMORY_FACTOR, MEMORY_RESERVE = 1.15, 1 * GIB
 """What a GPU must have beyond the tensors that are counted: buffers inside kernels, and CUDA itself. Counted as here,
 detectron2's Mask R-CNN with R50, R101 and X101-32x8d at two images of 800 x 1344 takes 2.9, 3.9 and 6.2 GiB; its
@@ -128,18 +129,17 @@ class _Estimator:
             self.unknown.setdefault(wanted, name)
         return found
 
-    def training(self, stage: str, folder: str, name: str) -> Job:
+    def training(self, stage: str, name: str, output: Path) -> Job:
         model = self.recipe.model(name)
         training = self.recipe.training_of(model)
         images, edges = images_per_gpu(self.recipe, model), training.augmentation
-        output = f"{folder}/{name}/model.pth"
-        job = Job(stage, name, output, training.schedule.images, training.precision)
+        job = Job(stage, name, str(output), training.schedule.images, training.precision)
         trace = self.trace(name, "train")
         if trace is None:
             return job
         of_step = trace.flops_at(training_pixels(edges, images))
         return Job(
-            *(stage, name, output, job.images, job.precision),
+            *(stage, name, str(output), job.images, job.precision),
             flops={kind: value * job.images / images for kind, value in of_step.items()},
             memory=trace.peak_at(area(training_sizes(edges)[-1])),
             largest_memory=trace.peak_at(area(largest(max(edges.shorter_edge), edges.longer_edge))),
@@ -147,12 +147,12 @@ class _Estimator:
             checkpoint_bytes=trace.weight_bytes + trace.trained_bytes,
         )
 
-    def testing(self, stage: str, name: str, output: str, images: int, models: list[str], purpose: Purpose) -> Job:
+    def testing(self, stage: str, name: str, output: Path, images: int, models: list[str], purpose: Purpose) -> Job:
         """Testing of ``images`` images with all of ``models``."""
         testing = self.recipe.testing
         sizes = test_sizes(testing.box_scales if purpose == "boxes" else testing.mask_scales, testing)
         precision = self.recipe.test_precision(models[0])
-        job = Job(stage, name, output, images, precision)
+        job = Job(stage, name, str(output), images, precision)
         traces = [self.trace(model, purpose) for model in models]
         flops: dict[str, float] = {}
         for trace in traces:
@@ -163,7 +163,7 @@ class _Estimator:
                     flops[kind] = flops.get(kind, 0.0) + value * images / testing.batch_images
         known = [trace for trace in traces if trace is not None]
         return Job(
-            *(stage, name, output, images, precision),
+            *(stage, name, str(output), images, precision),
             flops=flops,
             # The models of one image's masks are all on the GPU, and work one after the other.
             memory=max(trace.peak_at(area(sizes[-1])) for trace in known) + _others(known),
@@ -176,45 +176,34 @@ def _others(traces: list[Trace]) -> int:
     return sum(weights) - max(weights)
 
 
-def _jobs(estimator: _Estimator) -> Iterator[Job]:
-    recipe = estimator.recipe
-    for stage, folder, models in (
-        ("COCO pre-training", "pretrain", recipe.pretraining),
-        ("LVIS fine-tuning", "finetune", recipe.models),
-        ("experts", "experts", recipe.experts),
-    ):
-        for model in models:
-            yield estimator.training(stage, folder, model.name)
+STAGES = {"pretrain": "COCO pre-training", "finetune": "LVIS fine-tuning", "experts": "experts"}
+
+
+def _jobs(estimators: Mapping[str, _Estimator], files: ResultFiles) -> Iterator[Job]:
+    recipe, estimator = files.recipe, estimators[""]
+    for stage, models in recipe.stages.items():
+        for name in names(models):
+            yield estimator.training(STAGES[stage], name, files.model(name))
     images = split_images(recipe)
-    members = dict.fromkeys([m.name for m in recipe.models] + [member.name for member in recipe.ensemble.members])
     for split, count in images.items():
-        for name in members:
-            output = f"predictions/{split}/{name}/boxes.parquet"
+        for name in files.predicted:
+            output = files.member_boxes.of(split=split, member=name)
             yield estimator.testing("box testing", name, output, count, [name], "boxes")
-    for model in recipe.models:
-        output = f"predictions/val/{model.name}/detections.parquet"
-        yield estimator.testing("mask testing", model.name, output, images["val"], [model.name], "masks")
+    for name in names(recipe.models):
+        yield estimator.testing("mask testing", name, files.evaluated[name], images["val"], [name], "masks")
     for split, count in images.items():
-        output = f"ensemble/{split}/detections.parquet"
-        yield estimator.testing("mask testing", "ensemble", output, count, recipe.mask_models(), "masks")
-
-
-def _variant_jobs(recipe: Recipe, estimators: dict[str, _Estimator]) -> Iterator[Job]:
-    """Jobs of the tables' variants on val; boxes that are shared with the recipe, or each other, come once."""
-    recipes = with_variants(recipe)
-    images = split_images(recipe)["val"]
-    seen = set()
-    for folder, variant in list(recipes.items())[1:]:
-        estimator = estimators[folder]
-        shared = boxes_folder(recipes, folder)
-        for member in variant.ensemble.members if shared else ():
-            output = f"{shared}predictions/val/{member.name}/boxes.parquet"
-            if output not in seen:
-                seen.add(output)
-                yield estimator.testing("variants for tables", member.name, output, images, [member.name], "boxes")
-        output = f"{folder}ensemble/val/detections.parquet"
-        name = folder.removeprefix("variants/").rstrip("/")
-        yield estimator.testing("variants for tables", name, output, images, variant.mask_models(), "masks")
+        masks = recipe.mask_models()
+        yield estimator.testing("mask testing", ENSEMBLE, files.ensemble(split), count, masks, "masks")
+    # Variants on val, for tables; boxes that are shared with the recipe, or each other, come once.
+    seen = {files.member_boxes.of(split="val", member=name) for name in files.predicted}
+    for name, output in files.variants.items():
+        folder = variant_folder(name)
+        for member, boxes in files.members_boxes("val", folder).items():
+            if boxes not in seen:
+                seen.add(boxes)
+                yield estimators[folder].testing(VARIANTS, member, boxes, images["val"], [member], "boxes")
+        masks = files.tested[folder].mask_models()
+        yield estimators[folder].testing(VARIANTS, name, output, images["val"], masks, "masks")
 
 
 def own_traces(results: str | Path) -> Path:
@@ -241,9 +230,9 @@ def recipe_estimate(
     """
     traces = known_traces(own_traces(results)) if traces is None else traces
     there = exists or (lambda output: Path(results, output).exists())
-    recipes = with_variants(recipe)
-    estimators = {folder: _Estimator(own, traces) for folder, own in recipes.items()}
-    jobs = (*_jobs(estimators[""]), *_variant_jobs(recipe, estimators))
+    files = ResultFiles(recipe, Path())
+    estimators = {folder: _Estimator(own, traces) for folder, own in files.tested.items()}
+    jobs = tuple(_jobs(estimators, files))
     unknown = {wanted: name for estimator in estimators.values() for wanted, name in estimator.unknown.items()}
     data, unpacking = data_bytes(recipe)
     disk = Disk(

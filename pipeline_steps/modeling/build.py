@@ -7,7 +7,6 @@ model = build_detector(recipe, "x101", category_count=1230, tail=tail, device="c
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.defaults import lvis_config, set_training_keys
 from pipeline_steps.recipe.detectors import with_bases
-from pipeline_steps.recipe.load import CONFIG_FOLDER
+from pipeline_steps.recipe.load import shipped_or_own
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.testing import Compute
 from pipeline_steps.recipe.training import Training
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def detector_file(name: str) -> Path:
-    """The yacs file ``name``: as given, or relative to the folder above ``config/``."""
-    for path in (Path(name), CONFIG_FOLDER.parent / name):
-        if path.is_file():
-            return path
-    raise UserError(f"detector file not found: {name} (looked in {Path.cwd()} and {CONFIG_FOLDER.parent})")
-
-
 def read_detector_file(name: str) -> CfgNode:
     """detectron2's and our defaults with a detector file laid over them.
 
@@ -45,7 +36,7 @@ def read_detector_file(name: str) -> CfgNode:
     """
     import yaml
 
-    path = detector_file(name)
+    path = shipped_or_own(name)
     with_bases(path)
     cfg = lvis_config()
     try:

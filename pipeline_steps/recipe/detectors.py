@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline_steps.common.files import require_file
+from pipeline_steps.recipe.load import shipped_or_own
 from pipeline_steps.recipe.schema import Recipe
 
 _BASE = re.compile(r"^_BASE_\s*:\s*[\"']?([^\"'#\n]+?)[\"']?\s*(?:#.*)?$", re.MULTILINE)
@@ -17,7 +18,7 @@ def detector_files(recipe: Recipe, name: str) -> list[str]:
     Raises:
         UserError: a file does not exist.
     """
-    return with_bases(Path(recipe.model(name).detector), f"detector file of model {name}")
+    return with_bases(shipped_or_own(recipe.model(name).detector), f"detector file of model {name}")
 
 
 def with_bases(path: Path, what: str = "detector file") -> list[str]:

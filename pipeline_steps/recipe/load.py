@@ -19,6 +19,13 @@ CONFIG_FOLDER = Path(__file__).parents[2] / "config"
 """Where ``extends`` looks for a recipe that is not beside the one that names it."""
 
 
+def shipped_or_own(name: str | Path) -> Path:
+    """A file that a recipe names: as it is named, or, where only that is there, beside config/ (from any folder)."""
+    path = Path(name)
+    shipped = CONFIG_FOLDER.parent / path
+    return shipped if not path.exists() and shipped.exists() else path
+
+
 Layer: TypeAlias = tuple[str, dict[str, Any]]
 """Where keys and values come from, and they themselves."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -17,6 +17,22 @@ from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report,
 from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Precision, Training, Weights
 
 Entry = TypeVar("Entry", Model, Expert, Weights)
+
+
+ENSEMBLE = "ensemble"
+"""Name of the ensemble's evaluation."""
+
+
+class Named(Protocol):
+    """An entry of one of a recipe's lists."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def names(entries: Iterable[Named]) -> list[str]:
+    """Names of models, members or other entries of a recipe."""
+    return [entry.name for entry in entries]
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -77,13 +93,12 @@ class Recipe(Section):
     def _references(self) -> Recipe:
         if "{" in self.datasets_root:
             raise ValueError(f"datasets_root: {self.datasets_root!r} has braces, which name wildcards in a workflow")
-        trained = [*self.pretraining, *self.models, *self.experts]
-        names = [model.name for model in trained] + [weights.name for weights in self.weights]
-        for name in names:
-            if names.count(name) > 1:
+        used = names((*self.trained, *self.weights))
+        for name in used:
+            if used.count(name) > 1:
                 raise ValueError(f"the name {name!r} is used twice among pretraining, models, experts and weights")
-        starts = {""} | {m.name for m in self.pretraining} | {w.name for w in self.weights}
-        for model in trained:
+        starts = {"", *names(self.pretraining), *names(self.weights)}
+        for model in self.trained:
             if model.init not in starts:
                 raise ValueError(f"{model.name}: init {model.init!r} is no pretraining model and no weights entry")
             self.training_of(model)
@@ -93,30 +108,32 @@ class Recipe(Section):
         self._check_evaluations()
         self._check_ablations()
         if not self.data.openimages.enabled:
-            for model in trained:
-                if used := [name for name in model.datasets if name.startswith("openimages")]:
-                    raise ValueError(f"{model.name} trains on {used[0]}, but data.openimages.enabled is false")
+            for model in self.trained:
+                if images := [name for name in model.datasets if name.startswith("openimages")]:
+                    raise ValueError(f"{model.name} trains on {images[0]}, but data.openimages.enabled is false")
         return self
 
     def _check_tested(self, testing: Testing, ensemble: Ensemble, origin: str = "") -> None:
-        models, experts = {m.name for m in self.models}, {m.name for m in self.experts}
+        models = names(self.models)
         for member in ensemble.members:
-            if member.name not in models | experts:
+            if member.name not in (*models, *names(self.experts)):
                 raise ValueError(f"{origin}ensemble member {member.name!r} is no model and no expert")
         for name in testing.mask_models:
             if name not in models:
                 raise ValueError(f"{origin}testing.mask_models: {name!r} is no model")
 
     def _check_evaluations(self) -> None:
-        evaluated = {"ensemble", *(model.name for model in (*self.models, *self.experts))}
+        taken = {ENSEMBLE, *names((*self.models, *self.experts))}
         for name in self.variants:
-            if name in evaluated or not re.fullmatch(NAME, name):
+            if name in taken or not re.fullmatch(NAME, name):
                 raise ValueError(f"variants: {name!r} is no name of its own: letters, digits and _, not used elsewhere")
+        known = {*self.evaluations, *self.variants}
         for table, rows in self.report.tables.items():
-            for row, names in rows.items():
-                if strangers := [name for name in names if name not in evaluated | self.variants.keys()]:
+            for row, evaluations in rows.items():
+                if strangers := [name for name in evaluations if name not in known]:
                     raise ValueError(
-                        f"report.tables.{table}.{row}: {strangers[0]!r} is no model, no variant and not 'ensemble'"
+                        f"report.tables.{table}.{row}: {strangers[0]!r} is no model, no variant, no expert in the "
+                        "ensemble and not 'ensemble'"
                     )
 
     def _sections_of(self, variant: str) -> tuple[Testing, Ensemble]:
@@ -145,9 +162,26 @@ class Recipe(Section):
                     raise ValueError(f"report.ablations.comparisons: {name!r} is no model")
 
     @property
+    def stages(self) -> dict[str, list[Model]]:
+        """What is trained, by stage, which is also the folder of the results."""
+        return {"pretrain": self.pretraining, "finetune": self.models, "experts": [*self.experts]}
+
+    @property
     def trained(self) -> list[Model]:
         """All that is trained: pre-trainings, models and experts."""
-        return [*self.pretraining, *self.models, *self.experts]
+        return [model for models in self.stages.values() for model in models]
+
+    @property
+    def category_tables(self) -> dict[str, str]:
+        """Data set of the categories of each expert, by its name."""
+        return {expert.name: expert.category_table for expert in self.experts}
+
+    @property
+    def evaluations(self) -> list[str]:
+        """What is evaluated on val: LVIS models, experts in the ensemble, the ensemble."""
+        members = names(self.ensemble.members)
+        experts = [expert.name for expert in self.experts if expert.name in members]
+        return [*names(self.models), *experts, ENSEMBLE]
 
     def _entry(self, what: str, name: str, entries: Sequence[Entry]) -> Entry:
         for entry in entries:

@@ -11,6 +11,7 @@ from pipeline_steps.analysis.measured import GROUP_COLUMNS, PUBLISHED_CAP, Measu
 from pipeline_steps.analysis.published import PublishedTable, check_rows, published_table
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
+from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.grid import MISSING, Grid, number, with_spread
 
@@ -20,9 +21,6 @@ COLUMNS = {**GROUP_COLUMNS, **FIXED}
 
 DETAILS = {"AP50": "AP50", "AP75": "AP75", "APs": "AP_s", "APm": "AP_m", "APl": "AP_l"}
 """The same for AP at one IoU and by size of the object (COCO's: below 32 x 32 pixels, up to 96 x 96, above)."""
-
-ENSEMBLE = "ensemble"
-"""Name of the ensemble's evaluation."""
 
 
 def _notes(measured: Sequence[Measured], recipe: Recipe) -> list[str]:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.recipe.load import CONFIG_FOLDER
+from pipeline_steps.recipe.load import shipped_or_own
+from pipeline_steps.run.result_files import results_folder
 
 _LVIS_FILES = {
     "v0.5": ("lvis_v0.5_train.json", "lvis_v0.5_val.json", "lvis_v0.5_image_info_test.json"),
@@ -70,7 +71,7 @@ def _made_root(recipe: Recipe, root: Path) -> Path:
     """
     if recipe.data.derived_root:
         return Path(recipe.path(recipe.data.derived_root))
-    own = Path("results", recipe.name, "data")
+    own = results_folder(recipe) / "data"
     if own.is_dir():
         return own
     made = any((root / name).is_dir() for name in ("manifests", "derived", "derived_v1"))
@@ -86,6 +87,7 @@ class DatasetPaths:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
         self.root = Path(recipe.datasets_root)
         train, val, test = _LVIS_FILES[recipe.lvis_version]
         self.lvis_train = self.root / "lvis" / train
@@ -109,21 +111,16 @@ class DatasetPaths:
         self.openimages_ids = derived / "openimages_ids.txt"
         self.mini_world = self.root / MINI_WORLD
         self.coco_images_manifest = self.manifests / "coco_images.json"
+        self.openimages_images_manifest = self.manifest(self.openimages_ids.with_suffix(""))
         self.openimages_train = derived / "openimages_lvis.json"
         self.openimages_summary = derived / "openimages_summary.csv"
         # OpenImages in its own classes is the same for every LVIS release.
         self.openimages_own_ids = self.made_root / "derived" / "openimages_own_ids.txt"
+        self.openimages_own_images_manifest = self.manifest(self.openimages_own_ids.with_suffix(""))
         self.openimages_own_train = self.made_root / "derived" / "openimages_own.json"
         self.openimages_own_summary = self.made_root / "derived" / "openimages_own_summary.csv"
-        self.coco_table = self._table(recipe, recipe.data.coco_to_lvis)
-        self.openimages_table = self._table(recipe, recipe.data.openimages_to_lvis)
-
-    @staticmethod
-    def _table(recipe: Recipe, text: str) -> Path:
-        """A category table; tables of config/ are found from any working folder."""
-        path = Path(recipe.path(text))
-        beside_config = CONFIG_FOLDER.parent / path
-        return beside_config if not path.exists() and beside_config.exists() else path
+        self.coco_table = shipped_or_own(recipe.path(recipe.data.coco_to_lvis))
+        self.openimages_table = shipped_or_own(recipe.path(recipe.data.openimages_to_lvis))
 
     def manifest(self, file: Path) -> Path:
         """Manifest of the check of a data file (or list of images) that is below ``root`` or ``made_root``."""
@@ -136,13 +133,74 @@ class DatasetPaths:
 
     def training_set(self, name: str) -> Path:
         """Annotation file of a training set named as in the recipe's ``datasets``."""
-        return {
-            "lvis_train": self.lvis_train,
-            "coco_train": self.coco_train,
-            "openimages_train": self.openimages_train,
-            "openimages_own_train": self.openimages_own_train,
-        }[name]
+        sets = ("lvis_train", "coco_train", "openimages_train", "openimages_own_train")
+        return {each: getattr(self, each) for each in sets}[name]
 
     def image_path(self, image: ImageName | Mapping[str, Any]) -> Path:
         """Where the file of an image record lies, see :func:`find_image`."""
         return find_image(self.root, image)
+
+    # What jobs read. What a user has put below datasets_root, and what an earlier run has downloaded, is no rule's
+    # output: it is checked, and never replaced. Manifests say what was found; the mini world needs none.
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether data come from elsewhere; else they are drawn."""
+        return self.recipe.data.source == "download"
+
+    def checked(self, *files: Path) -> list[Path]:
+        """Data files, and the manifests of their checks."""
+        return [*files, *self.noted(*map(self.manifest, files))]
+
+    def noted(self, *manifests: Path) -> list[Path]:
+        """Manifests, where there are any."""
+        return list(manifests) if self.downloaded else []
+
+    @property
+    def openimages_tables(self) -> list[Path]:
+        """What OpenImages publishes and its selections read."""
+        tables = [self.openimages_boxes, self.openimages_labels, self.openimages_classes, self.openimages_hierarchy]
+        return [*tables, *([self.openimages_rotation] if self.recipe.data.openimages.skip_rotated else [])]
+
+    @property
+    def category_tables(self) -> list[Path]:
+        """What members' categories are matched with; some experts' category ids are the places of classes in a list."""
+        mapped = set(self.recipe.category_tables.values()) - {"coco"}
+        return [self.coco_table, self.openimages_table, *([self.openimages_classes] if mapped else [])]
+
+    def for_training_on(self, name: str) -> list[Path]:
+        """Files of a training set, and the manifests of its images."""
+        if name == "openimages_train":
+            return [self.openimages_train, *self.checked(self.lvis_train)]  # LVIS numbers its categories
+        if name == "openimages_own_train":
+            return [self.openimages_own_train]
+        # COCO is trained on less what LVIS tests on.
+        tested = [self.lvis_val, self.lvis_test_info] if name == "coco_train" else []
+        return [*self.checked(self.training_set(name), *tested), *self.noted(self.coco_images_manifest)]
+
+    def for_training(self, name: str) -> list[Path]:
+        """Files that the training of the model ``name`` reads."""
+        model = self.recipe.model(name)
+        files = [file for dataset in model.datasets for file in self.for_training_on(dataset)]
+        if self.recipe.training_of(model).coco_ignore.enabled and "lvis_train" in model.datasets:
+            files.append(self.coco_boxes_train)
+        return list(dict.fromkeys(files))
+
+    def for_testing(self, split: Literal["val", "test"]) -> list[Path]:
+        """Files that the testing of a split reads."""
+        return [*self.checked(self.annotations(split)), *self.noted(self.coco_images_manifest)]
+
+    def everything(self) -> list[Path]:
+        """What the target ``data`` makes."""
+        recipe = self.recipe
+        used = {name for model in recipe.trained for name in model.datasets}
+        sets = ["lvis_train", "coco_train"]
+        sets += ["openimages_train"] if recipe.data.openimages.enabled else []
+        sets += ["openimages_own_train"] if "openimages_own_train" in used else []
+        return [
+            *(file for name in sets for file in self.for_training_on(name)),
+            self.coco_boxes_train,
+            *(self.checked(self.coco_val) if "coco" in recipe.category_tables.values() else []),
+            *self.for_testing("val"),
+            *self.for_testing("test"),
+        ]

@@ -98,6 +98,6 @@ def ensemble_settings(recipe: Recipe, split: str) -> str:
             "ensemble": recipe.ensemble.model_dump(exclude={"keep_per_image"}),
             "keep": getattr(recipe.ensemble.keep_per_image, split),
             "sharing": _sharing(recipe),
-            "tables": {expert.name: expert.category_table for expert in recipe.experts},
+            "tables": recipe.category_tables,
         }
     )

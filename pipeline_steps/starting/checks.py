@@ -6,14 +6,18 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from pipeline_steps.cluster.queue import refuse_queued_jobs
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import existing_folder
 from pipeline_steps.common.progress import format_bytes
 from pipeline_steps.data.sources.source import Source, read_sources
 from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, absent_targets, space_needed
+from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.data_files import DatasetPaths, is_writable
+from pipeline_steps.starting import jobs
 
 
 def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:
@@ -43,7 +47,7 @@ def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:
         return recipe
     if wanted <= gpus:
         return with_gpus(wanted)
-    batches = [recipe.training_of(m).images_per_batch for m in (*recipe.pretraining, *recipe.models, *recipe.experts)]
+    batches = [recipe.training_of(model).images_per_batch for model in recipe.trained]
     return with_gpus(next(n for n in range(gpus, 0, -1) if all(batch % n == 0 for batch in batches)))
 
 
@@ -151,3 +155,27 @@ def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path, brings
     for folder, what in folders.items():
         if not is_writable(folder):
             raise UserError(f"no permission to write to {folder}, the place of {what}: change that, or the place")
+
+
+def check_start(recipe: Recipe, paths: DatasetPaths, results: Path, workflow: Any, gpus: Sequence[str]) -> None:
+    """Refuse to start without GPUs, permissions or room, or while jobs of an earlier run are in the cluster's queue.
+
+    Args:
+        recipe: the recipe.
+        paths: its data.
+        results: its folder of results.
+        workflow: Snakemake's, with its jobs.
+        gpus: GPUs of this machine.
+
+    Raises:
+        UserError: what is missing, and what to do.
+    """
+    cluster = jobs.cluster(workflow)
+    check_devices(recipe, jobs.most_gpus(workflow), cluster, gpus)
+    brings_data = any(rule.startswith(("download_", "make_mini")) for rule in jobs.job_counts(workflow))
+    check_permissions(recipe, paths, results, brings_data)
+    if paths.downloaded and brings_data and recipe.data.download.check_room:
+        disk = recipe_estimate(recipe, results).disk
+        check_room(list(room_needed(recipe, paths, results, disk.checkpoints + disk.results)))
+    if cluster == "slurm":
+        refuse_queued_jobs(Path.cwd())

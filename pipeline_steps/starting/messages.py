@@ -9,9 +9,9 @@ from typing import Any
 
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.estimates.text import one_line, table_lines
-from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.testing import Member
 from pipeline_steps.recipe.training import Model
+from pipeline_steps.run.result_files import SPLITS, ResultFiles
 
 FAILURES_SHOWN = 3
 
@@ -22,22 +22,22 @@ def _names(items: Sequence[Model | Member]) -> str:
     return ", ".join(name if count == 1 else f"{name} ({count} seeds)" for name, count in names.items()) or "none"
 
 
-def _on_disk(recipe: Recipe, results: str) -> str:
+def _on_disk(files: ResultFiles) -> str:
     """Which of the recipe's trainings and other results are there already."""
-    stages = (("pretrain", recipe.pretraining), ("finetune", recipe.models), ("experts", recipe.experts))
-    models = [Path(results, stage, model.name, "model.pth") for stage, found in stages for model in found]
-    files = {
-        "ensemble": [Path(results, "ensemble", split, "detections.parquet") for split in ("val", "test")],
-        "submission": [Path(results, "submission/submission.json")],
-        "summary": [Path(results, "report/summary.md")],
+    models = [files.model(model.name) for model in files.recipe.trained]
+    others = {
+        "ensemble": [files.ensemble(split) for split in SPLITS],
+        "submission": [files.submission],
+        "summary": [files.summary],
     }
     parts = [f"{sum(path.exists() for path in models)} of {len(models)} models"]
-    parts += [name for name, paths in files.items() if all(path.exists() for path in paths)]
+    parts += [name for name, paths in others.items() if all(path.exists() for path in paths)]
     return ", ".join(parts)
 
 
-def plan_banner(recipe: Recipe, results: str) -> str:
+def plan_banner(files: ResultFiles) -> str:
     """Recipe, models and members, what is there, and what the run takes."""
+    recipe = files.recipe
     scales = ", ".join(map(str, recipe.testing.box_scales))
     return "\n".join(
         [
@@ -46,44 +46,36 @@ def plan_banner(recipe: Recipe, results: str) -> str:
             f"  LVIS models:       {_names(recipe.models)}",
             f"  experts:           {_names(recipe.experts)}",
             f"  ensemble:          {_names(recipe.ensemble.members)}; boxes and masks tested at {scales} px",
-            f"  on the disk:       {_on_disk(recipe, results)}",
-            f"  outputs:           {results}/",
-            *(f"  {line}" for line in table_lines(recipe_estimate(recipe, results))),
+            f"  on the disk:       {_on_disk(files)}",
+            f"  outputs:           {files.root}/",
+            *(f"  {line}" for line in table_lines(recipe_estimate(recipe, files.root))),
         ]
     )
 
 
-def plan_line(recipe: Recipe, results: str, gpus: str) -> str:
-    """What the recipe takes, in one line.
-
-    Args:
-        recipe: the recipe.
-        results: its folder of results.
-        gpus: where its GPUs come from.
-    """
-    estimate = recipe_estimate(recipe, results)
-    return f"recipe {recipe.name}: {one_line(estimate)}" + (f"; {gpus}" if estimate.on_gpus else "")
+def plan_line(files: ResultFiles, gpus: str) -> str:
+    """What the recipe takes, in one line; ``gpus`` says where its GPUs come from."""
+    estimate = recipe_estimate(files.recipe, files.root)
+    return f"recipe {files.recipe.name}: {one_line(estimate)}" + (f"; {gpus}" if estimate.on_gpus else "")
 
 
-def start_banner(recipe: Recipe, results: str, jobs: Mapping[str, int]) -> str:
+def start_banner(files: ResultFiles, jobs: Mapping[str, int]) -> str:
     """:func:`plan_banner` and the number of jobs of each rule that will run."""
     running = ", ".join(f"{count} {rule}" for rule, count in sorted(jobs.items())) or "nothing"
-    return f"{plan_banner(recipe, results)}\n  will run:          {running}"
+    return f"{plan_banner(files)}\n  will run:          {running}"
 
 
-def end_banner(recipe: Recipe, results: str) -> str:
+def end_banner(files: ResultFiles) -> str:
     """Where the results are, and the summary table if there is one."""
-    lines = [f"recipe {recipe.name}: finished"]
-    summary = Path(results) / "report/summary.md"
-    if summary.is_file():
-        lines += ["", summary.read_text(encoding="utf-8").rstrip(), ""]
-    for what, name in (
-        ("submission", "submission/submission.json"),
-        ("report", "report/index.html"),
-        ("comparison", "report/ablations/index.html"),
-        ("metrics", "evaluation"),
+    lines = [f"recipe {files.recipe.name}: finished"]
+    if files.summary.is_file():
+        lines += ["", files.summary.read_text(encoding="utf-8").rstrip(), ""]
+    for what, path in (
+        ("submission", files.submission),
+        ("report", files.page),
+        ("comparison", files.ablations / "index.html"),
+        ("metrics", files.evaluation),
     ):
-        path = Path(results) / name
         if path.exists():
             lines.append(f"  {what + ':':12} {path}")
     return "\n".join(lines)

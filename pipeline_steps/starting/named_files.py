@@ -26,8 +26,7 @@ def check_named_files(recipe: Recipe, paths: DatasetPaths) -> dict[str, list[str
     Raises:
         UserError: a file is not there; the message names key and nearest existing name.
     """
-    models = (*recipe.pretraining, *recipe.models, *recipe.experts)
-    detectors = {model.name: detector_files(recipe, model.name) for model in models}
+    detectors = {model.name: detector_files(recipe, model.name) for model in recipe.trained}
     sources = read_sources(recipe.data.download.sources) if recipe.data.source == "download" else []
     if recipe.data.source == "download":  # the mini world has tables of its own
         require_file(paths.coco_table, "category table", "check data.coco_to_lvis")

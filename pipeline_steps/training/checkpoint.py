@@ -17,7 +17,7 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.training.gradient_file import GRADIENTS_FILE
+from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 from pipeline_steps.training.settings import Settings, differences
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def remove_training_files(folder: Path, keep_metrics: bool) -> None:
     patterns = (
         ["checkpoint_*.pth"]
         if keep_metrics
-        else ["checkpoint_*.pth", GRADIENTS_FILE, "metrics.jsonl", "events.out.tfevents.*"]
+        else ["checkpoint_*.pth", GRADIENTS_FILE, METRICS_FILE, "events.out.tfevents.*"]
     )
     for pattern in patterns:
         for path in folder.glob(pattern):

@@ -13,8 +13,7 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.modeling.gradient_record import QUANTITIES
-
-GRADIENTS_FILE = "gradients.csv"
+from pipeline_steps.run.result_files import GRADIENTS_FILE
 
 
 def write_gradients(folder: Path, sums: torch.Tensor | None, category_ids: list[int], images: int) -> None:

@@ -14,11 +14,10 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.progress import format_duration
+from pipeline_steps.run.result_files import METRICS_FILE
 from pipeline_steps.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class Averages:

@@ -18,6 +18,7 @@ from pipeline_steps.estimates.traces import known_traces, request
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.load import resolve_recipe
 from pipeline_steps.recipe.training import Augmentation
+from pipeline_steps.run.result_files import ResultFiles
 from pipeline_steps.starting.messages import plan_banner
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -57,7 +58,8 @@ def test_planning_takes_no_torch_and_the_plan_shows_the_table():
 import sys
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.starting.messages import plan_banner
-print(plan_banner(load_recipe("config/challenge.yaml"), "results/challenge"))
+from pipeline_steps.run.result_files import ResultFiles
+print(plan_banner(ResultFiles(load_recipe("config/challenge.yaml"))))
 print([name for name in ("torch", "detectron2", "snakemake") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=CONFIG.parent, capture_output=True, text=True, check=True)
@@ -182,7 +184,9 @@ def test_an_unknown_detector_is_named_with_the_command(tmp_path):
     options = {"detector_options": ["MODEL.RPN.BATCH_SIZE_PER_IMAGE 128"]}
     found = recipe_estimate(challenge(training=options), tmp_path / "challenge")
     assert "not traced yet" in one_line(found)
-    assert "python -m pipeline_steps.estimate --recipe" in plan_banner(challenge(training=options), str(tmp_path / "c"))
+    assert "python -m pipeline_steps.estimate --recipe" in plan_banner(
+        ResultFiles(challenge(training=options), tmp_path / "c")
+    )
 
 
 def test_recipes_without_gpus_say_so():

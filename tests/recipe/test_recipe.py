@@ -14,7 +14,7 @@ from pipeline_steps.recipe.document import readme_with_keys, schema_text
 from pipeline_steps.recipe.load import recipe_text
 from pipeline_steps.recipe.schema import merged
 from pipeline_steps.run import stage_settings
-from pipeline_steps.run.variants import boxes_folder, with_variants
+from pipeline_steps.run.result_files import ResultFiles
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
@@ -158,9 +158,11 @@ def test_variant_is_the_recipe_with_other_testing_and_merging_and_reads_back(tmp
 def test_boxes_made_with_equal_settings_are_shared_with_the_recipe_or_the_first_variant():
     one_scale = {"testing": {"box_scales": [128], "mask_scales": [96]}}
     variants = {"a": {"testing": {"mask_scales": [96]}}, "b": one_scale, "c": {**one_scale, "ensemble": {"iou": 0.6}}}
-    recipes = with_variants(resolve_recipe({"extends": "mini.yaml", "variants": variants}))
-    assert list(recipes) == ["", "variants/a/", "variants/b/", "variants/c/"]
-    assert [boxes_folder(recipes, folder) for folder in recipes] == ["", "", "variants/b/", "variants/b/"]
+    files = ResultFiles(resolve_recipe({"extends": "mini.yaml", "variants": variants}))
+    assert list(files.tested) == ["", "variants/a/", "variants/b/", "variants/c/"]
+    boxes = [str(files.members_boxes("val", folder)["basic"]) for folder in files.tested]
+    origins = [file.removeprefix("results/mini/").removesuffix("predictions/val/basic/boxes.parquet") for file in boxes]
+    assert origins == ["", "", "variants/b/", "variants/b/"]
 
 
 @pytest.mark.parametrize(("overlay", "base"), [("table4.yaml", "challenge.yaml"), ("mini_table4.yaml", "mini.yaml")])

@@ -11,6 +11,7 @@ import yaml
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe, resolve_recipe
 from pipeline_steps.recipe.load import recipe_text
+from pipeline_steps.run.result_files import ResultFiles
 from pipeline_steps.starting.messages import end_banner, plan_banner
 
 DETECTOR = "config/detectors/mini_basic_fpn.yaml"
@@ -86,17 +87,17 @@ def test_rows_of_the_reports_tables_name_all_replicates():
 
 
 def test_the_plan_names_replicates_once_with_their_number():
-    text = plan_banner(make(), "results/x")
+    text = plan_banner(ResultFiles(make()))
     assert "LVIS models:       plain, scratch (2 seeds), tuned (2 seeds)\n" in text
     assert "COCO pre-training: coco (2 seeds)\n" in text
 
 
 def test_the_end_of_a_run_names_the_page_of_the_comparison(tmp_path: Path):
-    assert "comparison" not in end_banner(make(), str(tmp_path))
+    assert "comparison" not in end_banner(ResultFiles(make(), tmp_path))
     page = tmp_path / "report/ablations/index.html"
     page.parent.mkdir(parents=True)
     page.write_text("")
-    assert f"comparison: {page}" in " ".join(end_banner(make(), str(tmp_path)).split())
+    assert f"comparison: {page}" in " ".join(end_banner(ResultFiles(make(), tmp_path)).split())
 
 
 def test_a_resolved_recipe_reads_back_as_it_was():

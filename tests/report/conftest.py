@@ -12,6 +12,7 @@ from pipeline_steps.common.cli import call_step
 from pipeline_steps.draw_predictions import build_parser, main
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import draw_figures
+from pipeline_steps.report.figures.inputs import Inputs
 from tests.report.browser import NAMES, Browser, find_browser
 from tests.report.finished_run import write_finished_run
 
@@ -21,10 +22,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with its figures and pictures."""
     folder = tmp_path_factory.mktemp("finished")
     files = write_finished_run(folder)
-    options = ["--recipe", str(folder / "recipe.yaml"), "--detections", str(files.detections)]
+    options = ["--recipe", str(folder / "recipe.yaml"), "--detections", str(files.ensemble("val"))]
     assert call_step(build_parser(), main, [*options, "--output", str(files.gallery)]) == 0
     files.figures.mkdir()
-    assert draw_figures(files.inputs(), files.figures).drawn == list(CAPTIONS)
+    assert draw_figures(Inputs.of(files), files.figures).drawn == list(CAPTIONS)
     return folder
 
 

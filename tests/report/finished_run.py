@@ -10,7 +10,7 @@ from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.missing import missing_page
-from pipeline_steps.report.run_page.files import RunFiles
+from pipeline_steps.run.result_files import ResultFiles
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 
@@ -31,7 +31,7 @@ def made_up_samples(categories: list[dict]) -> dict[str, object]:
     return {"recipe": "tiny", "model": "basic", **numbers, "categories": rows}
 
 
-def write_finished_run(folder: Path) -> RunFiles:
+def write_finished_run(folder: Path) -> ResultFiles:
     """Write ``datasets/``, ``recipe.yaml`` and ``results/`` below ``folder``."""
     members = [{"name": "basic"}, {"name": "bottleneck"}]
     path = write_tiny_world(folder, evaluation={"max_detections": CAP}, ensemble={"members": members})
@@ -45,27 +45,31 @@ def write_finished_run(folder: Path) -> RunFiles:
     ids = [category["id"] for category in json.loads(truth.read_text())["categories"]]
     lines = ["category_id,name,images_after", *(f"{category_id},x,{50 + k}" for k, category_id in enumerate(ids))]
     (folder / "datasets/derived/openimages_summary.csv").write_text("\n".join(lines))
-    files = RunFiles(load_recipe(path), folder / "results")
-    files.detections.parent.mkdir(parents=True)
-    fabricate(truth, files.detections, recipe="tiny")
-    metrics, categories = lvis_metrics(truth, files.detections, "segm", CAP, 10000, "hotcoco", read_categories(train))
-    for file in files.metrics.values():
+    files = ResultFiles(load_recipe(path), folder / "results")
+    detections = files.ensemble("val")
+    detections.parent.mkdir(parents=True)
+    fabricate(truth, detections, recipe="tiny")
+    metrics, categories = lvis_metrics(
+        truth, files.ensemble("val"), "segm", CAP, 10000, "hotcoco", read_categories(train)
+    )
+    for name in files.recipe.evaluations:
+        file = files.metrics.of(name=name)
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(metrics))
         categories.to_csv(file.with_name("categories.csv"), index=False)
-    for seed, boxes in enumerate(files.inputs().boxes.values()):
+    for seed, boxes in enumerate(files.members_boxes("val").values()):
         boxes.parent.mkdir(parents=True)
         fabricate(truth, boxes, recipe="tiny", seed=seed, masks=False)
     files.samples.parent.mkdir()
     files.samples.write_text(json.dumps(made_up_samples(json.loads(truth.read_text())["categories"])))
     files.missing_annotations.write_text(missing_page("Missing annotations", ["1 of 2 proposals."], []))
     curve = [{"iteration": k, "images": 8 * k, "loss_cls": 3 / k, "loss_mask": 1 / k} for k in range(1, 6)]
-    for model in files.trained:
-        files.training(model.name).mkdir(parents=True)
-        (files.training(model.name) / "model.pth").touch()
+    for name in files.trained:
+        files.model(name).parent.mkdir(parents=True)
+        files.model(name).touch()
         # the last line was cut off
         text = "\n".join(map(json.dumps, curve)) + '\n{"iteration": 6, "ima'
-        (files.training(model.name) / "metrics.jsonl").write_text(text)
+        files.beside_model(name, "metrics.jsonl").write_text(text)
     rules = {"make_mini": "data", "finetune_lvis": "train", "predict_boxes": "predict", "write_report": "report"}
     edges = [["make_mini", "finetune_lvis"], ["finetune_lvis", "predict_boxes"], ["predict_boxes", "write_report"]]
     graph = {"rules": {name: {"jobs": 2, "stage": stage} for name, stage in rules.items()}, "edges": edges}

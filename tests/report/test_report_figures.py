@@ -27,7 +27,7 @@ from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.rescoring import rescored, rescoring
 from pipeline_steps.report.figures.samples import group_frame, sample_frame
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.run_page.files import RunFiles
+from pipeline_steps.run.result_files import ResultFiles
 from tests.report.fabricated import fabricate
 from tests.report.finished_run import CAP, write_finished_run
 
@@ -205,7 +205,7 @@ def test_bars_are_labelled_as_the_tables_round(run_folder: Path, tmp_path: Path)
 
 def test_gain_of_members_is_shown_for_every_group(run_folder: Path) -> None:
     figure, _ = FIGURES["ensemble_gain"](
-        RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+        Inputs.of(ResultFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results"))
     )
     left, right = figure.axes
     assert {"all", "rare", "common", "frequent"} <= {line.get_label() for line in left.get_lines()}
@@ -213,7 +213,7 @@ def test_gain_of_members_is_shown_for_every_group(run_folder: Path) -> None:
 
 
 def test_all_and_rare_differ_by_more_than_their_colour(run_folder: Path) -> None:
-    inputs = RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+    inputs = Inputs.of(ResultFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results"))
     for name in ("precision_recall", "ensemble_gain", "rescoring"):
         drawn = FIGURES[name](inputs)
         figure = drawn[0] if isinstance(drawn, tuple) else drawn
@@ -256,7 +256,7 @@ def test_damaged_and_foreign_counts_are_not_drawn(run_folder: Path, tmp_path: Pa
 
 
 def test_group_table_sums_the_categories_of_a_group(run_folder: Path) -> None:
-    inputs = RunFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results").inputs()
+    inputs = Inputs.of(ResultFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results"))
     frame = sample_frame(inputs)
     assert (frame["train_images"].diff().dropna() <= 0).all()
     table = group_frame(frame).set_index("categories")

@@ -17,9 +17,9 @@ from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.page import html_page
-from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
+from pipeline_steps.run.result_files import ResultFiles
 from pipeline_steps.write_report import build_parser, main
 
 ANCHORS = set(SECTIONS) - {"ablations", "report"}
@@ -27,13 +27,13 @@ ANCHORS = set(SECTIONS) - {"ablations", "report"}
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> RunFiles:
+def run(finished: Path, tmp_path: Path) -> ResultFiles:
     """A private copy of the run's results; the data stay where they are."""
     shutil.copytree(finished / "results", tmp_path / "results")
-    return RunFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "results")
+    return ResultFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "results")
 
 
-def write(finished: Path, run: RunFiles, redraw: bool = False) -> str:
+def write(finished: Path, run: ResultFiles, redraw: bool = False) -> str:
     page = run.root / "report/index.html"
     arguments = ["--recipe", str(finished / "recipe.yaml"), "--results", str(run.root), "--output", str(page)]
     figures = [] if redraw else ["--figures", str(run.figures)]
@@ -69,7 +69,7 @@ class Links(HTMLParser):
 
 
 def test_page_of_a_finished_run_has_every_section_and_figure_and_needs_no_other_file(
-    finished: Path, run: RunFiles
+    finished: Path, run: ResultFiles
 ) -> None:
     page = write(finished, run)
     links = Links(page)
@@ -82,13 +82,13 @@ def test_page_of_a_finished_run_has_every_section_and_figure_and_needs_no_other_
     assert 'class="absent"' not in page
 
 
-def test_tables_of_the_report_stand_beside_ours_on_lvis(finished: Path, run: RunFiles, tmp_path: Path) -> None:
+def test_tables_of_the_report_stand_beside_ours_on_lvis(finished: Path, run: ResultFiles, tmp_path: Path) -> None:
     settings = json.loads((finished / "recipe.yaml").read_text())
     settings["data"] = {**settings.get("data", {}), "source": "download"}
     settings |= {"evaluation": {"max_detections": 300}, "report": {"tables": {"table5": {"val": ["ensemble"]}}}}
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    ours = json.loads(run.metrics["ensemble"].read_text()) | {"max_detections": 300}
-    run.metrics["ensemble"].write_text(json.dumps(ours))
+    ours = json.loads(run.metrics.of(name="ensemble").read_text()) | {"max_detections": 300}
+    run.metrics.of(name="ensemble").write_text(json.dumps(ours))
     text = section(write(tmp_path, run), "report")
     assert "Table 5 of the paper" in text
     assert "ours: missing" in text
@@ -97,7 +97,7 @@ def test_tables_of_the_report_stand_beside_ours_on_lvis(finished: Path, run: Run
     assert f"{ours['AP'] - 36.4:+.1f}" in text
 
 
-def test_page_of_other_data_compares_nothing_with_the_report(finished: Path, run: RunFiles) -> None:
+def test_page_of_other_data_compares_nothing_with_the_report(finished: Path, run: ResultFiles) -> None:
     page = write(finished, run)
     assert '<section id="report"' not in page
     for said in ("36.4", "ours: missing", "LVIS val", "Challenge entry"):
@@ -105,7 +105,7 @@ def test_page_of_other_data_compares_nothing_with_the_report(finished: Path, run
     assert "masks, mini val" in section(page, "results")
 
 
-def test_category_table_counts_the_images_of_the_train_file(finished: Path, run: RunFiles) -> None:
+def test_category_table_counts_the_images_of_the_train_file(finished: Path, run: ResultFiles) -> None:
     page = write(finished, run)
     train = json.loads((finished / "datasets/lvis/lvis_v0.5_train.json").read_text())["categories"]
     table = page[page.index('<section id="categories"') :].partition("</table>")[0]
@@ -116,20 +116,20 @@ def test_category_table_counts_the_images_of_the_train_file(finished: Path, run:
 
 
 def test_category_table_has_a_row_for_every_category_with_the_ap_of_every_evaluation(
-    finished: Path, run: RunFiles
+    finished: Path, run: ResultFiles
 ) -> None:
     page = write(finished, run)
     table = page[page.index('<section id="categories">') :].partition("</table>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", table.partition("<tbody>")[2])
-    expected = run.metrics["ensemble"].with_name("categories.csv").read_text().splitlines()
+    expected = run.metrics.of(name="ensemble").with_name("categories.csv").read_text().splitlines()
     assert len(rows) == len(expected) - 1
-    for name in run.evaluated:
+    for name in run.recipe.evaluations:
         assert f">AP {name}</button>" in table
     best = max(float(line.split(",")[-2] or 0) for line in expected[1:])
     assert f'data-value="{best:g}"' in table
 
 
-def test_figures_drawn_before_are_used_as_they_are(finished: Path, run: RunFiles) -> None:
+def test_figures_drawn_before_are_used_as_they_are(finished: Path, run: ResultFiles) -> None:
     folder = run.figures
     (folder / "long_tail.svg").unlink()
     (folder / "figures.json").write_text(json.dumps({"scores": "", "training": "no curves", "long_tail": ""}))
@@ -141,30 +141,30 @@ def test_figures_drawn_before_are_used_as_they_are(finished: Path, run: RunFiles
     assert "The long tail of the training data: not drawn." in page
 
 
-def test_comparison_over_seeds_is_part_of_the_page_if_there_is_one(finished: Path, run: RunFiles) -> None:
+def test_comparison_over_seeds_is_part_of_the_page_if_there_is_one(finished: Path, run: ResultFiles) -> None:
     assert '<section id="ablations">' not in write(finished, run)
-    run.ablations.parent.mkdir(parents=True)
-    run.ablations.write_text(html_page("Own title", Markup("<h3>EQL</h3>"), heading="Own heading"))
+    run.ablations.mkdir(parents=True)
+    (run.ablations / "index.html").write_text(html_page("Own title", Markup("<h3>EQL</h3>"), heading="Own heading"))
     page = write(finished, run)
     assert "<h3>EQL</h3>" in section_html(page, "ablations")
     assert "Own" not in page
     assert sorted(set(Links(page).ids)) == sorted(Links(page).ids)
 
 
-def damage(run: RunFiles, what: str) -> None:
+def damage(run: ResultFiles, what: str) -> None:
     match what:
         case "missing model":
-            (run.training("basic") / "model.pth").unlink()
-            (run.training("basic") / "metrics.jsonl").unlink()
+            run.model("basic").unlink()
+            run.beside_model("basic", "metrics.jsonl").unlink()
         case "interrupted training":
-            (run.training("bottleneck") / "model.pth").unlink()
+            run.model("bottleneck").unlink()
         case "metrics of another recipe":
-            metrics = json.loads(run.metrics["basic"].read_text())
-            run.metrics["basic"].write_text(json.dumps(metrics | {"recipe": "other"}))
+            metrics = json.loads(run.metrics.of(name="basic").read_text())
+            run.metrics.of(name="basic").write_text(json.dumps(metrics | {"recipe": "other"}))
         case "no detections":
-            run.detections.unlink()
+            run.ensemble("val").unlink()
         case "truncated detections":
-            run.detections.write_bytes(run.detections.read_bytes()[:500])
+            run.ensemble("val").write_bytes(run.ensemble("val").read_bytes()[:500])
         case "no pictures":
             run.gallery.unlink()
         case "truncated page of pictures":
@@ -174,7 +174,7 @@ def damage(run: RunFiles, what: str) -> None:
         case "damaged list of rules":
             run.rule_graph.write_text('{"rules": [1]}')
         case "damaged manifest":
-            run.metrics["ensemble"].with_name("metrics.manifest.json").write_text('{"code": 3}')
+            run.metrics.of(name="ensemble").with_name("metrics.manifest.json").write_text('{"code": 3}')
 
 
 DAMAGE = {
@@ -192,7 +192,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Path, run: RunFiles, what: str) -> None:
+def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Path, run: ResultFiles, what: str) -> None:
     damage(run, what)
     anchor, told = DAMAGE[what]
     page = write(finished, run, redraw="detections" in what)
@@ -204,21 +204,23 @@ def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Pat
 
 
 def test_page_of_a_run_that_has_not_begun_names_everything_that_is_missing(finished: Path, tmp_path: Path) -> None:
-    run = RunFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "nothing")
+    run = ResultFiles(load_recipe(finished / "recipe.yaml"), tmp_path / "nothing")
     page = write(finished, run, redraw=True)
     missing = page[page.index('<section id="missing">') :].partition("</section>")[0]
-    assert all(f"{model.name}: the model is missing" in missing for model in run.trained)
-    assert all(f"{name}: not evaluated" in missing for name in run.evaluated)
+    assert all(f"{name}: the model is missing" in missing for name in run.trained)
+    assert all(f"{name}: not evaluated" in missing for name in run.recipe.evaluations)
     assert "figure-long_tail" in page  # the data are there
 
 
-def test_run_without_openimages_says_so_and_draws_the_long_tail(finished: Path, run: RunFiles, tmp_path: Path) -> None:
+def test_run_without_openimages_says_so_and_draws_the_long_tail(
+    finished: Path, run: ResultFiles, tmp_path: Path
+) -> None:
     settings = json.loads((finished / "recipe.yaml").read_text())
     settings |= {"data": {"openimages": {"enabled": False}}, "experts": []}
     models = [{"name": "basic", "detector": "config/detectors/mini_basic_fpn.yaml", "init": "basic_coco"}]
     settings |= {"models": models, "ensemble": {"members": [{"name": "basic"}]}}
     (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
-    page = write(tmp_path, RunFiles(load_recipe(tmp_path / "recipe.yaml"), run.root))
+    page = write(tmp_path, ResultFiles(load_recipe(tmp_path / "recipe.yaml"), run.root))
     assert "uses no OpenImages images" in section(page, "data")
     assert "figure-long_tail" in page
     assert "openimages_expert" not in page

@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 
 from pipeline_steps.recipe.load import resolve_recipe
+from pipeline_steps.run.result_files import ResultFiles
 from pipeline_steps.starting.messages import failure_message, plan_banner, start_banner
 
 
@@ -17,13 +18,13 @@ def test_the_plan_says_what_is_on_the_disk(tmp_path):
     done = tmp_path / "pretrain/x101_coco/model.pth"
     done.parent.mkdir(parents=True)
     done.touch()
-    assert "on the disk:       1 of 6 models" in plan_banner(challenge(), str(tmp_path))
+    assert "on the disk:       1 of 6 models" in plan_banner(ResultFiles(challenge(), tmp_path))
 
 
 def test_start_banner_counts_the_jobs_of_each_rule(tmp_path):
-    banner = start_banner(challenge(), str(tmp_path), {"predict_boxes": 64, "finetune_lvis": 1})
+    banner = start_banner(ResultFiles(challenge(), tmp_path), {"predict_boxes": 64, "finetune_lvis": 1})
     assert banner.splitlines()[-1].split(":")[1].strip() == "1 finetune_lvis, 64 predict_boxes"
-    assert start_banner(challenge(), str(tmp_path), {}).endswith("nothing")
+    assert start_banner(ResultFiles(challenge(), tmp_path), {}).endswith("nothing")
 
 
 def job(tmp_path, rule="finetune_lvis", text="", jobid=1, **wildcards):

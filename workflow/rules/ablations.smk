@@ -3,33 +3,33 @@
 
 rule compare_settings:
     input:
-        metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in ABLATED],
-        detections=[f"{RESULTS}/predictions/val/{name}/detections.parquet" for name in ABLATED],
-        models=[model_file(name) for name in ABLATED],
+        metrics=[RESULT.metrics.of(name=name) for name in RESULT.compared],
+        detections=[RESULT.evaluated[name] for name in RESULT.compared],
+        models=[RESULT.model(name) for name in RESULT.compared],
         annotations=[DATA.lvis_train, DATA.lvis_val],
-        code=code("compare_settings.py", "report/ablations/*.py", "analysis/measured.py", "analysis/published.py"),
+        code=step_code("compare_settings"),
     output:
         report(
-            directory(f"{RESULTS}/report/ablations"),
+            directory(RESULT.ablations),
             category="Ablations",
             caption="../report/ablations.rst",
             htmlindex="index.html",
         ),
     log:
-        f"{LOGS}/compare_settings.log",
+        RESULT.log("compare_settings"),
     benchmark:
-        f"{BENCHMARKS}/compare_settings.tsv"
+        RESULT.benchmark("compare_settings")
     conda:
         ENVIRONMENT
     params:
         recipe=RECIPE,
         settings=recipe.report.ablations.model_dump_json(),
-        metrics=lambda wildcards, input: named_files(ABLATED, input.metrics),
-        detections=lambda wildcards, input: named_files(ABLATED, input.detections),
-        gradients=lambda wildcards, input: named_files(
-            ABLATED, [Path(file).with_name("gradients.csv") for file in input.models]
+        metrics=lambda wildcards, input: name_files(RESULT.compared, input.metrics),
+        detections=lambda wildcards, input: name_files(RESULT.compared, input.detections),
+        gradients=lambda wildcards, input: name_files(
+            RESULT.compared, [RESULT.beside_model(name, GRADIENTS_FILE) for name in RESULT.compared]
         ),
-        benchmarks=BENCHMARKS,
+        benchmarks=str(RESULT.benchmarks),
     shell:
         "python -m pipeline_steps.compare_settings --recipe {params.recipe:q} --metrics {params.metrics:q}"
         " --detections {params.detections:q} --gradients {params.gradients:q} --benchmarks {params.benchmarks:q}"

@@ -1,7 +1,7 @@
 # Data: download (or the mini world), OpenImages selection, COCO boxes for COCO Ignore.
 
 
-if not DOWNLOADS:
+if not DATA.downloaded:
 
     rule make_mini:
         output:
@@ -10,12 +10,13 @@ if not DOWNLOADS:
             DATA.lvis_test_info,
             DATA.coco_train,
             DATA.coco_val,
-            OPENIMAGES_TABLES,
-            CATEGORY_TABLES,
+            DATA.openimages_tables,
+            DATA.coco_table,
+            DATA.openimages_table,
         log:
-            f"{LOGS}/make_mini.log",
+            RESULT.log("make_mini"),
         benchmark:
-            f"{BENCHMARKS}/make_mini.tsv"
+            RESULT.benchmark("make_mini")
         conda:
             ENVIRONMENT
         params:
@@ -43,9 +44,9 @@ else:
         output:
             DATA.lvis_train.parent / "{file}",
         log:
-            f"{LOGS}/download/{{file}}.log",
+            RESULT.log("download/{file}"),
         benchmark:
-            f"{BENCHMARKS}/download/{{file}}.tsv"
+            RESULT.benchmark("download/{file}")
         wildcard_constraints:
             file=absent(DATA.lvis_train, DATA.lvis_val, DATA.lvis_test_info),
         conda:
@@ -59,9 +60,9 @@ else:
         output:
             DATA.coco_train.parent / "{file}",
         log:
-            f"{LOGS}/download/{{file}}.log",
+            RESULT.log("download/{file}"),
         benchmark:
-            f"{BENCHMARKS}/download/{{file}}.tsv"
+            RESULT.benchmark("download/{file}")
         wildcard_constraints:
             file=absent(DATA.coco_train, DATA.coco_val),
         conda:
@@ -75,11 +76,11 @@ else:
         output:
             DATA.openimages_root / "{file}",
         log:
-            f"{LOGS}/download/{{file}}.log",
+            RESULT.log("download/{file}"),
         benchmark:
-            f"{BENCHMARKS}/download/{{file}}.tsv"
+            RESULT.benchmark("download/{file}")
         wildcard_constraints:
-            file=absent(*OPENIMAGES_TABLES),
+            file=absent(*DATA.openimages_tables),
         conda:
             ENVIRONMENT
         params:
@@ -91,9 +92,9 @@ else:
         output:
             DATA.root / "weights/{file}",
         log:
-            f"{LOGS}/download/weights_{{file}}.log",
+            RESULT.log("download/weights_{file}"),
         benchmark:
-            f"{BENCHMARKS}/download/weights_{{file}}.tsv"
+            RESULT.benchmark("download/weights_{file}")
         wildcard_constraints:
             file=absent(*(Path(recipe.path(weights.file)) for weights in recipe.weights)),
         conda:
@@ -109,9 +110,9 @@ else:
         output:
             DATA.manifests / "{folder}/{file}.json",
         log:
-            f"{LOGS}/check_data/{{folder}}/{{file}}.log",
+            RESULT.log("check_data/{folder}/{file}"),
         benchmark:
-            f"{BENCHMARKS}/check_data/{{folder}}/{{file}}.tsv"
+            RESULT.benchmark("check_data/{folder}/{file}")
         wildcard_constraints:
             folder="lvis|coco/annotations|openimages",
         conda:
@@ -123,11 +124,11 @@ else:
 
     rule download_coco_images:
         output:
-            COCO_IMAGES,
+            DATA.coco_images_manifest,
         log:
-            f"{LOGS}/download/coco_images.log",
+            RESULT.log("download/coco_images"),
         benchmark:
-            f"{BENCHMARKS}/download/coco_images.tsv"
+            RESULT.benchmark("download/coco_images")
         conda:
             ENVIRONMENT
         params:
@@ -137,14 +138,14 @@ else:
 
     rule choose_openimages:
         input:
-            checked(DATA.lvis_train, *OPENIMAGES_TABLES),
+            DATA.checked(DATA.lvis_train, *DATA.openimages_tables),
             DATA.openimages_table,
         output:
             DATA.openimages_ids,
         log:
-            f"{LOGS}/choose_openimages.log",
+            RESULT.log("choose_openimages"),
         benchmark:
-            f"{BENCHMARKS}/choose_openimages.tsv"
+            RESULT.benchmark("choose_openimages")
         conda:
             ENVIRONMENT
         resources:
@@ -160,13 +161,13 @@ else:
 
     use rule choose_openimages as choose_openimages_own with:
         input:
-            checked(*OPENIMAGES_TABLES),
+            DATA.checked(*DATA.openimages_tables),
         output:
             DATA.openimages_own_ids,
         log:
-            f"{LOGS}/choose_openimages_own.log",
+            RESULT.log("choose_openimages_own"),
         benchmark:
-            f"{BENCHMARKS}/choose_openimages_own.tsv"
+            RESULT.benchmark("choose_openimages_own")
         params:
             recipe=shared_recipe,
             settings=stage_settings.openimages_own_settings(recipe),
@@ -176,11 +177,11 @@ else:
         input:
             DATA.openimages_ids,
         output:
-            OPENIMAGES_IMAGES,
+            DATA.openimages_images_manifest,
         log:
-            f"{LOGS}/download/openimages_images.log",
+            RESULT.log("download/openimages_images"),
         benchmark:
-            f"{BENCHMARKS}/download/openimages_images.tsv"
+            RESULT.benchmark("download/openimages_images")
         conda:
             ENVIRONMENT
         params:
@@ -193,22 +194,22 @@ else:
         input:
             DATA.openimages_own_ids,
         output:
-            OPENIMAGES_OWN_IMAGES,
+            DATA.openimages_own_images_manifest,
         log:
-            f"{LOGS}/download/openimages_own_images.log",
+            RESULT.log("download/openimages_own_images"),
         benchmark:
-            f"{BENCHMARKS}/download/openimages_own_images.tsv"
+            RESULT.benchmark("download/openimages_own_images")
 
 
 rule index_coco_boxes:
     input:
-        checked(DATA.lvis_train, DATA.coco_train),
+        DATA.checked(DATA.lvis_train, DATA.coco_train),
     output:
         DATA.coco_boxes_train,
     log:
-        f"{LOGS}/index_coco_boxes.log",
+        RESULT.log("index_coco_boxes"),
     benchmark:
-        f"{BENCHMARKS}/index_coco_boxes.tsv"
+        RESULT.benchmark("index_coco_boxes")
     conda:
         ENVIRONMENT
     params:
@@ -219,16 +220,16 @@ rule index_coco_boxes:
 
 rule select_openimages:
     input:
-        checked(DATA.lvis_train, *OPENIMAGES_TABLES),
+        DATA.checked(DATA.lvis_train, *DATA.openimages_tables),
         DATA.openimages_table,
-        OPENIMAGES_IMAGES,
+        DATA.noted(DATA.openimages_images_manifest),
     output:
         annotations=DATA.openimages_train,
         summary=DATA.openimages_summary,
     log:
-        f"{LOGS}/select_openimages.log",
+        RESULT.log("select_openimages"),
     benchmark:
-        f"{BENCHMARKS}/select_openimages.tsv"
+        RESULT.benchmark("select_openimages")
     conda:
         ENVIRONMENT
     params:
@@ -242,15 +243,15 @@ rule select_openimages:
 
 use rule select_openimages as select_openimages_own with:
     input:
-        checked(*OPENIMAGES_TABLES),
-        OPENIMAGES_OWN_IMAGES,
+        DATA.checked(*DATA.openimages_tables),
+        DATA.noted(DATA.openimages_own_images_manifest),
     output:
         annotations=DATA.openimages_own_train,
         summary=DATA.openimages_own_summary,
     log:
-        f"{LOGS}/select_openimages_own.log",
+        RESULT.log("select_openimages_own"),
     benchmark:
-        f"{BENCHMARKS}/select_openimages_own.tsv"
+        RESULT.benchmark("select_openimages_own")
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),
@@ -262,14 +263,4 @@ use rule select_openimages as select_openimages_own with:
 
 rule data:
     input:
-        [
-            file
-            for name, files in DATASET_FILES.items()
-            for file in files
-            if name != "openimages_train" or USES_OPENIMAGES
-            if name != "openimages_own_train" or name in USED_DATASETS
-        ],
-        DATA.coco_boxes_train,
-        checked(DATA.coco_val) if COCO_EXPERTS else [],
-        SPLIT_FILES["val"],
-        SPLIT_FILES["test"],
+        DATA.everything(),

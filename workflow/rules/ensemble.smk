@@ -4,14 +4,14 @@
 rule rescore_ensemble:
     input:
         categories=DATA.lvis_train,
-        tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
-        detections=members_boxes,
+        tables=DATA.category_tables,
+        detections=lambda wildcards: list(RESULT.members_boxes(wildcards.split, wildcards.variant).values()),
     output:
-        f"{RESULTS}/{{variant}}ensemble/{{split}}/boxes.parquet",
+        RESULT.ensemble_boxes,
     log:
-        f"{LOGS}/rescore_ensemble/{{variant}}{{split}}.log",
+        RESULT.log("rescore_ensemble/{variant}{split}"),
     benchmark:
-        f"{BENCHMARKS}/rescore_ensemble/{{variant}}{{split}}.tsv"
+        RESULT.benchmark("rescore_ensemble/{variant}{split}")
     conda:
         ENVIRONMENT
     resources:
@@ -19,8 +19,10 @@ rule rescore_ensemble:
         runtime=growing(60),
     params:
         recipe=recipe_file,
-        settings=lambda wildcards: stage_settings.ensemble_settings(TESTED[wildcards.variant], wildcards.split),
-        detections=lambda wildcards, input: named_files(members(wildcards), input.detections),
+        settings=lambda wildcards: stage_settings.ensemble_settings(RESULT.tested[wildcards.variant], wildcards.split),
+        detections=lambda wildcards, input: name_files(
+            names(RESULT.tested[wildcards.variant].ensemble.members), input.detections
+        ),
     shell:
         "python -m pipeline_steps.rescore_ensemble --recipe {params.recipe:q} --categories {input.categories:q} --split {wildcards.split:q}"
         " --detections {params.detections:q} --output {output:q} 2>&1 | tee -i {log:q}"
@@ -28,30 +30,32 @@ rule rescore_ensemble:
 
 rule predict_masks:
     input:
-        boxes=f"{RESULTS}/{{variant}}{{boxes}}/boxes.parquet",
-        weights=mask_weights,
-        images=lambda wildcards: SPLIT_FILES[split_of(wildcards)],
+        boxes=RESULT.boxes,
+        weights=lambda wildcards: list(RESULT.mask_models(wildcards.boxes, wildcards.variant).values()),
+        images=lambda wildcards: DATA.for_testing(split_of(wildcards)),
     output:
-        f"{RESULTS}/{{variant}}{{boxes}}/masks_shards/{{shard}}-of-{SHARDS}.parquet",
+        RESULT.masks_shard,
     log:
-        f"{LOGS}/predict_masks/{{variant}}{{boxes}}_{{shard}}-of-{SHARDS}.log",
+        RESULT.log("predict_masks/{variant}{boxes}_{shard}"),
     benchmark:
-        f"{BENCHMARKS}/predict_masks/{{variant}}{{boxes}}_{{shard}}-of-{SHARDS}.tsv"
+        RESULT.benchmark("predict_masks/{variant}{boxes}_{shard}")
     wildcard_constraints:
-        boxes=one_of(MASKED),
+        boxes=one_of(RESULT.masked),
     conda:
         ENVIRONMENT
     threads: recipe.compute.threads
     resources:
         gpu=recipe.compute.inference_gpus,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=growing_hours(recipe.compute.inference_hours),
+        runtime=INFERENCE_TIME,
     params:
         recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: stage_settings.masks_settings(TESTED[wildcards.variant]),
+        settings=lambda wildcards: stage_settings.masks_settings(RESULT.tested[wildcards.variant]),
         split=split_of,
-        weights=lambda wildcards, input: named_files((Path(file).parent.name for file in input.weights), input.weights),
+        weights=lambda wildcards, input: name_files(
+            RESULT.mask_models(wildcards.boxes, wildcards.variant), input.weights
+        ),
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
         " predict_masks --recipe {params.recipe:q} --weights {params.weights:q} --boxes {input.boxes:q}"
@@ -60,15 +64,15 @@ rule predict_masks:
 
 rule gather_masks:
     input:
-        [f"{RESULTS}/{{variant}}{{boxes}}/masks_shards/{shard}-of-{SHARDS}.parquet" for shard in range(SHARDS)],
+        expand(RESULT.masks_shard, shard=range(SHARDS), allow_missing=True),
     output:
-        f"{RESULTS}/{{variant}}{{boxes}}/detections.parquet",
+        RESULT.detections,
     log:
-        f"{LOGS}/gather_masks/{{variant}}{{boxes}}.log",
+        RESULT.log("gather_masks/{variant}{boxes}"),
     benchmark:
-        f"{BENCHMARKS}/gather_masks/{{variant}}{{boxes}}.tsv"
+        RESULT.benchmark("gather_masks/{variant}{boxes}")
     wildcard_constraints:
-        boxes=one_of(MASKED),
+        boxes=one_of(RESULT.masked),
     conda:
         ENVIRONMENT
     shell:
@@ -77,4 +81,4 @@ rule gather_masks:
 
 rule ensemble:
     input:
-        [f"{RESULTS}/ensemble/{split}/detections.parquet" for split in SPLITS],
+        [RESULT.ensemble(split) for split in SPLITS],

@@ -1,21 +1,21 @@
 # Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts.
 rule evaluate_lvis:
     input:
-        annotations=lambda wildcards: (DATA.coco_val if wildcards.name in COCO_EXPERTS else DATA.lvis_val),
+        annotations=lambda wildcards: DATA.coco_val if vocabulary(wildcards) == "coco" else DATA.lvis_val,
         # For the numbers of train images; the categories of COCO have none.
-        train=lambda wildcards: [] if wildcards.name in COCO_EXPERTS else DATA.lvis_train,
-        detections=lambda wildcards: {**EVALUATED, **VARIANTS}[wildcards.name],
-        tables=lambda wildcards: expert_tables(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else [],
-        code=code("evaluate.py", "evaluation/*.py"),
+        train=lambda wildcards: [] if vocabulary(wildcards) == "coco" else DATA.lvis_train,
+        detections=lambda wildcards: {**RESULT.evaluated, **RESULT.variants}[wildcards.name],
+        tables=lambda wildcards: expert_tables(recipe, wildcards.name) if vocabulary(wildcards) == "openimages" else [],
+        code=step_code("evaluate"),
     output:
-        metrics=f"{RESULTS}/evaluation/{{name}}/metrics.json",
-        categories=f"{RESULTS}/evaluation/{{name}}/categories.csv",
+        metrics=RESULT.metrics,
+        categories=RESULT.categories,
     log:
-        f"{LOGS}/evaluate_lvis/{{name}}.log",
+        RESULT.log("evaluate_lvis/{name}"),
     benchmark:
-        f"{BENCHMARKS}/evaluate_lvis/{{name}}.tsv"
+        RESULT.benchmark("evaluate_lvis/{name}")
     wildcard_constraints:
-        name=one_of([*EVALUATED, *VARIANTS]),
+        name=one_of([*RESULT.evaluated, *RESULT.variants]),
     conda:
         ENVIRONMENT
     resources:
@@ -23,14 +23,14 @@ rule evaluate_lvis:
         runtime=growing(60),
     params:
         train=lambda wildcards, input: ["--train-annotations", str(input.train)] if input.train else [],
-        iou_type=lambda wildcards: "bbox" if wildcards.name in EXPERTS else "segm",
-        format=lambda wildcards: "coco" if wildcards.name in COCO_EXPERTS else "lvis",
+        iou_type=lambda wildcards: "segm" if vocabulary(wildcards) == "lvis" else "bbox",
+        format=lambda wildcards: "coco" if vocabulary(wildcards) == "coco" else "lvis",
         # An expert of another data set than COCO is evaluated in the categories that it shares with LVIS.
         expert=lambda wildcards: (
-            ["--expert", wildcards.name, "--recipe", RECIPE] if wildcards.name in MAPPED_EXPERTS else []
+            ["--expert", wildcards.name, "--recipe", RECIPE] if vocabulary(wildcards) == "openimages" else []
         ),
         sharing=lambda wildcards: (
-            stage_settings.expert_settings(recipe, wildcards.name) if wildcards.name in MAPPED_EXPERTS else ""
+            stage_settings.expert_settings(recipe, wildcards.name) if vocabulary(wildcards) == "openimages" else ""
         ),
         maximum=recipe.evaluation.max_detections,
         fixed=recipe.evaluation.fixed_per_category,
@@ -49,4 +49,4 @@ rule evaluate_lvis:
 
 rule evaluation:
     input:
-        [f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
+        [RESULT.metrics.of(name=name) for name in recipe.evaluations],

@@ -1,27 +1,27 @@
 # Multi-scale box testing of every member, in shards.
 rule predict_boxes:
     input:
-        weights=lambda wildcards: model_file(wildcards.member),
-        images=lambda wildcards: SPLIT_FILES[wildcards.split],
+        weights=lambda wildcards: RESULT.model(wildcards.member),
+        images=lambda wildcards: DATA.for_testing(wildcards.split),
     output:
-        f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes_shards/{{shard}}-of-{SHARDS}.parquet",
+        RESULT.boxes_shard,
     log:
-        f"{LOGS}/predict_boxes/{{variant}}{{split}}_{{member}}_{{shard}}-of-{SHARDS}.log",
+        RESULT.log("predict_boxes/{variant}{split}_{member}_{shard}"),
     benchmark:
-        f"{BENCHMARKS}/predict_boxes/{{variant}}{{split}}_{{member}}_{{shard}}-of-{SHARDS}.tsv"
+        RESULT.benchmark("predict_boxes/{variant}{split}_{member}_{shard}")
     wildcard_constraints:
-        member=one_of([*MODELS, *EXPERTS]),
+        member=one_of(names([*recipe.models, *recipe.experts])),
     conda:
         ENVIRONMENT
     threads: recipe.compute.threads
     resources:
         gpu=recipe.compute.inference_gpus,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=growing_hours(recipe.compute.inference_hours),
+        runtime=INFERENCE_TIME,
     params:
         recipe=recipe_file,
         shards=SHARDS,
-        settings=lambda wildcards: stage_settings.boxes_settings(TESTED[wildcards.variant]),
+        settings=lambda wildcards: stage_settings.boxes_settings(RESULT.tested[wildcards.variant]),
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --threads {threads} --one-process"
         " predict_boxes --recipe {params.recipe:q} --model {wildcards.member:q} --weights {input.weights:q}"
@@ -30,16 +30,13 @@ rule predict_boxes:
 
 rule gather_boxes:
     input:
-        [
-            f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes_shards/{shard}-of-{SHARDS}.parquet"
-            for shard in range(SHARDS)
-        ],
+        expand(RESULT.boxes_shard, shard=range(SHARDS), allow_missing=True),
     output:
-        f"{RESULTS}/{{variant}}predictions/{{split}}/{{member}}/boxes.parquet",
+        RESULT.member_boxes,
     log:
-        f"{LOGS}/gather_boxes/{{variant}}{{split}}_{{member}}.log",
+        RESULT.log("gather_boxes/{variant}{split}_{member}"),
     benchmark:
-        f"{BENCHMARKS}/gather_boxes/{{variant}}{{split}}_{{member}}.tsv"
+        RESULT.benchmark("gather_boxes/{variant}{split}_{member}")
     conda:
         ENVIRONMENT
     shell:
@@ -48,4 +45,4 @@ rule gather_boxes:
 
 rule predictions:
     input:
-        [f"{RESULTS}/predictions/{split}/{member}/boxes.parquet" for split in SPLITS for member in PREDICTED],
+        [RESULT.member_boxes.of(split=split, member=member) for split in SPLITS for member in RESULT.predicted],

@@ -1,35 +1,32 @@
 # What people look at: tables, figures, pictures, and the page that shows them all.
 
-GALLERY = ["badges", "gallery", "page", "picture"]
 # Tables of what a run evaluates anyway; rows that are variants are made for their table only.
-COMPARED = [name for name in TABLES if set(table_evaluations(name)) <= set(EVALUATED) and table_evaluations(name)]
-MEASURED = ["analysis/measured.py", "analysis/published.py"]
-TABLE_CODE = code("tabulate.py", "report/grid.py", "report/tables.py", *MEASURED)
-INSPECTED = [*MODELS, "ensemble"]
+COMPARED = [name for name in TABLES if set(RESULT.table_evaluations(name) or [""]) <= set(recipe.evaluations)]
+INSPECTED = [*names(recipe.models), ENSEMBLE]
 # The model whose training samples are looked at: the first one that is trained with the equalization loss, if any.
 SAMPLED = min(recipe.models, key=lambda model: recipe.training_of(model).loss != "eql").name
 
 
 rule tabulate_summary:
     input:
-        metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
-        code=TABLE_CODE,
+        metrics=[RESULT.metrics.of(name=name) for name in recipe.evaluations],
+        code=step_code("tabulate"),
     output:
         markdown=report(
-            f"{RESULTS}/report/summary.md",
+            RESULT.summary,
             category="Results",
             caption="../report/summary.rst",
         ),
-        csv=f"{RESULTS}/report/summary.csv",
+        csv=RESULT.summary_csv,
     log:
-        f"{LOGS}/tabulate_summary.log",
+        RESULT.log("tabulate_summary"),
     benchmark:
-        f"{BENCHMARKS}/tabulate_summary.tsv"
+        RESULT.benchmark("tabulate_summary")
     conda:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
+        metrics=lambda wildcards, input: name_files(recipe.evaluations, input.metrics),
     shell:
         "python -m pipeline_steps.tabulate --recipe {params.recipe:q} --metrics {params.metrics:q} --output {output.markdown:q} --csv {output.csv:q}"
         " 2>&1 | tee -i {log:q}"
@@ -38,25 +35,19 @@ rule tabulate_summary:
 rule draw_predictions:
     input:
         annotations=DATA.lvis_val,
-        detections=f"{RESULTS}/ensemble/val/detections.parquet",
-        code=code(
-            "draw_predictions.py",
-            "report/templates/*",
-            "analysis/scenes.py",
-            "analysis/selection.py",
-            *(f"report/{name}.py" for name in GALLERY),
-        ),
+        detections=RESULT.ensemble("val"),
+        code=step_code("draw_predictions"),
     output:
         page=report(
-            f"{RESULTS}/report/gallery.html",
+            RESULT.gallery,
             category="Pictures",
             caption="../report/gallery.rst",
         ),
-        picture=f"{RESULTS}/report/gallery.png",
+        picture=RESULT.gallery_picture,
     log:
-        f"{LOGS}/draw_predictions.log",
+        RESULT.log("draw_predictions"),
     benchmark:
-        f"{BENCHMARKS}/draw_predictions.tsv"
+        RESULT.benchmark("draw_predictions")
     conda:
         ENVIRONMENT
     params:
@@ -69,26 +60,26 @@ rule draw_predictions:
 
 rule count_samples:
     input:
-        weights=model_file(SAMPLED),
-        data=data_of_training(SAMPLED),
+        weights=RESULT.model(SAMPLED),
+        data=DATA.for_training(SAMPLED),
     output:
-        counts=f"{RESULTS}/report/samples.json",
+        counts=RESULT.samples,
         page=report(
-            f"{RESULTS}/report/missing_annotations.html",
+            RESULT.missing_annotations,
             category="Pictures",
             caption="../report/missing_annotations.rst",
         ),
     log:
-        f"{LOGS}/count_samples.log",
+        RESULT.log("count_samples"),
     benchmark:
-        f"{BENCHMARKS}/count_samples.tsv"
+        RESULT.benchmark("count_samples")
     conda:
         ENVIRONMENT
     threads: recipe.compute.threads
     resources:
         gpu=recipe.compute.inference_gpus,
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=growing_hours(recipe.compute.inference_hours),
+        runtime=INFERENCE_TIME,
     params:
         recipe=RECIPE,
         model=SAMPLED,
@@ -102,27 +93,31 @@ rule count_samples:
 
 rule plot_figures:
     input:
-        metrics=[f"{RESULTS}/evaluation/{name}/metrics.json" for name in EVALUATED],
-        categories=[f"{RESULTS}/evaluation/{name}/categories.csv" for name in EVALUATED],
-        models=[model_file(name) for name in TRAINED],
-        detections=f"{RESULTS}/ensemble/val/detections.parquet",
-        boxes=[f"{RESULTS}/predictions/val/{member}/boxes.parquet" for member in MEMBERS],
+        metrics=[RESULT.metrics.of(name=name) for name in recipe.evaluations],
+        categories=[RESULT.categories.of(name=name) for name in recipe.evaluations],
+        models=[RESULT.model(name) for name in RESULT.trained],
+        detections=RESULT.ensemble("val"),
+        boxes=list(RESULT.members_boxes("val").values()),
         samples=rules.count_samples.output.counts,
-        tables=[*CATEGORY_TABLES, *EXPERT_CLASSES],
-        annotations=[DATA.lvis_train, DATA.lvis_val, *([DATA.openimages_summary] if USES_OPENIMAGES else [])],
-        code=code("plot.py", "report/figures/*.py", "analysis/measured.py", "analysis/scenes.py"),
+        tables=DATA.category_tables,
+        annotations=[
+            DATA.lvis_train,
+            DATA.lvis_val,
+            *([DATA.openimages_summary] if recipe.data.openimages.enabled else []),
+        ],
+        code=step_code("plot"),
     output:
         report(
-            directory(f"{RESULTS}/report/figures"),
+            directory(RESULT.figures),
             patterns=["{figure}.svg"],
             category="Figures",
             caption="../report/figure.rst",
             labels=lambda wildcards: {"figure": CAPTIONS[wildcards.figure].title},
         ),
     log:
-        f"{LOGS}/plot_figures.log",
+        RESULT.log("plot_figures"),
     benchmark:
-        f"{BENCHMARKS}/plot_figures.tsv"
+        RESULT.benchmark("plot_figures")
     conda:
         ENVIRONMENT
     resources:
@@ -131,11 +126,11 @@ rule plot_figures:
     params:
         recipe=RECIPE,
         captions=CaptionTexts(),
-        metrics=lambda wildcards, input: named_files(EVALUATED, input.metrics),
-        categories=lambda wildcards, input: named_files(EVALUATED, input.categories),
-        boxes=lambda wildcards, input: named_files(MEMBERS, input.boxes),
-        training=lambda wildcards, input: named_files(
-            TRAINED, [Path(file).with_name("metrics.jsonl") for file in input.models]
+        metrics=lambda wildcards, input: name_files(recipe.evaluations, input.metrics),
+        categories=lambda wildcards, input: name_files(recipe.evaluations, input.categories),
+        boxes=lambda wildcards, input: name_files(names(recipe.ensemble.members), input.boxes),
+        training=lambda wildcards, input: name_files(
+            RESULT.trained, [RESULT.beside_model(name, METRICS_FILE) for name in RESULT.trained]
         ),
     shell:
         "python -m pipeline_steps.plot --recipe {params.recipe:q} --metrics {params.metrics:q}"
@@ -145,24 +140,22 @@ rule plot_figures:
 
 rule tabulate_table:
     input:
-        metrics=lambda wildcards: [
-            f"{RESULTS}/evaluation/{name}/metrics.json" for name in table_evaluations(wildcards.table)
-        ],
-        code=TABLE_CODE,
+        metrics=lambda wildcards: [RESULT.metrics.of(name=name) for name in RESULT.table_evaluations(wildcards.table)],
+        code=step_code("tabulate"),
     output:
-        markdown=report(f"{RESULTS}/report/{{table}}.md", category="Results", caption="../report/tables.rst"),
-        csv=f"{RESULTS}/report/{{table}}.csv",
+        markdown=report(RESULT.table, category="Results", caption="../report/tables.rst"),
+        csv=RESULT.table_csv,
     log:
-        f"{LOGS}/tabulate_table/{{table}}.log",
+        RESULT.log("tabulate_table/{table}"),
     benchmark:
-        f"{BENCHMARKS}/tabulate_table/{{table}}.tsv"
+        RESULT.benchmark("tabulate_table/{table}")
     wildcard_constraints:
         table=one_of(TABLES),
     conda:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        metrics=lambda wildcards, input: named_files(table_evaluations(wildcards.table), input.metrics),
+        metrics=lambda wildcards, input: name_files(RESULT.table_evaluations(wildcards.table), input.metrics),
     shell:
         "python -m pipeline_steps.tabulate --recipe {params.recipe:q} --table {wildcards.table:q} --metrics {params.metrics:q}"
         " --output {output.markdown:q} --csv {output.csv:q} 2>&1 | tee -i {log:q}"
@@ -174,7 +167,7 @@ for table in TABLES:
         name:
             table
         input:
-            f"{RESULTS}/report/{table}.md",
+            RESULT.table.of(table=table),
 
 
 rule write_report:
@@ -184,24 +177,23 @@ rule write_report:
         figures=rules.plot_figures.output,
         gallery=rules.draw_predictions.output.page,
         missing=rules.count_samples.output.page,
-        code=code("write_report.py", "report/run_page/*.py", "report/templates/*", "report/figures/captions.py")
-        + code("report/grid.py", "report/page.py", "report/tables.py", *MEASURED),
+        code=step_code("write_report"),
     output:
         report(
-            f"{RESULTS}/report/index.html",
+            RESULT.page,
             category="Page",
             caption="../report/page.rst",
             labels={"page": "All of it on one page"},
         ),
     log:
-        f"{LOGS}/write_report.log",
+        RESULT.log("write_report"),
     benchmark:
-        f"{BENCHMARKS}/write_report.tsv"
+        RESULT.benchmark("write_report")
     conda:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        results=lambda wildcards, output: Path(output[0]).parents[1],
+        results=lambda wildcards, output: RESULT.root,
         tables=recipe.report.tables,
     shell:
         "python -m pipeline_steps.write_report --recipe {params.recipe:q} --results {params.results:q} --figures {input.figures:q}"
@@ -217,14 +209,14 @@ localrules:
 rule inspect:
     input:
         annotations=DATA.lvis_val,
-        detections=[EVALUATED[name] for name in INSPECTED],
+        detections=[RESULT.evaluated[name] for name in INSPECTED],
     log:
-        f"{LOGS}/inspect.log",
+        RESULT.log("inspect"),
     conda:
         ENVIRONMENT
     params:
         recipe=RECIPE,
-        detections=lambda wildcards, input: named_files(INSPECTED, input.detections),
+        detections=lambda wildcards, input: name_files(INSPECTED, input.detections),
     shell:
         "python -m pipeline_steps.inspect_dataset --recipe {params.recipe:q} --detections {params.detections:q} 2>&1 | tee -i {log:q}"
 
@@ -232,7 +224,7 @@ rule inspect:
 rule report:
     input:
         rules.tabulate_summary.output,
-        [f"{RESULTS}/report/{table}.{suffix}" for table in COMPARED for suffix in ("md", "csv")],
+        [file.of(table=table) for table in COMPARED for file in (RESULT.table, RESULT.table_csv)],
         rules.draw_predictions.output,
         rules.plot_figures.output,
         rules.write_report.output,

@@ -4,15 +4,15 @@
 rule write_submission:
     input:
         annotations=DATA.lvis_test_info,
-        detections=f"{RESULTS}/ensemble/test/detections.parquet",
-        code=code("write_submission.py", "detections/submission.py", "detections/submission_check.py"),
+        detections=RESULT.ensemble("test"),
+        code=step_code("write_submission"),
     output:
-        json=f"{RESULTS}/submission/submission.json",
-        zip=f"{RESULTS}/submission/submission.zip",
+        json=RESULT.submission,
+        zip=RESULT.submission_zip,
     log:
-        f"{LOGS}/write_submission.log",
+        RESULT.log("write_submission"),
     benchmark:
-        f"{BENCHMARKS}/write_submission.tsv"
+        RESULT.benchmark("write_submission")
     conda:
         ENVIRONMENT
     resources:

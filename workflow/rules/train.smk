@@ -5,13 +5,13 @@ rule convert_weights:
     input:
         lambda wildcards: recipe.path(recipe.weights_entry(wildcards.name).file),
     output:
-        f"{RESULTS}/weights/{{name}}.pth",
+        RESULT.weights,
     log:
-        f"{LOGS}/convert_weights/{{name}}.log",
+        RESULT.log("convert_weights/{name}"),
     benchmark:
-        f"{BENCHMARKS}/convert_weights/{{name}}.tsv"
+        RESULT.benchmark("convert_weights/{name}")
     wildcard_constraints:
-        name=one_of(entry.name for entry in recipe.weights),
+        name=one_of(names(recipe.weights)),
     conda:
         ENVIRONMENT
     params:
@@ -23,28 +23,28 @@ rule convert_weights:
 # --on-mismatch discard: when settings change, the workflow means the new ones; old checkpoints are then of no use.
 rule pretrain_coco:
     input:
-        data=training_data,
-        init=initial_weights,
+        data=lambda wildcards: DATA.for_training(wildcards.model),
+        init=lambda wildcards: RESULT.initial_weights(wildcards.model),
         detector=lambda wildcards: DETECTORS[wildcards.model],
     output:
-        f"{RESULTS}/pretrain/{{model}}/model.pth",
+        RESULT.training["pretrain"],
     log:
-        f"{LOGS}/pretrain_coco/{{model}}.log",
+        RESULT.log("pretrain_coco/{model}"),
     benchmark:
-        f"{BENCHMARKS}/pretrain_coco/{{model}}.tsv"
+        RESULT.benchmark("pretrain_coco/{model}")
     wildcard_constraints:
-        model=one_of(model.name for model in recipe.pretraining),
+        model=one_of(names(recipe.pretraining)),
     conda:
         ENVIRONMENT
     threads: recipe.compute.threads * max(1, recipe.compute.training_gpus)
     resources:
-        **TRAINING_PROCESSES,
+        **processes(recipe.compute.training_gpus, recipe.compute.training_nodes),
         mem_mb=1000 * recipe.compute.memory_gb,
-        runtime=growing_hours(recipe.compute.training_hours),
+        runtime=growing_hours(recipe.compute.training_hours, recipe.compute.longest_hours),
     params:
         recipe=RECIPE,
         settings=lambda wildcards: stage_settings.training_settings(recipe, wildcards.model),
-        init=init_argument,
+        init=lambda wildcards, input: ["--init", *input.init] if input.init else [],
     shell:
         "python -m pipeline_steps.launch --gpus {resources.gpu} --nodes {resources.nodes} --threads {threads}"
         " train --recipe {params.recipe:q} --model {wildcards.model:q} {params.init:q} --output {output:q}"
@@ -53,36 +53,36 @@ rule pretrain_coco:
 
 use rule pretrain_coco as finetune_lvis with:
     output:
-        f"{RESULTS}/finetune/{{model}}/model.pth",
+        RESULT.training["finetune"],
     log:
-        f"{LOGS}/finetune_lvis/{{model}}.log",
+        RESULT.log("finetune_lvis/{model}"),
     benchmark:
-        f"{BENCHMARKS}/finetune_lvis/{{model}}.tsv"
+        RESULT.benchmark("finetune_lvis/{model}")
     wildcard_constraints:
-        model=one_of(MODELS),
+        model=one_of(names(recipe.models)),
 
 
 use rule pretrain_coco as train_expert with:
     output:
-        f"{RESULTS}/experts/{{model}}/model.pth",
+        RESULT.training["experts"],
     log:
-        f"{LOGS}/train_expert/{{model}}.log",
+        RESULT.log("train_expert/{model}"),
     benchmark:
-        f"{BENCHMARKS}/train_expert/{{model}}.tsv"
+        RESULT.benchmark("train_expert/{model}")
     wildcard_constraints:
-        model=one_of(EXPERTS),
+        model=one_of(names(recipe.experts)),
 
 
 rule pretrain:
     input:
-        [model_file(model.name) for model in recipe.pretraining],
+        [RESULT.model(name) for name in names(recipe.pretraining)],
 
 
 rule finetune:
     input:
-        [model_file(name) for name in MODELS],
+        [RESULT.model(name) for name in names(recipe.models)],
 
 
 rule experts:
     input:
-        [model_file(name) for name in EXPERTS],
+        [RESULT.model(name) for name in names(recipe.experts)],

@@ -19,6 +19,7 @@ from pipeline_steps.common.files import csv_records, require_file
 from pipeline_steps.data.sources.contents import Contents, parse_contents
 from pipeline_steps.data.sources.expected import Expected
 from pipeline_steps.recipe.base import LVIS_VERSIONS
+from pipeline_steps.recipe.load import shipped_or_own
 
 GROUPS = ("lvis", "coco_annotations", "coco_images", "openimages_tables", "openimages_images", "weights")
 """What sources belong to."""
@@ -151,7 +152,7 @@ def read_sources(path: str | Path) -> list[Source]:
         UserError: a column is missing or occurs twice; a number is malformed; an unknown group or LVIS release; a path
             out of ``datasets_root``; file and line are named.
     """
-    path = require_file(path, "table of sources", "check `data.download.sources`")
+    path = require_file(shipped_or_own(path), "table of sources", "check `data.download.sources`")
     sources = []
     for line, row in csv_records(path, COLUMNS, ["contents"]):
         _check_row(row, line, path)

@@ -17,6 +17,7 @@ from pipeline_steps.data.lvis import LvisDataset, read_categories, read_lvis
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.run.data_files import DatasetPaths
+from pipeline_steps.run.result_files import METRICS_FILE, ResultFiles
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class Inputs:
     """Boxes table of each member on val."""
     samples: Path | None = None
     """Counts of the count_samples step."""
+
+    @classmethod
+    def of(cls, files: ResultFiles) -> Inputs:
+        """What a run has left, or will."""
+        evaluations = files.recipe.evaluations
+        return cls(
+            recipe=files.recipe,
+            metrics={name: files.metrics.of(name=name) for name in evaluations},
+            categories={name: files.categories.of(name=name) for name in evaluations},
+            trainings={name: files.beside_model(name, METRICS_FILE) for name in files.trained},
+            detections=files.ensemble("val"),
+            boxes=files.members_boxes("val"),
+            samples=files.samples,
+        )
 
     @cached_property
     def paths(self) -> DatasetPaths:

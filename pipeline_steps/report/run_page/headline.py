@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline_steps.analysis.measured import Measured
+from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.report.grid import MISSING, number
-from pipeline_steps.report.tables import ENSEMBLE
 
 _FIGURES = {
     "AP": "AP",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,27 +19,29 @@ from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.grid import Grid, number
 from pipeline_steps.report.page import PIXELS_PER_INCH, data_uri, file_uri, page_content, part
-from pipeline_steps.report.run_page.files import RunFiles
 from pipeline_steps.report.run_page.state import TrainingState, training_curves, training_states
+from pipeline_steps.run.result_files import ResultFiles
 
 
 @dataclass
 class Run:
     """What the sections are made from."""
 
-    files: RunFiles
+    files: ResultFiles
     figures: DrawnFigures
 
     @cached_property
     def measured(self) -> list[Measured]:
         """All evaluations of the recipe, missing ones too."""
-        return read_all(self.files.metrics.items(), self.files.recipe)
+        return self._read(self.files.recipe.evaluations)
 
     @cached_property
     def variants(self) -> list[Measured]:
         """Evaluations of the recipe's variants, which only stand in tables of the paper."""
-        recipe = self.files.recipe
-        return read_all([(name, self.files.metrics_of(name)) for name in recipe.variants], recipe)
+        return self._read(self.files.recipe.variants)
+
+    def _read(self, names: Iterable[str]) -> list[Measured]:
+        return read_all({name: self.files.metrics.of(name=name) for name in names}, self.files.recipe)
 
     @cached_property
     def states(self) -> list[TrainingState]:

@@ -12,13 +12,16 @@ from pipeline_steps.analysis.measured import GROUP_COLUMNS, like_published
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
 from pipeline_steps.data.categories import GROUPS
+from pipeline_steps.recipe.schema import ENSEMBLE
+from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.page import html_page, part
 from pipeline_steps.report.run_page.headline import headline
 from pipeline_steps.report.run_page.parts import Run, absent, embedded_page, sortable_table, table
 from pipeline_steps.report.run_page.rule_graph import benchmark_seconds, draw_graph, read_graph
 from pipeline_steps.report.run_page.state import trainings_grid
-from pipeline_steps.report.tables import ENSEMBLE, comparison_grid, details_grid, summary_grid
+from pipeline_steps.report.tables import comparison_grid, details_grid, summary_grid
+from pipeline_steps.run.provenance.manifest import manifest_path
 
 Make = Callable[[Run], Markup]
 SECTIONS: dict[str, tuple[str, Make]] = {}
@@ -59,7 +62,7 @@ def _comparisons(run: Run) -> Markup:
 
 @section("ablations", "Settings compared over seeds")
 def _ablations(run: Run) -> Markup:
-    path = run.files.ablations
+    path = run.files.ablations / "index.html"
     return embedded_page(path, "") if path.is_file() else Markup()
 
 
@@ -74,7 +77,7 @@ def category_frame(run: Run) -> pd.DataFrame:
     Raises:
         MissingInputError: there are no per-category results.
     """
-    tables = run.files.inputs().category_results()
+    tables = Inputs.of(run.files).category_results()
     last = ENSEMBLE if ENSEMBLE in tables else list(tables)[-1]
     known = tables[last].set_index("category_id")
     frame = pd.DataFrame({"category": known["name"], "group": known["frequency"].map(GROUPS)}, index=known.index)
@@ -147,12 +150,11 @@ def _workflow(run: Run) -> Markup:
         return absent(f"Not drawn: {run.files.rule_graph} is no list of rules.")
     if not graph:
         return absent(f"Not drawn: {run.files.rule_graph} names no rules.")
-    benchmarks = run.files.root / "benchmarks"
     caption = (
         "What is made from what, top to bottom; edges that a longer way implies are left out. Number of jobs, and the "
         "time of all jobs of a rule one after the other."
     )
-    return draw_graph(graph, {name: benchmark_seconds(benchmarks, name) for name in graph}, caption)
+    return draw_graph(graph, {name: benchmark_seconds(run.files.benchmarks, name) for name in graph}, caption)
 
 
 @section("origin", "Where this comes from")
@@ -163,9 +165,9 @@ def _origin(run: Run) -> Markup:
         f"Recipe {recipe.name}, LVIS {recipe.lvis_version}, seed {recipe.seed}; all its values: recipe.yaml in "
         f"{run.files.root}."
     ]
-    for path in reversed(run.files.metrics.values()):
+    for name in reversed(recipe.evaluations):
         try:
-            manifest = read_json(path.with_name("metrics.manifest.json"), "manifest", note=False)
+            manifest = read_json(manifest_path(run.files.metrics.of(name=name)), "manifest", note=False)
             code, hardware, packages = manifest["code"], manifest["hardware"], manifest["packages"]
             devices = ", ".join(map(str, hardware["gpus"])) or "no GPU"
             changed = ", with changes that are not committed" if code.get("changed") else ""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline_steps.recipe.training import Model
+from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.grid import MISSING, Grid
-from pipeline_steps.report.run_page.files import RunFiles
+from pipeline_steps.run.result_files import ResultFiles
 
 STAGE_NAMES = {"pretrain": "COCO pre-training", "finetune": "LVIS model", "experts": "expert"}
 
@@ -39,32 +40,32 @@ class TrainingState:
         )
 
 
-def training_states(files: RunFiles, curves: dict[str, pd.DataFrame]) -> list[TrainingState]:
+def training_states(files: ResultFiles, curves: dict[str, pd.DataFrame]) -> list[TrainingState]:
     """All trainings that the results of a recipe need."""
     states = []
-    for model in files.trained:
-        curve = curves.get(model.name)
+    for name in files.trained:
+        curve, model = curves.get(name), files.recipe.model(name)
         states.append(
             TrainingState(
                 model=model,
-                stage=STAGE_NAMES[files.stages[model.name]],
+                stage=STAGE_NAMES[files.stage_of[name]],
                 images=files.recipe.training_of(model).schedule.images,
                 seen=None if curve is None else int(curve["images"].iloc[-1]),
-                complete=(files.training(model.name) / "model.pth").is_file(),
+                complete=files.model(name).is_file(),
             )
         )
     return states
 
 
-def training_curves(files: RunFiles) -> dict[str, pd.DataFrame]:
+def training_curves(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """What the trainings have reported so far, by model; empty if nothing."""
     try:
-        return files.inputs().training_curves()
+        return Inputs.of(files).training_curves()
     except MissingInputError:
         return {}
 
 
-def trainings_grid(files: RunFiles, states: list[TrainingState]) -> Grid:
+def trainings_grid(files: ResultFiles, states: list[TrainingState]) -> Grid:
     """A table of the trainings."""
     rows = []
     for state in states:

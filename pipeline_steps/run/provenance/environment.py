@@ -12,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from pipeline_steps.recipe.load import CONFIG_FOLDER
+
+ROOT = CONFIG_FOLDER.parent
 """Top of the checkout."""
 
 
