@@ -8,10 +8,13 @@ so that a job writes its images in ascending id while it holds the results of on
 
 from __future__ import annotations
 
+import argparse
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.records import ImageRecord
@@ -21,6 +24,29 @@ SHARD_KEY = "shard"
 
 WINDOW_BATCHES = 32
 """Images of a window, in units of the batch size."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one job predicts: its shard of the images of a split, of ``shards``, into the table ``output``."""
+
+    split: Literal["val", "test"]
+    shard: int
+    shards: int
+    output: Path
+
+    @classmethod
+    def from_options(cls, arguments: argparse.Namespace) -> Part:
+        """From the options of :func:`add_part_options`."""
+        return cls(arguments.split, arguments.shard, arguments.shards, arguments.output)
+
+
+def add_part_options(parser: argparse.ArgumentParser, split: str) -> None:
+    """The options of a prediction step that say which images are its own; ``split`` explains ``--split``."""
+    parser.add_argument("--split", required=True, choices=("val", "test"), help=split)
+    parser.add_argument("--shard", type=int, default=0, help="which share of the images, from 0")
+    parser.add_argument("--shards", type=int, default=1, help="number of shares")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="detections table to write")
 
 
 @dataclass(frozen=True)

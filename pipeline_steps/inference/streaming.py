@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.records import ImageRecord
 from pipeline_steps.detections.table import ImageDetections, TableWriter
-from pipeline_steps.inference.sharding import SHARD_KEY, ImageBatch, batches_of_shard, plan_batches
+from pipeline_steps.inference.sharding import SHARD_KEY, ImageBatch, Part, batches_of_shard, plan_batches
 from pipeline_steps.inference.views import RenderedImages, load_image, plan_views, render_images
 from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.run.data_files import DatasetPaths
@@ -30,15 +29,14 @@ class Work:
         scales: shorter edges.
         testing: the recipe's ``testing`` section.
         batches: in order.
-        shard, shards: which job of how many.
+        part: which images these are, and where their table goes.
     """
 
     paths: DatasetPaths
     scales: Sequence[int]
     testing: Testing
     batches: list[ImageBatch]
-    shard: int
-    shards: int
+    part: Part
 
     @classmethod
     def plan(
@@ -47,17 +45,16 @@ class Work:
         images: Sequence[ImageRecord],
         scales: Sequence[int],
         testing: Testing,
-        shard: int,
-        shards: int,
+        part: Part,
     ) -> Work:
-        """The share of job ``shard`` of ``images``."""
+        """The share of a job of ``images``, which are those of the whole split."""
 
         def pixels(image: ImageRecord) -> float:
             views = plan_views(image.height, image.width, scales, testing.longer_edge, testing.horizontal_flip)
             return float(sum(view.height * view.width for view in views))
 
-        batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, shard, shards)
-        return cls(paths, scales, testing, batches, shard, shards)
+        batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, part.shard, part.shards)
+        return cls(paths, scales, testing, batches, part)
 
     def _render(self, batch: ImageBatch) -> RenderedImages:
         pictures = [
@@ -77,7 +74,6 @@ class Work:
 
     def run(
         self,
-        output: str | Path,
         metadata: dict[str, Any],
         what: str,
         predict: Callable[[ImageBatch, RenderedImages], list[ImageDetections]],
@@ -85,7 +81,6 @@ class Work:
         """Predict all batches and write the table of this shard, images in ascending id.
 
         Args:
-            output: the table.
             metadata: of the table; the shard is added.
             what: for the progress line.
             predict: detections of each image of a batch.
@@ -94,10 +89,10 @@ class Work:
             Number of detections.
         """
         progress = Progress(what, sum(len(batch.images) for batch in self.batches), "images")
-        shard = {"index": self.shard, "count": self.shards}
+        shard = {"index": self.part.shard, "count": self.part.shards}
         rows, window = 0, None
         pending: list[ImageDetections] = []
-        with TableWriter(output, {**metadata, SHARD_KEY: shard}) as writer:
+        with TableWriter(self.part.output, {**metadata, SHARD_KEY: shard}) as writer:
 
             def flush() -> None:
                 for detections in sorted(pending, key=lambda detections: detections.image_id):
@@ -114,8 +109,3 @@ class Work:
                 progress.advance(len(batch.images))
             flush()
         return rows
-
-
-def settings_of(testing: Testing, *keys: str) -> dict[str, Any]:
-    """The named keys of the recipe's ``testing`` section, for a table's metadata."""
-    return testing.model_dump(include=set(keys))

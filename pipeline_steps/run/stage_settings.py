@@ -62,19 +62,28 @@ def training_settings(recipe: Recipe, name: str) -> str:
     )
 
 
-def _testing(recipe: Recipe, *keys: str) -> dict[str, Any]:
-    return recipe.testing.model_dump(include=set(keys))
+_TESTING = {"longer_edge", "horizontal_flip", "precision", "batch_images"}
+_BOXES = {"box_scales", "score_threshold", "nms_iou", "proposals", "scale_fusion", "keep_per_image"}
+
+
+def box_testing(recipe: Recipe) -> dict[str, Any]:
+    """Keys of the ``testing`` section that decide multi-scale boxes."""
+    return recipe.testing.model_dump(include=_TESTING | _BOXES)
+
+
+def mask_testing(recipe: Recipe) -> dict[str, Any]:
+    """Keys of the ``testing`` section that decide multi-scale masks."""
+    return recipe.testing.model_dump(include=_TESTING | {"mask_scales"})
 
 
 def boxes_settings(recipe: Recipe) -> str:
     """Settings of multi-scale box testing."""
-    keys = ("box_scales", "longer_edge", "horizontal_flip", "score_threshold", "nms_iou", "proposals")
-    return _text(_testing(recipe, *keys, "scale_fusion", "keep_per_image", "precision", "batch_images"))
+    return _text(box_testing(recipe))
 
 
 def masks_settings(recipe: Recipe) -> str:
     """Settings of multi-scale mask testing."""
-    return _text(_testing(recipe, "mask_scales", "longer_edge", "horizontal_flip", "precision", "batch_images"))
+    return _text(mask_testing(recipe))
 
 
 def _sharing(recipe: Recipe) -> dict[str, Any]:
