@@ -38,7 +38,7 @@ rule evaluate_lvis:
         figures=lambda wildcards: [
             "--recall" if recipe.evaluation.recall else "--no-recall",
             "--fixed-sizes" if recipe.evaluation.fixed_sizes else "--no-fixed-sizes",
-            *([] if wildcards.name in EXPERTS else ["--boundary-ratio", str(recipe.evaluation.boundary_ratio)]),
+            *([] if vocabulary(wildcards) != "lvis" else ["--boundary-ratio", str(recipe.evaluation.boundary_ratio)]),
         ],
     shell:
         "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train:q}"
