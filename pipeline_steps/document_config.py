@@ -1,6 +1,9 @@
-"""Write what is derived from the typed recipe: the JSON schema of the workflow and the key table of config/README.md.
+"""Write what is derived from the declaration of the keys: the tables of config/README.md, a schema for editors.
 
-Both files are committed; a test fails when they differ from the declaration in ``pipeline_steps/recipe``.
+The tables are committed; a test fails when they differ from the declaration in ``pipeline_steps/recipe``. The JSON
+schema is written on request (--schema) and not committed: recipes are checked against the declaration itself, with the
+checks that a schema cannot express; 1,800 lines would have to change with every key; and what the workflow catalog
+shows of a workflow's configuration is the page with the tables.
 """
 
 from __future__ import annotations
@@ -12,22 +15,23 @@ from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.recipe.document import readme_with_keys, schema_text
 
-SCHEMA = Path("workflow/schemas/config.schema.yaml")
 README = Path("config/README.md")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this step."""
     parser = step_parser("document_config", __doc__ or "")
-    parser.add_argument("--schema", type=Path, default=SCHEMA, help="JSON schema to write")
-    parser.add_argument("--readme", type=Path, default=README, help="page whose key table is replaced")
+    parser.add_argument("--readme", type=Path, default=README, help="page whose key tables are replaced")
+    parser.add_argument("--schema", type=Path, metavar="FILE.json", help="write only the JSON schema of recipe files")
     return parser
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Write both files."""
-    write_text(arguments.schema, schema_text())
-    write_text(arguments.readme, readme_with_keys(arguments.readme.read_text(encoding="utf-8")))
+    """Write the schema, or else the page."""
+    if arguments.schema:
+        write_text(arguments.schema, schema_text())
+    else:
+        write_text(arguments.readme, readme_with_keys(arguments.readme.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from functools import reduce
 
 from pydantic import BaseModel, ValidationError
 
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _section_at(root: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The section class found by walking ``location`` down from ``root``; list indices are skipped."""
-    section: Any = root
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = section.model_fields.get(part) if _is_section(section) else None
-        if field is None:
-            return None
-        section = next((inner for inner in getattr(field.annotation, "__args__", ()) if _is_section(inner)), None)
-        section = section or field.annotation
-    return section if _is_section(section) else None
+from pipeline_steps.recipe.layers import kind_at
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
@@ -33,8 +17,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
         location = problem["loc"]
         key = ".".join(str(part) for part in location)
         if problem["type"] == "extra_forbidden":
-            section = _section_at(root, location[:-1])
-            valid = sorted(section.model_fields) if section else []
+            valid = sorted(getattr(reduce(kind_at, location[:-1], root), "model_fields", ()))
             near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
             problems.append(f"unknown key {key!r}; {hint}")

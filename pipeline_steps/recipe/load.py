@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +12,14 @@ from pydantic import ValidationError
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import nearest_file
 from pipeline_steps.recipe.explain import explain
-from pipeline_steps.recipe.schema import Recipe, merged
+from pipeline_steps.recipe.layers import by_name, merged
+from pipeline_steps.recipe.schema import Recipe
 
 CONFIG_FOLDER = Path(__file__).parents[2] / "config"
 """Where ``extends`` looks for a recipe that is not beside the one that names it."""
 
+DEFAULT = CONFIG_FOLDER / "challenge.yaml"
+"""What changes are laid over that name no recipe."""
 
 def shipped_or_own(name: str | Path) -> Path:
     """A file that a recipe names: as it is named, or, where only that is there, beside config/ (from any folder)."""
@@ -33,12 +35,18 @@ NAMED_LISTS = ("pretraining", "models", "experts", "weights")
 """Lists of entries with names that other keys refer to."""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def is_whole(layer: dict[str, Any]) -> bool:
+    """Whether keys and values are a recipe, or extend one; else they are changes of another."""
+    return "extends" in layer or isinstance(layer.get("models"), list)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """Keys and values of a recipe file, ``extends`` as it stands there.
 
     Raises:
         UserError: the file is missing, no YAML (file and line are named), or no mapping.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"recipe not found: {path}{nearest_file(path)}")
     try:
@@ -55,12 +63,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _layers(values: dict[str, Any], folder: Path, origin: str, seen: tuple[Path, ...] = ()) -> list[Layer]:
-    """``values`` and the recipes that they extend, the lowest first."""
-    own = (origin, {key: value for key, value in values.items() if key != "extends"})
+def _bases(origin: str, values: dict[str, Any], folder: Path, seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """The recipes that ``values`` extend, the lowest first."""
     base = values.get("extends")
     if base is None:
-        return [own]
+        return []
     candidates = [folder / str(base), CONFIG_FOLDER / str(base)]
     path = next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
     if path is None:
@@ -68,27 +75,24 @@ def _layers(values: dict[str, Any], folder: Path, origin: str, seen: tuple[Path,
         raise UserError(f"{origin}: extends: {base!r} is neither in {folder} nor in {CONFIG_FOLDER}{near}")
     if path in seen:
         raise UserError(f"{origin}: extends goes round in a circle at {path}")
-    return [*_layers(read_yaml(path), path.parent, str(path), (*seen, path)), own]
+    own = read_yaml(path)
+    return [*_bases(str(path), own, path.parent, (*seen, path)), (str(path), own)]
 
 
-def _names(layer: dict[str, Any], key: str) -> list[str]:
-    entries = layer.get(key)
-    found = [entry.get("name") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    return [name for name in found if isinstance(name, str)]
-
-
-def _replaced(problem: str, layers: list[Layer]) -> str:
-    """What to say where ``problem`` names an entry of a list that a later layer replaced; or nothing."""
-    for key in NAMED_LISTS:
-        giving = [(origin, _names(layer, key)) for origin, layer in layers if key in layer]
-        where, kept = giving[-1] if giving else ("", [])
-        for _, names in reversed(giving[:-1]):
-            lost = [name for name in names if name not in kept]
-            if any(repr(name) in problem for name in lost):
-                return (
-                    f" (`{key}` of {where} replaces the inherited list as a whole, which had {', '.join(lost)} too: "
-                    "lists are not merged, so repeat the entries that you want to keep)"
-                )
+def _lost(problem: str, layers: list[Layer], laid: list[dict[str, Any]]) -> str:
+    """What to say where ``problem`` names an entry of a list that a layer replaced or took away; or nothing."""
+    for (where, layer), before, after in zip(layers, laid, laid[1:]):
+        for key in NAMED_LISTS:
+            entries = by_name(before.get(key)) or {}
+            lost = [name for name in entries if name not in (by_name(after.get(key)) or {})]
+            if not any(repr(name) in problem for name in lost):
+                continue
+            if isinstance(layer[key], dict):
+                return f" ({where} takes away {', '.join(lost)} of the inherited `{key}`)"
+            return (
+                f" (`{key}` of {where} replaces the inherited list as a whole, which had {', '.join(lost)} too: give a "
+                "mapping by name to change the list, or repeat the entries that you want to keep)"
+            )
     return ""
 
 
@@ -98,24 +102,33 @@ def resolve_recipe(
     origin: str = "configuration",
     files: Sequence[str | Path] = (),
 ) -> Recipe:
-    """A checked recipe from raw values; ``extends`` is looked up in ``folder``, then in config/.
+    """A checked recipe from raw values; ``extends`` is looked up beside the file that has it, then in config/.
 
     Args:
         values: keys and values.
         folder: folder of the recipe.
         origin: what the values are called in messages.
-        files: recipes that Snakemake has laid over each other to make ``values``, for messages only.
+        files: recipes that the values are laid over, later ones over earlier ones. All of them lie over what the last
+            ``extends`` among them names.
 
     Raises:
-        UserError: unknown or wrong keys, with the nearest valid name.
+        UserError: unknown or wrong keys, with the nearest valid name; a null that takes away nothing.
     """
-    layers = _layers(values, folder, origin)
+    given = [(str(file), read_yaml(file), Path(file).parent) for file in files] + [(origin, values, folder)]
+    extending = [one for one in given if one[1].get("extends") is not None]
+    layers = [*(_bases(*extending[-1]) if extending else []), *((where, layer) for where, layer, _ in given)]
+    laid: list[dict[str, Any]] = [{}]
+    for where, layer in layers:
+        own = {key: value for key, value in layer.items() if key != "extends"}
+        try:
+            laid.append(merged(laid[-1], own, Recipe))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
     try:
-        return Recipe.model_validate(reduce(merged, (layer for _, layer in layers)))
+        return Recipe.model_validate(laid[-1])
     except ValidationError as error:
         problem = explain(error, Recipe).replace("\n", "\\n")  # a message is one line, whatever a value holds
-        laid = [layer for file in files for layer in _layers(read_yaml(Path(file)), Path(file).parent, str(file))]
-        raise UserError(f"{origin}: {problem}{_replaced(problem, laid or layers)}") from None
+        raise UserError(f"{origin}: {problem}{_lost(problem, layers, laid)}") from None
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -12,6 +12,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe.base import LvisVersion, PathText, Section
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.recipe.explain import explain
+from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.replicates import expand_replicates
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
 from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Precision, Training, Weights
@@ -33,17 +34,6 @@ class Named(Protocol):
 def names(entries: Iterable[Named]) -> list[str]:
     """Names of models, members or other entries of a recipe."""
     return [entry.name for entry in entries]
-
-
-def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """``overlay`` laid over ``base``: mappings merge key by key, everything else (lists too) is replaced."""
-    result = dict(base)
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 class Recipe(Section):
@@ -141,10 +131,12 @@ class Recipe(Section):
         overrides = self.variants[variant]
 
         def overridden(section: BaseModel, key: str) -> Any:
+            place, kind = f"variants.{variant}.{key}", type(section)
+            values = merged(section.model_dump(), getattr(overrides, key), kind, f"{place}.")
             try:
-                return type(section).model_validate(merged(section.model_dump(), getattr(overrides, key)))
+                return kind.model_validate(values)
             except ValidationError as error:
-                raise ValueError(f"variants.{variant}.{key}: {explain(error, type(section))}") from None
+                raise ValueError(f"{place}: {explain(error, kind)}") from None
 
         return overridden(self.testing, "testing"), overridden(self.ensemble, "ensemble")
 
@@ -209,8 +201,9 @@ class Recipe(Section):
 
     def training_of(self, model: Model) -> Training:
         """The training settings of ``model``: the recipe's defaults with the model's overrides."""
+        values = merged(self.training.model_dump(), model.training, Training, f"training of {model.name}: ")
         try:
-            return Training.model_validate(merged(self.training.model_dump(), model.training))
+            return Training.model_validate(values)
         except ValidationError as error:
             raise ValueError(f"training of {model.name}: {explain(error, Training)}") from None
 

@@ -23,8 +23,9 @@ from pipeline_steps.modeling.build import apply_switches, build_detector, detect
 from pipeline_steps.modeling.cpu.mask_head import MatrixProductMaskHead
 from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
 from pipeline_steps.modeling.cpu.pooler import PyramidPooler
+from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.load import CONFIG_FOLDER, resolve_recipe
-from pipeline_steps.recipe.schema import Recipe, merged
+from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.loop import Trainer

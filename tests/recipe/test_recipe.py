@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
+from pipeline_steps import document_config
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.recipe import load_recipe, resolve_recipe
+from pipeline_steps.recipe import Recipe, load_recipe, resolve_recipe
 from pipeline_steps.recipe.detectors import detector_files
-from pipeline_steps.recipe.document import readme_with_keys, schema_text
+from pipeline_steps.recipe.document import readme_with_keys, sections
+from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.load import recipe_text
-from pipeline_steps.recipe.schema import merged
 from pipeline_steps.run import stage_settings
 from pipeline_steps.run.result_files import ResultFiles
 
@@ -35,10 +38,40 @@ def test_no_recipe_trades_time_for_memory_that_it_does_not_need(name):
     assert not [model.name for model in models if recipe.training_of(model).activation_checkpointing]
 
 
-def test_schema_file_is_what_the_declaration_generates():
-    assert (ROOT / "workflow/schemas/config.schema.yaml").read_text() == schema_text(), (
-        "run: python -m pipeline_steps.document_config"
-    )
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory):
+    """The schema that the step writes for editors."""
+    path = tmp_path_factory.mktemp("schema") / "recipe.schema.json"
+    page = (ROOT / "config/README.md").read_bytes()
+    document_config.main(document_config.build_parser().parse_args(["--schema", str(path)]))
+    assert (ROOT / "config/README.md").read_bytes() == page
+    return json.loads(path.read_text())
+
+
+def test_schema_for_editors_has_every_key_of_the_declaration_with_its_description(schema):
+    for section in sections(Recipe):
+        properties = dict(
+            schema["properties"] if section is Recipe else schema["$defs"][section.__name__]["properties"]
+        )
+        if section is Recipe:
+            assert properties.pop("extends")
+        assert properties.keys() == section.model_fields.keys()
+        for name, field in section.model_fields.items():
+            assert " ".join(field.description.split()) in " ".join(
+                json.dumps(properties[name], ensure_ascii=False).replace("\\n", " ").replace('\\"', '"').split()
+            )
+
+
+def test_schema_for_editors_takes_every_recipe_and_every_layer_that_the_pipeline_takes(schema):
+    validator = Draft202012Validator(schema)
+    for name in RECIPES:
+        assert list(validator.iter_errors(yaml.safe_load((ROOT / "config" / name).read_text()))) == []
+    taken = {"models": {"basic": None, "bottleneck": {"seed": 1}}, "report": {"tables": {"table5": None}}, "seed": None}
+    assert list(validator.iter_errors({"extends": "mini.yaml", **taken})) == []
+    for wrong in ({"testing": {"box_scale": [1]}}, {"testing": None}, {"models": {"basic": {"loss": "eql"}}}):
+        assert list(validator.iter_errors(wrong))
+        with pytest.raises(UserError):
+            resolve_recipe({"extends": "mini.yaml", **wrong})
 
 
 def test_key_tables_are_what_the_declaration_generates():
@@ -47,9 +80,6 @@ def test_key_tables_are_what_the_declaration_generates():
 
 
 def test_every_key_is_described():
-    from pipeline_steps.recipe.document import sections
-    from pipeline_steps.recipe.schema import Recipe
-
     assert not [
         f"{section.__name__}.{name}"
         for section in sections(Recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from tests.workflow.checkout import TARGETS
 
@@ -45,6 +46,24 @@ def test_challenge_recipe_is_the_default_and_plans_every_stage_without_data(chec
         "predict_masks": 4 * 32,
     }
     assert not (checkout.folder / "results").exists()
+
+
+def test_changes_on_the_command_line_drop_models_members_and_experts_by_name(checkout):
+    without = dict.fromkeys(("bottleneck", "openimages_expert"))
+    (checkout.folder / "less.yaml").write_text(
+        yaml.safe_dump({"models": {"bottleneck": None}, "experts": {"openimages_expert": None}, "seed": 7})
+    )
+    (checkout.folder / "members.yaml").write_text(yaml.safe_dump({"ensemble": {"members": without}}))
+    planned = checkout.planned("--configfile", "config/mini.yaml", "less.yaml", "members.yaml", "--", "all")
+    assert {name: planned[name] for name in ("pretrain_coco", "finetune_lvis", "train_expert", "gather_boxes")} == {
+        "pretrain_coco": 1,
+        "finetune_lvis": 1,
+        "train_expert": 1,
+        "gather_boxes": 4,
+    }
+    result = checkout.run("--configfile", "config/mini.yaml", "less.yaml", "--cores", "1", "-n", "--", "all")
+    assert result.returncode != 0
+    assert "ensemble member 'bottleneck' is no model and no expert (less.yaml takes away bottleneck" in result.stdout
 
 
 def test_lvis_v1_is_a_recipe_of_its_own_with_the_same_stages_and_no_file_of_v05(checkout):

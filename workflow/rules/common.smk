@@ -35,7 +35,7 @@ hand_over(sys.argv)
 
 # Without a cluster, jobs share the GPUs of this machine, each with its own, and Snakemake starts no more than there are.
 try:
-    recipe = resolve_recipe(config, files=REQUEST.configfiles if REQUEST else ())
+    recipe = resolve_recipe(CHANGES, files=FILES)
     LOCAL_GPUS = usable_gpus(recipe.compute.local_gpus) if REQUEST and not REQUEST.cluster else []
     if LOCAL_GPUS:
         recipe = fitted(recipe, len(LOCAL_GPUS), len(os.sched_getaffinity(0)))

@@ -17,7 +17,7 @@ from pipeline_steps.data.loader import Share, load_training_set, training_batche
 from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.inference.detector import load_detector
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.recipe.schema import merged
+from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.run.data_files import DatasetPaths
 
