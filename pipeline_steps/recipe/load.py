@@ -21,6 +21,7 @@ CONFIG_FOLDER = Path(__file__).parents[2] / "config"
 DEFAULT = CONFIG_FOLDER / "challenge.yaml"
 """What changes are laid over that name no recipe."""
 
+
 def shipped_or_own(name: str | Path) -> Path:
     """A file that a recipe names: as it is named, or, where only that is there, beside config/ (from any folder)."""
     path = Path(name)
