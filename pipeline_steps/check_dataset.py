@@ -19,8 +19,8 @@ from pipeline_steps.data.checks.mappings import check_table
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line."""
-    parser = step_parser("check_dataset", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("check_dataset", __doc__)
     parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")
     parser.add_argument("--split", choices=("train", "val", "test"), help="split; without it the file name tells")
     parser.add_argument("--images", metavar="DIR", type=Path, help="datasets_root: every image file must be below it")

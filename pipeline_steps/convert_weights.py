@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Arguments of the step."""
+    """Command line of the step."""
     parser = step_parser("convert_weights", __doc__)
     parser.add_argument("--recipe", required=True, help="recipe file")
     parser.add_argument("--name", required=True, help="name of an entry of the recipe's weights")

@@ -17,7 +17,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("count_samples", __doc__ or "")
+    parser = step_parser("count_samples", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     parser.add_argument("--model", required=True, metavar="NAME", help="an LVIS model of the recipe, with any loss")
     parser.add_argument("--weights", type=Path, required=True, metavar="PTH", help="its trained weights")

@@ -20,7 +20,7 @@ README = Path("config/README.md")
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this step."""
-    parser = step_parser("document_config", __doc__ or "")
+    parser = step_parser("document_config", __doc__)
     parser.add_argument("--readme", type=Path, default=README, help="page whose key tables are replaced")
     parser.add_argument("--schema", type=Path, metavar="FILE.json", help="write only the JSON schema of recipe files")
     return parser

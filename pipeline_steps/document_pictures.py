@@ -14,7 +14,7 @@ from pipeline_steps.common.cli import run_step, step_parser
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("document_pictures", __doc__ or "")
+    parser = step_parser("document_pictures", __doc__)
     parser.add_argument(
         "--output", type=Path, default=Path("docs/pictures"), metavar="DIR", help="folder of the pictures"
     )

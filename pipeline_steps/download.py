@@ -30,8 +30,8 @@ from pipeline_steps.recipe import Recipe, load_recipe
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
-    parser = step_parser("download", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("download", __doc__)
     parser.add_argument("--recipe", required=True, help="recipe YAML file")
     parser.add_argument("--only", choices=GROUPS, action="append", help="this group only (may be repeated)")
     parser.add_argument(

@@ -13,7 +13,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("draw_predictions", __doc__ or "")
+    parser = step_parser("draw_predictions", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     parser.add_argument("--detections", type=Path, required=True, metavar="PARQUET", help="detections to draw")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="split that they belong to")

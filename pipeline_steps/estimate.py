@@ -22,8 +22,8 @@ from pipeline_steps.run.result_files import results_folder
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
-    parser = step_parser("estimate", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("estimate", __doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--recipe", type=Path, help="recipe file")
     what.add_argument("--shipped", action="store_true", help="trace the detectors of all recipes of config/ again")

@@ -25,7 +25,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("evaluate", __doc__ or "")
+    parser = step_parser("evaluate", __doc__)
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth")
     parser.add_argument(
         "--detections",

@@ -19,7 +19,7 @@ from pipeline_steps.recipe import load_recipe
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("inspect_dataset", __doc__ or "")
+    parser = step_parser("inspect_dataset", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     parser.add_argument("--split", choices=("val", "train"), default="val", help="split to look at")
     add_named_files(parser, "--detections", "NAME=PARQUET", "tables of any models", least=1)

@@ -19,7 +19,7 @@ from pipeline_steps.common.cli import run_step, step_parser
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
+    """Command line of the step."""
     parser = step_parser("launch", __doc__)
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job, over all nodes")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of the job")

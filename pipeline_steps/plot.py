@@ -16,7 +16,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("plot", __doc__ or "")
+    parser = step_parser("plot", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
     for option, files, text in (
         ("--metrics", "NAME=JSON", "metrics.json of each evaluation"),

@@ -23,8 +23,8 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line."""
-    parser = step_parser("select_openimages", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("select_openimages", __doc__)
     parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe, e.g. config/challenge.yaml")
     parser.add_argument(
         "--dataset",

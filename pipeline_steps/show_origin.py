@@ -15,8 +15,8 @@ from pipeline_steps.run.provenance.trace import origins
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
-    parser = step_parser("show_origin", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("show_origin", __doc__)
     parser.add_argument("result", type=Path, help="any result, e.g. results/challenge/submission/submission.json")
     parser.add_argument("--quick", action="store_true", help="compare sizes only, not digests")
     return parser

@@ -18,7 +18,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("tabulate", __doc__ or "")
+    parser = step_parser("tabulate", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     add_named_files(parser, "--metrics", "NAME=JSON", "metrics of each evaluation")
     parser.add_argument(

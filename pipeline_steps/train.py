@@ -22,7 +22,7 @@ from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
+    """Command line of the step."""
     parser = step_parser("train", __doc__)
     parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
     parser.add_argument("--model", required=True, help="name of a model, expert or pre-training of the recipe")

@@ -30,8 +30,8 @@ from pipeline_steps.run.provenance.verification import Verification, start_comma
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
-    parser = step_parser("verify", __doc__ or "")
+    """Command line of the step."""
+    parser = step_parser("verify", __doc__)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results of a recipe, e.g. results/mini")
     parser.add_argument(
         "--only",

@@ -17,7 +17,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("write_report", __doc__ or "")
+    parser = step_parser("write_report", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="folder of the run's results (default: results/<recipe>)"

@@ -18,7 +18,7 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
-    parser = step_parser("write_submission", __doc__ or "")
+    parser = step_parser("write_submission", __doc__)
     parser.add_argument(
         "--annotations", required=True, metavar="LVIS.json", help="LVIS annotations or image information of the split"
     )

@@ -6,15 +6,23 @@ here runs when a recipe runs.
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.categories import CategoryList
-from pipeline_steps.data.category_tables import TableRow
+from pipeline_steps.data.category_tables import COLUMNS, VERSIONS_COLUMN, TableRow, parse_rows
+from pipeline_steps.data.openimages_classes import Vocabulary
 from pipeline_steps.data.records import Category
+
+log = logging.getLogger(__name__)
 
 _IRREGULAR = {"knives": "knife", "shelves": "shelf", "mice": "mouse", "geese": "goose", "leaves": "leaf", "men": "man"}
 
@@ -139,3 +147,35 @@ def propose_rows(
         rows.setdefault((row.source_id, row.lvis_synset), row)
     ordered = sorted(rows.values(), key=lambda row: (order[row.source_id], row.lvis_synset))
     return [replace(row, lvis_versions=tuple(versions[row.lvis_synset])) for row in ordered]
+
+
+def coco_sources(categories: CategoryList) -> list[SourceCategory]:
+    """The categories of COCO, by id."""
+    return [SourceCategory(str(category.id), category.name) for category in categories.categories]
+
+
+def openimages_sources(vocabulary: Vocabulary) -> list[SourceCategory]:
+    """The classes of OpenImages, by name."""
+    return [
+        SourceCategory(mid, name, vocabulary.parents.get(mid, ()))
+        for mid, name in sorted(vocabulary.names.items(), key=lambda item: (item[1].lower(), item[0]))
+    ]
+
+
+def format_table(rows: list[TableRow]) -> str:
+    """The rows as CSV text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, VERSIONS_COLUMN])
+    for row in rows:
+        writer.writerow([*(getattr(row, column) for column in COLUMNS), " ".join(row.lvis_versions)])
+    return text.getvalue()
+
+
+def update_table(path: Path, sources: list[SourceCategory], lists: dict[str, CategoryList]) -> None:
+    """Write the table at ``path`` with the candidates that it does not have yet."""
+    reviewed = parse_rows(path) if path.exists() else []
+    rows = propose_rows(sources, lists, reviewed)
+    write_text(path, format_table(rows))
+    waiting = sum(not row.verdict for row in rows)
+    log.info("%s: %d rows, %d kept, %d wait for a verdict", path, len(rows), len(reviewed), waiting)

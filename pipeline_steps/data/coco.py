@@ -14,8 +14,10 @@ from pipeline_steps.common.files import require_file
 from pipeline_steps.data.categories import CategoryList, with_counts
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Findings, Purpose
-from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations
+from pipeline_steps.data.lvis import LvisDataset, decode_file, group_annotations, read_image_ids
 from pipeline_steps.data.records import AnnotationFile
+from pipeline_steps.recipe import Recipe
+from pipeline_steps.run.data_files import DatasetPaths
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,27 @@ def boxes_by_image(coco: LvisDataset, image_ids: list[int]) -> dict[str, list[li
         ]
         if corners:
             boxes[str(image_id)] = corners
+    return boxes
+
+
+def index_boxes(recipe: Recipe) -> dict[str, list[list[float]]]:
+    """:func:`boxes_by_image` of the recipe's LVIS train images.
+
+    Raises:
+        UserError: a file is missing or damaged; none of the images is in COCO.
+    """
+    paths = DatasetPaths(recipe)
+    image_ids = read_image_ids(paths.lvis_train)
+    coco = read_coco(paths.coco_train)
+    annotations = sum(map(len, coco.annotations.values()))
+    coco.findings.leave_out(paths.coco_train, annotations, recipe.data.max_unusable_annotations)
+    unknown = sum(image_id not in coco.annotations for image_id in image_ids)
+    if unknown == len(image_ids):
+        raise UserError(f"{paths.coco_train} has none of the images of {paths.lvis_train}: not the same images")
+    if unknown:
+        log.warning("%d of %d LVIS train images are not in %s", unknown, len(image_ids), paths.coco_train)
+    boxes = boxes_by_image(coco, image_ids)
+    log.info("%d boxes of %d of %d LVIS train images", sum(map(len, boxes.values())), len(boxes), len(image_ids))
     return boxes
 
 

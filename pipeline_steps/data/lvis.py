@@ -17,12 +17,20 @@ import msgspec
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import incomplete_json, require_file, without_garbage_collection
+from pipeline_steps.common.files import incomplete_json, read_json, require_file, without_garbage_collection
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import check_annotations, check_categories, check_images
 from pipeline_steps.data.checks.findings import Findings, Purpose
-from pipeline_steps.data.records import Annotation, AnnotationFile, CategoryFile, ImageFile, ImageIdFile, ImageRecord
+from pipeline_steps.data.records import (
+    Annotation,
+    AnnotationFile,
+    Category,
+    CategoryFile,
+    ImageFile,
+    ImageIdFile,
+    ImageRecord,
+)
 
 Kind = Literal["train", "val", "test_info", "openimages"]
 FileType = TypeVar("FileType")
@@ -162,6 +170,16 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
 def read_categories(path: str | Path) -> CategoryList:
     """The categories of an LVIS- or COCO-format file, without decoding the rest."""
     return CategoryList(decode_file(path, CategoryFile, "annotation file").categories, str(path))
+
+
+def read_category_list(path: str) -> CategoryList:
+    """Categories of an annotation file, or of a file that is a plain list of categories."""
+    content = read_json(path, "category list")
+    try:
+        listed = content["categories"] if isinstance(content, dict) else content
+        return CategoryList(msgspec.convert(listed, list[Category]), path)
+    except (KeyError, msgspec.ValidationError) as error:
+        raise UserError(f"{path} has no usable list 'categories': {error}") from None
 
 
 def read_image_ids(path: str | Path) -> list[int]:

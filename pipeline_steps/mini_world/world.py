@@ -115,7 +115,7 @@ def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, 
     Args:
         settings: the world's settings.
         folders: existing empty folders for each of ``PARTS``.
-        names: file names, see ``pipeline_steps.make_mini``.
+        names: file names, see :mod:`pipeline_steps.mini_world.making`.
         version: LVIS version whose format is written.
 
     Raises:

@@ -23,12 +23,11 @@ from pipeline_steps.data.checks.findings import LEFT_OUT, REFUSED, Findings
 from pipeline_steps.data.coco import boxes_by_image, read_coco
 from pipeline_steps.data.images import UnreadableImageError
 from pipeline_steps.data.loader import load_training_set
-from pipeline_steps.data.lvis import read_categories, read_image_ids, read_lvis
+from pipeline_steps.data.lvis import read_categories, read_category_list, read_image_ids, read_lvis
 from pipeline_steps.data.mapper import TrainingMapper
 from pipeline_steps.detections.record import ImageDetections
 from pipeline_steps.detections.table import TableWriter
 from pipeline_steps.evaluation.metrics import coco_metrics, lvis_metrics
-from pipeline_steps.make_category_tables import read_category_list
 from pipeline_steps.openimages.dataset import lvis_image_counts
 from tests.training.world import make_recipe
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.categories import CategoryList
-from pipeline_steps.data.category_matching import SourceCategory, propose_rows
+from pipeline_steps.data.category_matching import SourceCategory, format_table, propose_rows
 from pipeline_steps.data.category_tables import (
     TableRow,
     check_consistent,
@@ -18,7 +18,6 @@ from pipeline_steps.data.category_tables import (
     read_category_table,
 )
 from pipeline_steps.data.records import Category
-from pipeline_steps.make_category_tables import format_table
 from pipeline_steps.recipe import load_recipe
 
 FACTS = Path(__file__).parent / "facts"
