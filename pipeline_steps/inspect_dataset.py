@@ -43,16 +43,11 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     library_path = prepare_database()
 
-    from pipeline_steps.inspection.samples import InspectionSettings, build_inspection
+    from pipeline_steps.inspection.build import build_inspection
 
-    settings = InspectionSettings(
-        name=arguments.name or f"{recipe.name}_{arguments.split}",
-        split=arguments.split,
-        images=arguments.images,
-        min_score=arguments.min_score,
-    )
+    name, split, tables = arguments.name or f"{recipe.name}_{arguments.split}", arguments.split, arguments.detections
     try:
-        data = build_inspection(dataset, paths, arguments.detections, settings)
+        data = build_inspection(dataset, paths, tables, name, split, arguments.images, arguments.min_score)
     except ConnectionError as error:
         raise UserError(f"no FiftyOne database: {error}; check FIFTYONE_DATABASE_URI") from None
     print(f"{len(data)} images; saved views: {', '.join(data.list_saved_views())}")
@@ -66,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     library = f"LD_LIBRARY_PATH={shlex.quote(library_path)} " if library_path else ""
     # With its name: without one FiftyOne 1.22 starts its server before its database, and the server finds none.
-    print(f"look at it with: {library}fiftyone app launch {shlex.quote(settings.name)}")
+    print(f"look at it with: {library}fiftyone app launch {shlex.quote(name)}")
 
 
 if __name__ == "__main__":

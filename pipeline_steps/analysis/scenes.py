@@ -82,9 +82,11 @@ class Scene:
     image: ImageRecord
     truths: list[Shape]
     detections: list[Shape]
-    """Descending rank score; verdicts at :data:`MATCH_IOU`."""
+    """Descending rank score; verdicts at the reader's first IoU threshold."""
     matches: np.ndarray
     """int64[T, d], object that each detection matches at each IoU threshold of the reader, or -1."""
+    verdicts: list[list[str]]
+    """T lists of d verdicts on the detections, at each IoU threshold of the reader."""
 
     def count(self, letter: str, verdict: str) -> int:
         """Number of shapes of a frequency group with a verdict; ``true`` and ``missed`` count objects."""
@@ -187,13 +189,8 @@ class SceneReader:
         chosen = found.scores >= self.min_score
         found, matches = found.take(chosen), matches[:, chosen]
         masks = [mask for mask, one in zip(masks, chosen) if one]
-        judged = verdicts(
-            matches[0],
-            found.category_ids,
-            set(categories.tolist()),
-            image.neg_category_ids,
-            image.not_exhaustive_category_ids,
-        )
+        present, negative, loose = set(categories.tolist()), image.neg_category_ids, image.not_exhaustive_category_ids
+        judged = [verdicts(row, found.category_ids, present, negative, loose) for row in matches]
         return Scene(
             image=image,
             truths=[
@@ -205,8 +202,9 @@ class SceneReader:
                     np.where(np.isin(np.arange(len(annotations)), matches[0]), TRUE, MISSED).tolist(),
                 )
             ],
-            detections=self._detected(found, masks, judged),
+            detections=self._detected(found, masks, judged[0]),
             matches=matches,
+            verdicts=judged,
         )
 
     def _detected(self, found: ImageDetections, masks: list[dict[str, Any] | None], judged: list[str]) -> list[Shape]:

@@ -13,17 +13,16 @@ import random
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from pipeline_steps.analysis.scenes import MISSED, Scene, SceneReader, Shape
+from pipeline_steps.analysis.scenes import MISSED, Scene, Shape
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.data.records import Annotation, ImageRecord
-from pipeline_steps.evaluation.matching import FALSE, TRUE, verdicts
+from pipeline_steps.evaluation.matching import FALSE, TRUE
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -66,11 +65,6 @@ def pattern_sample(models: Sequence[str]) -> fo.Sample:
     return sample
 
 
-def _relative(box: Sequence[float], image: ImageRecord) -> list[float]:
-    x1, y1, x2, y2 = box
-    return [x1 / image.width, y1 / image.height, (x2 - x1) / image.width, (y2 - y1) / image.height]
-
-
 def _stored(mask: np.ndarray) -> bytes:
     """An array as FiftyOne stores it."""
     with io.BytesIO() as file:
@@ -78,116 +72,93 @@ def _stored(mask: np.ndarray) -> bytes:
         return zlib.compress(file.getvalue())
 
 
-def _shape_of(shape: Shape, image: ImageRecord) -> Document:
-    """Box and mask of a label; the mask is cut to its own box, as FiftyOne wants it."""
-    box, mask = shape.box, None
+def _label(shape: Shape, image: ImageRecord) -> Document:
+    """What every label has; its mask is cut to its own box, as FiftyOne wants it."""
+    (x1, y1, x2, y2), mask = shape.box, None
     if shape.mask is not None:
         x, y, w, h = (int(value) for value in mask_utils.toBbox(shape.mask))
         if w and h:
             mask = _stored(mask_utils.decode(shape.mask)[y : y + h, x : x + w].astype(bool))
-            box = (x, y, x + w, y + h)
-    return {"bounding_box": _relative(box, image), "mask": mask}
+            x1, y1, x2, y2 = x, y, x + w, y + h
+    return {
+        "label": shape.name,
+        "frequency": GROUPS[shape.letter],
+        "category_id": shape.category_id,
+        "bounding_box": [x1 / image.width, y1 / image.height, (x2 - x1) / image.width, (y2 - y1) / image.height],
+        "mask": mask,
+    }
 
 
-class Documents:
-    """Makes documents of images.
-
-    Args:
-        pattern: the document that :func:`pattern_sample` became.
-        dataset: ground truth.
-        readers: scenes of each model, at :data:`IOU_THRESHOLDS`.
-        split: tag of every image.
-    """
-
-    def __init__(self, pattern: Document, dataset: LvisDataset, readers: Mapping[str, SceneReader], split: str) -> None:
-        self._pattern, self._dataset, self._readers, self._split = pattern, dataset, readers, split
-
-    def sample(self, image: ImageRecord, path: Path) -> Document:
-        """The document of one image with all labels."""
-        from bson import ObjectId
-
-        annotations = self._dataset.annotations[image.id]
-        categories = self._dataset.categories
-        scenes = {name: reader.scene(image.id) for name, reader in self._readers.items()}
-        document = {
-            **self._pattern,
-            "_id": ObjectId(),
-            "_rand": random.Random(image.id).random(),  # what FiftyOne shuffles by
-            "filepath": str(path.resolve()),
-            "tags": [self._split],
-            "metadata": {**self._pattern["metadata"], "width": image.width, "height": image.height},
-            "image_id": image.id,
-            "verified_absent": [categories.names[k] for k in categories.positions(image.neg_category_ids)],
-            "not_exhaustive": [categories.names[k] for k in categories.positions(image.not_exhaustive_category_ids)],
-            TRUTH: self._labels(TRUTH, image, self._truths(scenes, image, annotations)),
+def _predictions(scene: Scene, annotations: Sequence[Annotation]) -> list[Document]:
+    """Labels of what a model says of an image."""
+    labels = []
+    for position, shape in enumerate(scene.detections):
+        matched = int(scene.matches[0, position])
+        own = {
+            "tags": [f"{row[position]}@{iou:g}" for iou, row in zip(IOU_THRESHOLDS, scene.verdicts)],
+            "verdict": shape.verdict,
+            "confidence": shape.score,
+            "rank_score": shape.rank_score,
+            "source": shape.source,
+            "matched_annotation": annotations[matched].id if matched >= 0 else None,
         }
-        for model, scene in scenes.items():
-            name, labels = field_name(model), self._predictions(scene, annotations)
-            document[name] = self._labels(name, image, labels)
-            for verdict in (TRUE, FALSE):
-                document[f"{name}_{verdict}"] = sum(attributes["verdict"] == verdict for _, attributes in labels)
-            document[f"{name}_{MISSED}"] = sum(shape.verdict == MISSED for shape in scene.truths)
-        return document
+        labels.append(_label(shape, scene.image) | own)
+    return labels
 
-    def _labels(self, field: str, image: ImageRecord, labels: list[tuple[Shape, Document]]) -> Document:
-        from bson import ObjectId
 
-        (pattern,) = self._pattern[field]["detections"]
-        return {
-            **self._pattern[field],
-            "detections": [
-                {
-                    **pattern,
-                    "_id": ObjectId(),
-                    "label": shape.name,
-                    "frequency": GROUPS[shape.letter],
-                    "category_id": shape.category_id,
-                    **_shape_of(shape, image),
-                    **attributes,
-                }
-                for shape, attributes in labels
-            ],
-        }
-
-    def _predictions(self, scene: Scene, annotations: list[Annotation]) -> list[tuple[Shape, Document]]:
-        image = scene.image
-        present = {annotation.category_id for annotation in annotations}
-        categories = np.array([shape.category_id for shape in scene.detections], np.int64)
-        negative, loose = image.neg_category_ids, image.not_exhaustive_category_ids
-        by_threshold = [verdicts(row, categories, present, negative, loose) for row in scene.matches]
-        labels = []
-        for position, shape in enumerate(scene.detections):
-            matched = int(scene.matches[0, position])
-            attributes = {
-                "tags": [f"{row[position]}@{iou:g}" for iou, row in zip(IOU_THRESHOLDS, by_threshold)],
-                "verdict": by_threshold[0][position],
-                "confidence": shape.score,
-                "rank_score": shape.rank_score,
-                "source": shape.source,
-                "matched_annotation": annotations[matched].id if matched >= 0 else None,
-            }
-            labels.append((shape, attributes))
-        return labels
-
-    def _truths(
-        self, scenes: Mapping[str, Scene], image: ImageRecord, annotations: list[Annotation]
-    ) -> list[tuple[Shape, Document]]:
-        first = next(iter(scenes.values()))
-        labels = []
-        for position, (shape, annotation) in enumerate(zip(first.truths, annotations)):
-            tags = [
+def _truths(scenes: Mapping[str, Scene], image: ImageRecord, annotations: Sequence[Annotation]) -> list[Document]:
+    """Labels of what is annotated in an image, with what the models miss of it."""
+    labels = []
+    for position, annotation in enumerate(annotations):
+        shapes = [scene.truths[position] for scene in scenes.values()]
+        found = sum(shape.verdict == TRUE for shape in shapes)
+        own = {
+            "tags": [
                 f"{MISSED}@{iou:g}:{name}"
                 for name, scene in scenes.items()
                 for iou, row in zip(IOU_THRESHOLDS, scene.matches)
                 if position not in row
-            ]
-            found = sum(scene.truths[position].verdict == TRUE for scene in scenes.values())
-            attributes = {
-                "tags": tags,
-                "verdict": FOUND if found == len(scenes) else FOUND_BY_SOME if found else MISSED,
-                "annotation_id": annotation.id,
-                "area": float(annotation.area),
-                "not_exhaustive": annotation.category_id in image.not_exhaustive_category_ids,
-            }
-            labels.append((shape, attributes))
-        return labels
+            ],
+            "verdict": FOUND if found == len(scenes) else FOUND_BY_SOME if found else MISSED,
+            "annotation_id": annotation.id,
+            "area": float(annotation.area),
+            "not_exhaustive": annotation.category_id in image.not_exhaustive_category_ids,
+        }
+        labels.append(_label(shapes[0], image) | own)
+    return labels
+
+
+def image_document(pattern: Document, dataset: LvisDataset, scenes: Mapping[str, Scene], **own: Any) -> Document:
+    """The document of one image with all labels.
+
+    Args:
+        pattern: the document that :func:`pattern_sample` became.
+        dataset: ground truth.
+        scenes: the image with the detections of each model, at :data:`IOU_THRESHOLDS`.
+        own: what else the sample has: ``filepath`` and ``tags``.
+    """
+    from bson import ObjectId
+
+    image = next(iter(scenes.values())).image
+    annotations, categories = dataset.annotations[image.id], dataset.categories
+    document = {
+        **pattern,
+        "_id": ObjectId(),
+        "_rand": random.Random(image.id).random(),  # what FiftyOne shuffles by
+        "metadata": {**pattern["metadata"], "width": image.width, "height": image.height},
+        "image_id": image.id,
+        "verified_absent": [categories.names[k] for k in categories.positions(image.neg_category_ids)],
+        "not_exhaustive": [categories.names[k] for k in categories.positions(image.not_exhaustive_category_ids)],
+        **own,
+    }
+    labels = {TRUTH: _truths(scenes, image, annotations)}
+    for model, scene in scenes.items():
+        name = field_name(model)
+        labels[name] = _predictions(scene, annotations)
+        for verdict in (TRUE, FALSE):
+            document[f"{name}_{verdict}"] = scene.verdicts[0].count(verdict)
+        document[f"{name}_{MISSED}"] = sum(shape.verdict == MISSED for shape in scene.truths)
+    for name, found in labels.items():
+        (form,) = pattern[name]["detections"]
+        document[name] = {**pattern[name], "detections": [{**form, "_id": ObjectId(), **label} for label in found]}
+    return document

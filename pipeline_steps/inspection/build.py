@@ -8,7 +8,6 @@ IoU 0.5; the app colours by it. Verdicts are those of the official evaluator.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,8 @@ from pipeline_steps.inspection.documents import (
     FOUND_BY_SOME,
     IOU_THRESHOLDS,
     TRUTH,
-    Documents,
     field_name,
+    image_document,
     pattern_sample,
 )
 from pipeline_steps.run.data_files import DatasetPaths
@@ -49,19 +48,6 @@ OPACITY = 0.3
 """Of masks: thin enough to see the object below."""
 
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class InspectionSettings:
-    """What goes into the data set."""
-
-    name: str
-    """Name of the FiftyOne data set; one of that name is replaced."""
-    split: str
-    images: int | None = None
-    """Images at most; None takes all."""
-    min_score: float = 0.1
-    """Detections of a lower score (the model's own) are left out."""
 
 
 def _save_views(data: fo.Dataset, models: Sequence[str]) -> None:
@@ -103,7 +89,13 @@ def _colour_by_verdict(data: fo.Dataset, fields: Sequence[str]) -> None:
 
 
 def build_inspection(
-    dataset: LvisDataset, paths: DatasetPaths, tables: Mapping[str, Path], settings: InspectionSettings
+    dataset: LvisDataset,
+    paths: DatasetPaths,
+    tables: Mapping[str, Path],
+    name: str,
+    split: str,
+    count: int | None = None,
+    min_score: float = 0.1,
 ) -> fo.Dataset:
     """Make the FiftyOne data set; it stays in the database until it is made anew or deleted.
 
@@ -111,7 +103,10 @@ def build_inspection(
         dataset: ground truth of the split.
         paths: where the images lie.
         tables: detections table of each model, at least one.
-        settings: see there.
+        name: of the FiftyOne data set; one of that name is replaced.
+        split: tag of every image.
+        count: images at most, the first ones by id; None takes all.
+        min_score: detections of a lower score (the model's own) are left out.
 
     Raises:
         UserError: a table is damaged or of another split, or images are missing on disk.
@@ -122,23 +117,27 @@ def build_inspection(
     fields = [field_name(model) for model in tables]
     if len(set(fields)) < len(fields):
         raise UserError(f"model names must differ in letters and digits: {', '.join(tables)}")
-    readers = {name: SceneReader(dataset, table, settings.min_score, IOU_THRESHOLDS) for name, table in tables.items()}
-    images = sorted(dataset.images, key=lambda image: image.id)[: settings.images]
+    readers = {model: SceneReader(dataset, table, min_score, IOU_THRESHOLDS) for model, table in tables.items()}
+    images = sorted(dataset.images, key=lambda image: image.id)[:count]
     absent = [path for image in images if not (path := paths.image_path(image)).is_file()]
     if absent:
         raise UserError(f"{len(absent)} images of {dataset.path} are missing, first {absent[0]}: run the data stage")
-    data = fo.Dataset(settings.name, overwrite=True)
+    data = fo.Dataset(name, overwrite=True)
     # FiftyOne makes the schema and the form of its documents from one sample that has everything. The images go into
     # the database in that form, without its objects for every label, which take most of the time.
     data.add_samples([pattern_sample(list(tables))], dynamic=True, progress=False)
     collection = data._sample_collection
-    documents = Documents(collection.find_one(), dataset, readers, settings.split)
+    pattern = collection.find_one()
     data.clear()
     progress = Progress("inspection", len(images), "images")
     for begin in range(0, len(images), _BATCH):
-        batch = images[begin : begin + _BATCH]
-        insert_documents([documents.sample(image, paths.image_path(image)) for image in batch], collection)
-        progress.advance(len(batch))
+        documents = []
+        for image in images[begin : begin + _BATCH]:
+            scenes = {model: reader.scene(image.id) for model, reader in readers.items()}
+            file = str(paths.image_path(image).resolve())
+            documents.append(image_document(pattern, dataset, scenes, filepath=file, tags=[split]))
+        insert_documents(documents, collection)
+        progress.advance(len(documents))
     _save_views(data, list(tables))
     _colour_by_verdict(data, [TRUTH, *fields])
     data.persistent = True
