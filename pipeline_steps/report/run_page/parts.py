@@ -19,7 +19,7 @@ from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import DrawnFigures
 from pipeline_steps.report.grid import Grid, number
 from pipeline_steps.report.page import PIXELS_PER_INCH, data_uri, file_uri, page_content, part
-from pipeline_steps.report.run_page.state import TrainingState, training_curves, training_states
+from pipeline_steps.report.run_page.state import TrainingState, training_states
 from pipeline_steps.run.result_files import ResultFiles
 
 
@@ -46,7 +46,7 @@ class Run:
     @cached_property
     def states(self) -> list[TrainingState]:
         """All trainings of the recipe."""
-        return training_states(self.files, training_curves(self.files))
+        return training_states(self.files)
 
     def plot(self, *names: str) -> Markup:
         """Plots with their captions, or why they are missing."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
-
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import MissingInputError
-from pipeline_steps.report.grid import MISSING, Grid
+from pipeline_steps.report.grid import Grid, number
 from pipeline_steps.run.result_files import ResultFiles
 
 STAGE_NAMES = {"pretrain": "COCO pre-training", "finetune": "LVIS model", "experts": "expert"}
@@ -40,29 +38,23 @@ class TrainingState:
         )
 
 
-def training_states(files: ResultFiles, curves: dict[str, pd.DataFrame]) -> list[TrainingState]:
+def training_states(files: ResultFiles) -> list[TrainingState]:
     """All trainings that the results of a recipe need."""
-    states = []
-    for name in files.trained:
-        curve, model = curves.get(name), files.recipe.model(name)
-        states.append(
-            TrainingState(
-                model=model,
-                stage=STAGE_NAMES[files.stage_of[name]],
-                images=files.recipe.training_of(model).schedule.images,
-                seen=None if curve is None else int(curve["images"].iloc[-1]),
-                complete=files.model(name).is_file(),
-            )
-        )
-    return states
-
-
-def training_curves(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """What the trainings have reported so far, by model; empty if nothing."""
     try:
-        return Inputs.of(files).training_curves()
+        curves = Inputs.of(files).training_curves()
     except MissingInputError:
-        return {}
+        curves = {}
+    models = [files.recipe.model(name) for name in files.trained]
+    return [
+        TrainingState(
+            model=model,
+            stage=STAGE_NAMES[files.stage_of[model.name]],
+            images=files.recipe.training_of(model).schedule.images,
+            seen=int(curves[model.name]["images"].iloc[-1]) if model.name in curves else None,
+            complete=files.model(model.name).is_file(),
+        )
+        for model in models
+    ]
 
 
 def trainings_grid(files: ResultFiles, states: list[TrainingState]) -> Grid:
@@ -79,8 +71,8 @@ def trainings_grid(files: ResultFiles, states: list[TrainingState]) -> Grid:
                 " + ".join(model.datasets),
                 training.loss,
                 str(files.recipe.seed_of(model)),
-                MISSING if state.seen is None else f"{state.seen:,}",
-                f"{state.images:,}",
+                number(state.seen),
+                number(state.images),
             ]
         )
     header = ["model", "kind", "state", "starts from", "data", "loss", "seed", "images seen", "of"]
