@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     from pipeline_steps.analysis.scenes import SceneReader
     from pipeline_steps.analysis.selection import choose_examples, rank_scenes
     from pipeline_steps.data.lvis import read_lvis
-    from pipeline_steps.report.gallery import GallerySettings, gallery_page
+    from pipeline_steps.report.gallery import gallery_page
     from pipeline_steps.report.picture import CANDIDATES, write_picture
     from pipeline_steps.run.data_files import DatasetPaths
 
@@ -35,14 +35,11 @@ def main(arguments: argparse.Namespace) -> None:
     paths = DatasetPaths(recipe)
     dataset = read_lvis(paths.annotations(arguments.split), arguments.split)
     reader = SceneReader(dataset, arguments.detections, recipe.report.gallery_score)
-    settings = GallerySettings(
-        title=f"Recipe {recipe.name}: predictions on {arguments.split}",
-        source=f"Detections of {arguments.detections}.",
-        lead=("Data: the embedded mini world, not LVIS.",) if recipe.data.source == "mini" else (),
-    )
+    title, source = f"Recipe {recipe.name}: predictions on {arguments.split}", f"Detections of {arguments.detections}."
+    lead = ["Data: the embedded mini world, not LVIS."] if recipe.data.source == "mini" else []
     rankings = rank_scenes(reader)
     sections = choose_examples(rankings, recipe.report.gallery_images)
-    write_text(arguments.output, gallery_page(reader, sections, paths, settings))
+    write_text(arguments.output, gallery_page(reader, sections, paths, title, source, lead))
     if arguments.picture:
         write_picture(reader, choose_examples(rankings, CANDIDATES), paths, arguments.picture)
 

@@ -7,7 +7,7 @@ sides. What the page shows can be narrowed in the browser by score and by verdic
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline_steps.analysis.scenes import MATCH_IOU, MISSED, Scene, SceneReader, Shape
@@ -34,18 +34,6 @@ KINDS = {TRUE: "right", FALSE: "wrong", UNJUDGED: "not judged"}
 """Kinds of detections that can be switched off; ignored ones are not judged either."""
 
 
-@dataclass(frozen=True)
-class GallerySettings:
-    """What the page says about its making."""
-
-    title: str
-    """Heading."""
-    source: str
-    """Which detections these are."""
-    lead: tuple[str, ...] = ()
-    """Sentences below the heading."""
-
-
 def colour(position: int) -> str:
     """Colour of a category as CSS: neighbours in the list differ, saturation and lightness suit both schemes."""
     return f"hsl({position * 137.508 % 360:.0f} 85% {(62, 50, 72)[position % 3]}%)"
@@ -66,23 +54,20 @@ def _tooltip(shape: Shape) -> str:
     return f"{text}; {MARKS[shape.verdict][1]}"
 
 
-def _panel(
-    title: str, scene: Scene, shapes: list[Shape], keys: list[str], matches: list[str], positions: dict[int, int]
-) -> dict[str, Any]:
+def _panel(title: str, scene: Scene, shapes: list[tuple[str, str, Shape]], positions: dict[int, int]) -> dict[str, Any]:
     """One side of a scene.
 
     Args:
         title: what it shows.
         scene: the scene.
-        shapes: n shapes, in the order of their numbers.
-        keys: n names, each once within the scene.
-        matches: for each shape the name of the object that it matches, or an empty text.
+        shapes: in the order of their numbers, each with its name, unique in the scene, and the name of the object that
+            it matches, or an empty text.
         positions: position of each category, which gives its colour.
     """
-    centres = [shape.centre() for shape in shapes]
+    centres = [shape.centre() for *_, shape in shapes]
     badges = place_badges(centres, (scene.image.width, scene.image.height))
     drawn = []
-    for number, (shape, key, match, (x, y), badge) in enumerate(zip(shapes, keys, matches, centres, badges), 1):
+    for number, ((key, match, shape), (x, y), badge) in enumerate(zip(shapes, centres, badges), 1):
         drawn.append(
             {
                 "key": key,
@@ -111,9 +96,10 @@ def _scene(scene: Scene, paths: DatasetPaths, positions: dict[int, int]) -> dict
     Raises:
         UnreadableImageError: the image cannot be read.
     """
-    order = sorted(range(len(scene.detections)), key=lambda k: -(scene.detections[k].score or 0.0))
-    matches = [f"t{object_}" if object_ >= 0 else "" for object_ in scene.matches[0].tolist()]
-    truths = [f"t{k}" for k in range(len(scene.truths))]
+    found = [f"t{object_}" if object_ >= 0 else "" for object_ in scene.matches[0].tolist()]
+    detections = [(f"d{k}", match, shape) for k, (match, shape) in enumerate(zip(found, scene.detections))]
+    detections.sort(key=lambda entry: -(entry[2].score or 0.0))
+    truths = [(f"t{k}", "", shape) for k, shape in enumerate(scene.truths)]
     pixels = read_image(paths.image_path(scene.image), scene.image.height, scene.image.width)
     return {
         "image_id": scene.image.id,
@@ -122,15 +108,8 @@ def _scene(scene: Scene, paths: DatasetPaths, positions: dict[int, int]) -> dict
         "uri": pixels_uri(pixels, LONGEST_EDGE),
         "found": sum(shape.verdict == TRUE for shape in scene.truths),
         "panels": [
-            _panel("Ground truth", scene, scene.truths, truths, [""] * len(truths), positions),
-            _panel(
-                "Predictions",
-                scene,
-                [scene.detections[k] for k in order],
-                [f"d{k}" for k in order],
-                [matches[k] for k in order],
-                positions,
-            ),
+            _panel("Ground truth", scene, truths, positions),
+            _panel("Predictions", scene, detections, positions),
         ],
     }
 
@@ -152,19 +131,23 @@ def _group(section: Section, reader: SceneReader, paths: DatasetPaths, positions
     return {"anchor": section.anchor, "title": section.title, "told": told, "scenes": scenes}
 
 
-def gallery_page(reader: SceneReader, sections: list[Section], paths: DatasetPaths, settings: GallerySettings) -> str:
+def gallery_page(
+    reader: SceneReader, sections: list[Section], paths: DatasetPaths, title: str, source: str, lead: Sequence[str] = ()
+) -> str:
     """The page as HTML.
 
     Args:
         reader: scenes; their detections of at least its ``min_score`` are drawn.
         sections: images to show.
         paths: where the images lie. Unreadable ones are left out, with a warning.
-        settings: texts.
+        title: heading.
+        source: which detections these are.
+        lead: sentences below the heading.
     """
     positions = {category_id: k for k, category_id in enumerate(reader.dataset.categories.ids.tolist())}
     groups = [_group(section, reader, paths, positions) for section in sections]
     lines = [
-        f"{settings.source} Left: what is annotated. Right: detections with a score of at least {reader.min_score:g}, "
+        f"{source} Left: what is annotated. Right: detections with a score of at least {reader.min_score:g}, "
         "numbered from the highest score down; it is the model's own, before re-scoring. r, c and f stand for rare, "
         "common and frequent categories. A detection is right if its category is and its IoU with the object is at "
         f"least {MATCH_IOU:g}. A line of a list and its object light up together, and so do a detection and the object "
@@ -179,4 +162,4 @@ def gallery_page(reader: SceneReader, sections: list[Section], paths: DatasetPat
         groups=groups,
     )
     links = [(group["anchor"], f"{group['title']} ({len(group['scenes'])})") for group in groups]
-    return html_page(settings.title, content, settings.lead, links, heading="Good and bad detections")
+    return html_page(title, content, lead, links, heading="Good and bad detections")
