@@ -1,0 +1,198 @@
+"""How sure AP is: a bootstrap over images, for one system or for two on the same resamples.
+
+A resample of the data set draws N images with replacement; an image that comes twice counts twice. Nothing is matched
+again: the verdict on a detection depends on its own image only, so that a resample is a weight for each image, and AP
+is taken from weighted sums over the ranking. AP of a resample equals that of the evaluator on a data set with repeated
+images, as long as no two detections of one category in one image have the same score (their copies would be ranked
+image by image, not detection by detection), and the cap per category of AP_fixed is not drawn anew.
+
+Symbols: N images, C categories, T IoU thresholds, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pipeline_steps.evaluation.ground_truth import FREQUENCIES
+from pipeline_steps.evaluation.matched import RECALLS, MatchedDetections
+from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
+
+LEVEL = 0.95
+"""Share of the resamples inside an interval."""
+
+GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
+"""Keys of what is resampled: AP over all categories, and over each frequency group."""
+
+
+@njit(cache=True, nogil=True)
+def _resample(weights, images, true, ignored, bounds, object_images, object_bounds, recalls, thresholds):  # type: ignore[no-untyped-def]
+    """AP of each category over all thresholds under the weights, 0..1; -1 where no object is left."""
+    count = len(bounds) - 1
+    result = np.full(count, -1.0)
+    most = 1
+    for category in range(count):
+        most = max(most, object_bounds[category + 1] - object_bounds[category])
+    right, wrong = np.empty((thresholds, most)), np.empty((thresholds, most))
+    for category in range(count):
+        objects = 0
+        for k in range(object_bounds[category], object_bounds[category + 1]):
+            objects += weights[object_images[k]]
+        if not objects:
+            continue
+        total = 0
+        found, left_out = np.zeros(thresholds, np.int64), np.zeros(thresholds, np.int64)
+        length = np.zeros(thresholds, np.int64)
+        for row in range(bounds[category], bounds[category + 1]):
+            weight = weights[images[row]]
+            if not weight:
+                continue
+            total += weight
+            if ignored[row]:
+                for t in range(thresholds):
+                    left_out[t] += weight * ((ignored[row] >> t) & 1)
+            if true[row]:
+                for t in range(thresholds):
+                    if (true[row] >> t) & 1:
+                        found[t] += weight
+                        right[t, length[t]] = found[t]
+                        wrong[t, length[t]] = total - left_out[t] - found[t]
+                        length[t] += 1
+        area = 0.0
+        for t in range(thresholds):
+            precision, above = 0.0, 0
+            for k in range(length[t] - 1, -1, -1):
+                # Recall levels that this detection reaches and the one before it does not have its precision.
+                precision = max(precision, right[t, k] / (wrong[t, k] + right[t, k] + 2.220446049250313e-16))
+                before = right[t, k - 1] / objects if k else -1.0
+                if k == length[t] - 1:
+                    recall = right[t, k] / objects
+                    above = min(int(recall * 100) + 1, len(recalls) - 1)
+                    while recalls[above] > recall:
+                        above -= 1
+                below = min(int(before * 100) + 1, len(recalls) - 1) if k else -1
+                while below >= 0 and recalls[below] > before:
+                    below -= 1
+                area += precision * (above - below)
+                above = below
+        result[category] = area / (thresholds * len(recalls))
+    return result
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What the kernel reads of a table: rows below the last right one of their category change nothing and go."""
+
+    images: np.ndarray
+    true: np.ndarray
+    ignored: np.ndarray
+    bounds: np.ndarray
+    object_images: np.ndarray
+    object_bounds: np.ndarray
+
+    @classmethod
+    def of(cls, table: MatchedDetections) -> _Ranking:
+        last = np.full(table.shape[1], -1)
+        rows = np.flatnonzero(table.true)
+        np.maximum.at(last, table.categories[rows], rows)
+        kept = np.flatnonzero(np.arange(len(table)) <= last[table.categories])
+        objects = np.flatnonzero(~table.objects.crowd)
+        objects = objects[np.argsort(table.objects.categories[objects], kind="stable")]
+        categories = np.arange(table.shape[1] + 1)
+        return cls(
+            table.images[kept].astype(np.int32),
+            table.true[kept],
+            table.ignored[kept],
+            np.searchsorted(table.categories[kept], categories),
+            table.objects.images[objects].astype(np.int32),
+            np.searchsorted(table.objects.categories[objects], categories),
+        )
+
+    def category_aps(self, weights: np.ndarray) -> np.ndarray:
+        """AP of each category, float64[C], under int32[N] weights."""
+        return _resample(
+            weights, self.images, self.true, self.ignored, self.bounds, self.object_images, self.object_bounds,
+            RECALLS, len(IOU_THRESHOLDS),
+        )  # fmt: skip
+
+
+def group_means(aps: np.ndarray, frequencies: np.ndarray) -> list[float]:
+    """Mean of AP over the categories that have objects, of all and of each group, in per cent; NaN where none has."""
+    groups = [aps >= 0, *((aps >= 0) & (frequencies == letter) for letter in FREQUENCIES)]
+    return [100 * float(aps[group].mean()) if group.any() else np.nan for group in groups]
+
+
+def image_weights(images: int, seed: int, sample: int) -> np.ndarray:
+    """How often each image is drawn in a resample, int32[N]; the same for every system."""
+    drawn = np.random.default_rng([seed, sample]).integers(0, images, images)
+    return np.bincount(drawn, minlength=images).astype(np.int32)
+
+
+def resample(
+    tables: Mapping[str, MatchedDetections],
+    frequencies: np.ndarray,
+    samples: int,
+    seed: int = 0,
+    counted: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """AP of several tables on the same resampled images.
+
+    Args:
+        tables: matched detections of any number of systems or selections on one data set.
+        frequencies: letters of the C categories.
+        samples: B.
+        seed: resamples of one seed are the same on every machine.
+        counted: bool[C], categories that count; all if not given.
+
+    Returns:
+        float64[B, 4] for each table, by :data:`GROUPS`, in per cent; NaN where a group has no object left.
+    """
+    rankings = {name: _Ranking.of(table) for name, table in tables.items()}
+    images = next(iter(tables.values())).shape[0]
+    values = {name: np.empty((samples, len(GROUPS))) for name in tables}
+    for sample in range(samples):
+        weights = image_weights(images, seed, sample)
+        for name, ranking in rankings.items():
+            aps = ranking.category_aps(weights)
+            values[name][sample] = group_means(aps if counted is None else np.where(counted, aps, -1.0), frequencies)
+    return values
+
+
+def interval(values: np.ndarray) -> dict[str, float] | None:
+    """Percentile interval of the resamples float64[B] that have a value, and half its width; None if none has."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return {"low": round(low, 4), "high": round(high, 4), "half_width": round((high - low) / 2, 4)}
+
+
+def intervals(
+    capped: MatchedDetections,
+    fixed: MatchedDetections,
+    frequencies: np.ndarray,
+    samples: int,
+    seed: int = 0,
+    counted: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Intervals of AP and AP_fixed, each over all categories and by group, as metrics files hold them."""
+    values = resample({"": capped, "_fixed": fixed}, frequencies, samples, seed, counted)
+    found = {
+        f"{key}{suffix}": interval(array[:, k]) for suffix, array in values.items() for k, key in enumerate(GROUPS)
+    }
+    return {"samples": samples, "seed": seed, "level": LEVEL, "intervals": found}
+
+
+BETTER, WORSE, OPEN = "better", "worse", "no difference shown"
+"""Verdicts on a system beside another."""
+
+
+def verdict(difference: dict[str, float] | None) -> str | None:
+    """What the interval of a difference says: it lies above 0, below 0 or holds 0; None without an interval."""
+    if difference is None:
+        return None
+    return BETTER if difference["low"] > 0 else WORSE if difference["high"] < 0 else OPEN
