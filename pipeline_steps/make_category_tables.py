@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline_steps.common.cli import add_named_files, run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.category_matching import coco_sources, openimages_sources, update_table
+from pipeline_steps.data.category_parents import update_parents
 from pipeline_steps.data.lvis import read_category_list
 from pipeline_steps.data.openimages_classes import read_vocabulary
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coco", metavar="FILE", help="COCO categories, e.g. instances_val2017.json")
     parser.add_argument("--openimages-classes", metavar="FILE", help="class-descriptions-boxable.csv")
     parser.add_argument("--openimages-hierarchy", metavar="FILE", help="bbox_labels_600_hierarchy.json")
+    parser.add_argument("--wordnet", metavar="DIR", help="database files of WordNet 3.0, for the parents of categories")
     parser.add_argument("--output", metavar="DIR", default="config/categories", help="folder of the tables")
     return parser
 
@@ -32,8 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
     """Update the tables whose source lists are given."""
     lists = {version: read_category_list(path) for version, path in arguments.lvis.items()}
     folder = Path(arguments.output)
-    if not (arguments.coco or arguments.openimages_classes):
-        raise UserError("nothing to do: give --coco, or --openimages-classes with --openimages-hierarchy")
+    if not (arguments.coco or arguments.openimages_classes or arguments.wordnet):
+        raise UserError("nothing to do: give --coco, --openimages-classes with --openimages-hierarchy, or --wordnet")
     if bool(arguments.openimages_classes) != bool(arguments.openimages_hierarchy):
         raise UserError("--openimages-classes and --openimages-hierarchy belong together")
     if arguments.coco:
@@ -41,6 +43,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.openimages_classes:
         vocabulary = read_vocabulary(arguments.openimages_classes, arguments.openimages_hierarchy)
         update_table(folder / "openimages_to_lvis.csv", openimages_sources(vocabulary), lists)
+    if arguments.wordnet:
+        update_parents(folder / "parents.csv", lists, arguments.wordnet)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import csv_records, require_file
+from pipeline_steps.data.categories import CategoryList
 
 COLUMNS = ("category", "parent")
 
@@ -32,7 +34,7 @@ def read_parents(path: str | Path, categories: Sequence[Mapping[str, Any]]) -> l
         UserError: no such file, or it has other columns or empty cells.
     """
     parents: defaultdict[str, set[str]] = defaultdict(set)
-    for line, record in enumerate(csv_records(path, "table of parents", COLUMNS), 2):
+    for line, record in csv_records(require_file(path, "table of parents"), COLUMNS):
         if not all(record[column] for column in COLUMNS):
             raise UserError(f"{path}, line {line}: a row needs category and parent")
         parents[record["category"]].add(record["parent"])
@@ -76,3 +78,10 @@ def wordnet_parents(folder: str | Path, synsets: Iterable[str]) -> list[tuple[st
             pointers = fields[5 + 2 * int(fields[3], 16) :]  # symbol, offset, part of speech, source and target
             rows += [(synset, name(pointers[k + 1])) for k in range(0, len(pointers) - 3, 4) if pointers[k] == "@"]
     return rows
+
+
+def update_parents(path: Path, lists: Mapping[str, CategoryList], wordnet: str | Path) -> None:
+    """Write the table of all LVIS categories: ``lists`` by version, ``wordnet`` the folder of the database files."""
+    synsets = sorted({category.synset for listed in lists.values() for category in listed.categories})
+    rows = [COLUMNS, *wordnet_parents(wordnet, synsets)]
+    write_text(path, "".join(f"{category},{parent}\n" for category, parent in rows))

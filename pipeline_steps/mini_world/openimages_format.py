@@ -121,9 +121,9 @@ class OpenImagesFiles:
 
 
 def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
-    """Write coco_to_lvis.csv and openimages_to_lvis.csv into ``folder``.
+    """Write coco_to_lvis.csv, openimages_to_lvis.csv and parents.csv into ``folder``.
 
-    Shapes are broader than every LVIS category of theirs and not used; classes that match nothing have no row.
+    Shapes are the parents of the LVIS categories. As OpenImages classes they are broader than every LVIS category of theirs and not used; classes that match nothing have no row.
     """
     categories = vocabulary.categories
     coco = [
@@ -143,3 +143,4 @@ def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
                 if category.shape == entry.shape
             ]
     write_csv(folder / "openimages_to_lvis.csv", TABLE_COLUMNS, rows)
+    write_csv(folder / "parents.csv", ("category", "parent"), [(c.synset, c.shape) for c in categories])

@@ -183,6 +183,9 @@ class Data(Section):
     """Category table COCO -> LVIS; ``{datasets_root}`` is replaced."""
     openimages_to_lvis: PathText = "config/categories/openimages_to_lvis.csv"
     """Category table OpenImages -> LVIS; ``{datasets_root}`` is replaced."""
+    parents: PathText = "config/categories/parents.csv"
+    """Table of the parents of LVIS categories (columns ``category``, ``parent``): which confusions are near-synonyms.
+    For LVIS the hypernyms of WordNet 3.0; ``{datasets_root}`` is replaced."""
     coco_relations: list[Literal["equal", "narrower", "broader"]] = ["equal"]
     """Relations of the COCO table through which a COCO expert's detections are mapped."""
     coco_verdicts: list[Literal["use", "doubtful", "no"]] = ["use"]

@@ -121,6 +121,7 @@ class DatasetPaths:
         self.openimages_own_summary = self.made_root / "derived" / "openimages_own_summary.csv"
         self.coco_table = shipped_or_own(recipe.path(recipe.data.coco_to_lvis))
         self.openimages_table = shipped_or_own(recipe.path(recipe.data.openimages_to_lvis))
+        self.parents = shipped_or_own(recipe.path(recipe.data.parents))
 
     def manifest(self, file: Path) -> Path:
         """Manifest of the check of a data file (or list of images) that is below ``root`` or ``made_root``."""
