@@ -2,7 +2,9 @@
 
 LVIS AP as the official evaluator defines it (at most 300 detections per image), and AP_fixed (no cap per image, at most
 10,000 per category over the data set), for boxes or masks, and for masks both by boundary IoU; with ``--format coco``
-COCO AP. With ``--expert`` LVIS AP over the categories that an expert shares with LVIS.
+COCO AP. With ``--expert`` LVIS AP over the categories that an expert shares with LVIS. Further questions, each by an
+option: AP_pool, intervals by a bootstrap over images, TIDE's errors in the federated protocol, calibration
+(docs/evaluation.md tells what each means).
 
 --iou-type segm takes nothing but the masks: a bbox beside a mask in a results file has no effect, and objects are
 small, medium or large by their masks. (The lvis package would take the areas, and so APs, APm and APl, from the boxes
@@ -15,12 +17,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline_steps.common.atomic import atomic_output, write_json
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
+
+if TYPE_CHECKING:
+    from pipeline_steps.evaluation.analyses import Analyses
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,6 +87,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol"
     )
+    parser.add_argument(
+        "--pool",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also AP_pool: all categories in one ranking",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=0, metavar="N", help="intervals from N resamples of the images, e.g. 1000"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
+    parser.add_argument(
+        "--errors", action="store_true", help="which errors cost how much AP, and which categories are confused"
+    )
+    parser.add_argument(
+        "--parents",
+        type=Path,
+        metavar="CSV",
+        help="parents of categories (columns category, parent), for near-synonyms in --errors; for LVIS "
+        "config/categories/parents.csv",
+    )
+    parser.add_argument("--calibration", action="store_true", help="whether scores are shares of right detections")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe, for --expert")
     parser.add_argument(
         "--expert",
@@ -114,9 +141,32 @@ def _expert_ids(arguments: argparse.Namespace) -> dict[int, int] | None:
     return expert_lvis_ids(load_recipe(arguments.recipe), arguments.expert, read_categories(arguments.annotations))
 
 
-def _line(metrics: dict[str, object]) -> str:
-    shown = ("AP", "APr", "APc", "APf", "AP_fixed", "APr_fixed", "AP_boundary", "AP_boundary_fixed")
-    parts = [f"{key} {value:.2f}" for key in shown if isinstance(value := metrics.get(key), float)]
+def _analyses(arguments: argparse.Namespace) -> Analyses:
+    from pipeline_steps.evaluation.analyses import Analyses
+
+    analyses = Analyses(
+        pool=arguments.pool and arguments.format == "lvis",
+        bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+        errors=arguments.errors,
+        parents=arguments.parents,
+        calibration=arguments.calibration,
+    )
+    if arguments.bootstrap < 0 or arguments.bootstrap == 1 or arguments.seed < 0:
+        raise UserError("--bootstrap needs at least 2 resamples (0 for none), and --seed a number from 0")
+    if arguments.format == "coco" and analyses:
+        raise UserError("--bootstrap, --errors and --calibration need --format lvis")
+    return analyses
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    shown = ("AP", "APr", "APc", "APf", "AP_fixed", "APr_fixed", "AP_pool", "AP_boundary", "AP_boundary_fixed")
+    sure = metrics.get("bootstrap", {}).get("intervals", {})
+    parts = [
+        f"{key} {value:.2f}" + (f" ± {sure[key]['half_width']:.2f}" if sure.get(key) else "")
+        for key in shown
+        if isinstance(value := metrics.get(key), float)
+    ]
     return f"{metrics['iou_type']} " + (", ".join(parts) or "no ground truth")
 
 
@@ -130,6 +180,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.expert is not None and (arguments.recipe is None or arguments.format == "coco"):
         raise UserError("--expert needs --recipe, which says how its categories are mapped, and --format lvis")
     figures = Figures(arguments.recall, arguments.fixed_sizes, _boundary_ratio(arguments))
+    analyses = _analyses(arguments)
     if arguments.format == "coco":
         metrics, categories = coco_metrics(
             arguments.annotations, arguments.detections, arguments.iou_type, arguments.evaluator, figures
@@ -145,6 +196,7 @@ def main(arguments: argparse.Namespace) -> None:
             read_categories(arguments.train_annotations) if arguments.train_annotations else None,
             _expert_ids(arguments),
             figures,
+            analyses,
         )
     if arguments.per_category:
         with atomic_output(arguments.per_category) as temporary:

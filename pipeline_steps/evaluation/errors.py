@@ -38,7 +38,6 @@ import pandas as pd
 from pipeline_steps.evaluation.bootstrap import group_means
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth
 from pipeline_steps.evaluation.matched import MatchedDetections, precision_at_recalls
-from pipeline_steps.evaluation.results import Results
 
 BACKGROUND_IOU = 0.1
 """TIDE's lower threshold; the upper one is 0.5."""
@@ -49,8 +48,8 @@ ERRORS = ("classification", "localisation", "both", "duplicate", "background", "
 NEAR_SYNONYM = "near_synonym"
 """Classification errors between categories that share a parent."""
 
-CONFUSIONS = 200
-"""Pairs of categories in the table of confusions at most."""
+CONFUSIONS = 50
+"""Pairs of categories in the list of confusions at most."""
 
 
 def error_codes(false: np.ndarray, same: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -174,11 +173,12 @@ class ErrorAnalysis:
             }
         return summary
 
-    def confusions(self, truth: GroundTruth, results: Results) -> pd.DataFrame:
-        """Pairs of categories that are taken for each other, worst first: at most :data:`CONFUSIONS` rows.
+    def confusions(self, truth: GroundTruth) -> list[dict[str, Any]]:
+        """Pairs of categories that are taken for each other, worst first: at most :data:`CONFUSIONS`.
 
         A pair weighs as much as the highest scores of the wrong category on its objects add up to: hundreds of
-        detections with a score of 0.01 are one doubt, not hundreds. The example is the object with the highest.
+        detections with a score of 0.01 are one doubt, not hundreds. ``objects``: how many, ``not_found``: those of
+        them without a match. The example is the object with the highest score.
         """
         table, rows = self.table, np.flatnonzero(self.codes == 0)
         rows = rows[np.argsort(-table.scores[rows], kind="stable")]
@@ -202,20 +202,16 @@ class ErrorAnalysis:
             object=("object", "first"),
         )
         pairs = pairs.sort_values("weight", ascending=False, kind="stable").head(CONFUSIONS).reset_index()
-        records = [truth.annotations[position] for position in objects.records[pairs["object"]].tolist()]
-        columns: dict[str, Any] = {}
-        for side in ("true", "predicted"):
-            listed = [truth.categories[position] for position in pairs[side].tolist()]
-            columns[f"{side}_id"] = [category["id"] for category in listed]
-            columns[f"{side}_name"] = [category.get("name", "") for category in listed]
-            columns[f"{side}_frequency"] = [category["frequency"] for category in listed]
-        known = self.related is not None
-        columns["near_synonym"] = pairs["near_synonym"] if known else pd.array([None] * len(pairs), "boolean")
-        columns |= {"objects": pairs["objects"], "not_found": pairs["not_found"], "weight": pairs["weight"].round(4)}
-        columns["image_id"] = [record["image_id"] for record in records]
-        columns["annotation_id"] = [record["id"] for record in records]
-        columns["score"] = pairs["score"].round(4)
-        return pd.DataFrame(columns)
+        found = []
+        for pair in pairs.to_dict("records"):
+            example = truth.annotations[objects.records[pair["object"]]]
+            entry = {side: truth.categories[pair[side]]["id"] for side in ("true", "predicted")}
+            entry |= {f"{side}_name": truth.categories[pair[side]].get("name", "") for side in ("true", "predicted")}
+            entry |= {"near_synonym": None if self.related is None else bool(pair["near_synonym"])}
+            entry |= {key: int(pair[key]) for key in ("objects", "not_found")}
+            entry |= {key: round(float(pair[key]), 4) for key in ("weight", "score")}
+            found.append({**entry, "image_id": example["image_id"], "annotation_id": example["id"]})
+        return found
 
 
 def related_categories(parents: Sequence[frozenset[str]]) -> np.ndarray:

@@ -17,9 +17,10 @@ import pandas as pd
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import file_digest
 from pipeline_steps.data.categories import CategoryList
+from pipeline_steps.evaluation.analyses import Analyses
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth, read_ground_truth
-from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis
+from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis, match_lvis
 from pipeline_steps.evaluation.precision import (
     Accumulated,
     by_category,
@@ -125,8 +126,9 @@ def lvis_metrics(
     train: CategoryList | None = None,
     lvis_ids: Mapping[int, int] | None = None,
     figures: Figures = Figures(),
+    analyses: Analyses | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """LVIS AP and AP_fixed of a detections file: the metrics, and a row per category.
+    """LVIS AP and AP_fixed of a detections file, and what else is asked for: the metrics, and a row per category.
 
     ``train_images`` of the rows is the ``image_count`` in ``train``, the categories of the train file; without them,
     or without a count there, it is missing.
@@ -147,8 +149,9 @@ def lvis_metrics(
         if not len(results):
             raise UserError(f"{detections}: no detection of a category that is shared with {annotations}")
     evaluation = evaluate_lvis(
-        truth, results, iou_type, max_detections, fixed_per_category, evaluator, boundary_ratio=figures.boundary_ratio
-    )
+        truth, results, iou_type, max_detections, fixed_per_category, evaluator,
+        analyses.least if analyses else None, figures.boundary_ratio,
+    )  # fmt: skip
     capped, uncapped = evaluation.capped.restricted_to(shared), evaluation.fixed.restricted_to(shared)
     every: dict[str, Accumulated | None] = {"": capped, "_fixed": uncapped}
     if figures.boundary_ratio is not None:
@@ -172,6 +175,10 @@ def lvis_metrics(
         "precision_at_recall": group_curves(capped, truth.frequencies),
         "inputs": _inputs(annotations=annotations, detections=detections),
     }
+    if analyses:
+        caps = max_detections, fixed_per_category
+        tables = evaluation.tables or match_lvis(truth, results, iou_type, *caps, analyses.least)
+        metrics |= analyses.run(truth, results, *tables, shared)
     pairs = truth.annotation_pairs
     count = len(truth.categories)
     table = _category_rows(

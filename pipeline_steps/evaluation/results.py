@@ -45,6 +45,8 @@ class Results:
     """Reads the masks of the given rows (ascending positions); None if boxes are evaluated."""
     mask_sizes: np.ndarray | None = None
     """int64[n, 2], height and width that the masks claim; None in tables, where the image's size holds."""
+    model_scores: np.ndarray | None = None
+    """float64[n], the models' own scores; None in results files, which have one score."""
     recipe: str | None = None
     """Recipe that the detections come from, where the file tells."""
     metadata: dict[str, object] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Results:
             boxes=None if self.boxes is None else self.boxes[rows],
             packed=None if packed is None else lambda wanted: packed(rows[wanted]),
             mask_sizes=None if self.mask_sizes is None else self.mask_sizes[rows],
+            model_scores=None if self.model_scores is None else self.model_scores[rows],
         )
 
     def masks(self, rows: np.ndarray) -> list[str]:
@@ -141,7 +144,7 @@ def _require_finite(path: Path, what: str, values: np.ndarray) -> None:
 
 def _read_table(path: Path, iou_type: str) -> Results:
     metadata = read_metadata(path)
-    columns = ["image_id", "category_id", "rank_score"]
+    columns = ["image_id", "category_id", "rank_score", "score"]
     table = read_table(path, columns + ["x1", "y1", "x2", "y2"] * (iou_type == "bbox"))
     boxes = None
     if iou_type == "bbox":
@@ -156,6 +159,7 @@ def _read_table(path: Path, iou_type: str) -> Results:
         image_ids=table["image_id"].to_numpy(),
         category_ids=table["category_id"].to_numpy().astype(np.int64),
         scores=table["rank_score"].to_numpy().astype(np.float64),
+        model_scores=table["score"].to_numpy().astype(np.float64),
         boxes=boxes,
         packed=(lambda rows: _table_masks(path, rows)) if iou_type == "segm" else None,
         recipe=metadata.get("recipe"),

@@ -123,7 +123,8 @@ class OpenImagesFiles:
 def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
     """Write coco_to_lvis.csv, openimages_to_lvis.csv and parents.csv into ``folder``.
 
-    Shapes are the parents of the LVIS categories. As OpenImages classes they are broader than every LVIS category of theirs and not used; classes that match nothing have no row.
+    Shapes are the parents of the LVIS categories. As OpenImages classes they are broader than every LVIS
+    category of theirs and not used; classes that match nothing have no row.
     """
     categories = vocabulary.categories
     coco = [

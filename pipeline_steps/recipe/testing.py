@@ -130,6 +130,14 @@ class Evaluation(Section):
     boundary_ratio: float = Field(0.02, ge=0, lt=1)
     """Also boundary AP and boundary AP_fixed of masks: width of the boundary as a share of the image's diagonal (LVIS
     challenge 2021: 0.02); 0 for none."""
+    pool: bool = True
+    """Also AP_pool: the detections of AP_fixed in one ranking over all categories (Dave et al.)."""
+    bootstrap: int = Field(1000, ge=0)
+    """Resamples of the val images for 95 % intervals of AP and AP_fixed; 0 for none."""
+    errors: bool = True
+    """Also what each kind of error costs (TIDE), by frequency group, and which categories are confused."""
+    calibration: bool = True
+    """Also whether scores are shares of right detections, by frequency group."""
 
 
 class Ablations(Section):

@@ -73,6 +73,7 @@ class ResultFiles:
         self.evaluation = root / "evaluation"
         self.metrics = pattern("evaluation/{name}/metrics.json")
         self.categories = pattern("evaluation/{name}/categories.csv")
+        self.comparison = self.evaluation / "comparison.json"
         self.submission, self.submission_zip = root / "submission/submission.json", root / "submission/submission.zip"
         report = root / "report"
         self.summary, self.summary_csv = report / "summary.md", report / "summary.csv"

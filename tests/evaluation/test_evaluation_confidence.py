@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline_steps.evaluation.bootstrap import BETTER, OPEN, WORSE, image_weights, interval, intervals, resample, verdict
+from pipeline_steps.evaluation.bootstrap import (
+    BETTER,
+    OPEN,
+    WORSE,
+    image_weights,
+    interval,
+    intervals,
+    measured,
+    resample,
+    verdict,
+)
 from pipeline_steps.evaluation.calibration import BINS, calibration, reliability
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
@@ -49,11 +59,11 @@ def resampled_world(world: World, weights: np.ndarray) -> World:
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_resample_has_the_ap_of_the_evaluator_on_repeated_images(
-    tmp_path: Path, seed: int, iou_type: str
-) -> None:
+def test_each_resample_has_the_ap_of_the_evaluator_on_repeated_images(tmp_path: Path, seed: int, iou_type: str) -> None:
     world = without_ties(make_world(seed, images=12, most=60), seed)
-    truth, _, (capped, fixed) = match_world(tmp_path, world, iou_type, 40, ALL)
+    truth, read, (capped, fixed) = match_world(tmp_path, world, iou_type, 40, ALL)
+    whole = summarize(evaluate_lvis(truth, read, iou_type, 40, ALL).capped, truth.frequencies)
+    assert measured(capped, truth.frequencies) == [pytest.approx(whole[k]) for k in ("AP", "APr", "APc", "APf")]
     values = resample({"capped": capped, "fixed": fixed}, truth.frequencies, 6, seed=seed)
     for sample in range(6):
         weights = image_weights(len(truth.images), seed, sample)
@@ -76,6 +86,7 @@ def test_the_interval_is_seeded_holds_most_resamples_and_is_null_for_an_empty_gr
     assert first == again != other
     assert first["intervals"]["APr"] is None
     values = resample({"": tables[0]}, truth.frequencies, 200)[""][:, 0]
+    values += measured(tables[0], truth.frequencies)[0] - values.mean()
     one = first["intervals"]["AP"]
     assert np.mean((values >= one["low"] - 1e-4) & (values <= one["high"] + 1e-4)) == pytest.approx(0.95, abs=0.011)
     assert one["half_width"] == pytest.approx((one["high"] - one["low"]) / 2, abs=1e-4)
@@ -93,10 +104,10 @@ def test_only_the_counted_categories_are_resampled(tmp_path: Path) -> None:
 
 
 def test_a_verdict_needs_an_interval_on_one_side_of_zero() -> None:
-    assert verdict(interval(np.linspace(0.1, 2, 50))) == BETTER
-    assert verdict(interval(np.linspace(-2, -0.1, 50))) == WORSE
-    assert verdict(interval(np.linspace(-1, 2, 50))) == OPEN
-    assert verdict(interval(np.full(5, np.nan))) is None
+    assert verdict(interval(np.linspace(3, 5, 50), 1.1)) == BETTER
+    assert verdict(interval(np.linspace(-2, -0.1, 50), -1.05)) == WORSE
+    assert verdict(interval(np.linspace(3, 5, 50), 0.5)) == OPEN
+    assert verdict(interval(np.full(5, np.nan), 0.0)) is None
 
 
 def judged_detections(world: World, threshold: float, chosen: list[dict]) -> list[tuple[dict, str]]:

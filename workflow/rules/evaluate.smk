@@ -1,3 +1,9 @@
+ANALYSES = [f"--{name}" for name in ("pool", "errors", "calibration") if getattr(recipe.evaluation, name)]
+ANALYSES += ["--bootstrap", str(recipe.evaluation.bootstrap), "--seed", str(recipe.seed)]
+# Systems whose masks are compared on the same resamples of the images, each with the first one.
+SYSTEMS = [*names(recipe.models), ENSEMBLE]
+
+
 # Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts.
 rule evaluate_lvis:
     input:
@@ -5,6 +11,7 @@ rule evaluate_lvis:
         # For the numbers of train images; the categories of COCO have none.
         train=lambda wildcards: [] if vocabulary(wildcards) == "coco" else DATA.lvis_train,
         detections=lambda wildcards: {**RESULT.evaluated, **RESULT.variants}[wildcards.name],
+        parents=lambda wildcards: [] if vocabulary(wildcards) == "coco" else DATA.parents,
         tables=lambda wildcards: expert_tables(recipe, wildcards.name) if vocabulary(wildcards) == "openimages" else [],
         code=step_code("evaluate"),
     output:
@@ -40,11 +47,41 @@ rule evaluate_lvis:
             "--fixed-sizes" if recipe.evaluation.fixed_sizes else "--no-fixed-sizes",
             *([] if vocabulary(wildcards) != "lvis" else ["--boundary-ratio", str(recipe.evaluation.boundary_ratio)]),
         ],
+        # The analyses are made in the protocol of LVIS.
+        analyses=lambda wildcards, input: [*ANALYSES, "--parents", input.parents] if input.parents else [],
     shell:
         "python -m pipeline_steps.evaluate --annotations {input.annotations:q} --detections {input.detections:q} {params.train:q}"
         " --format {params.format:q} {params.expert:q}"
         " --iou-type {params.iou_type:q} --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q}"
-        " --evaluator {params.evaluator:q} {params.figures:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
+        " --evaluator {params.evaluator:q} {params.figures:q} {params.analyses:q} --output {output.metrics:q} --per-category {output.categories:q} 2>&1 | tee -i {log:q}"
+
+
+rule compare_results:
+    input:
+        annotations=DATA.lvis_val,
+        detections=[RESULT.evaluated[name] for name in SYSTEMS],
+        code=step_code("compare_results"),
+    output:
+        RESULT.comparison,
+    log:
+        RESULT.log("compare_results"),
+    benchmark:
+        RESULT.benchmark("compare_results")
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        detections=lambda wildcards, input: name_files(SYSTEMS, input.detections),
+        maximum=recipe.evaluation.max_detections,
+        fixed=recipe.evaluation.fixed_per_category,
+        bootstrap=recipe.evaluation.bootstrap,
+        seed=recipe.seed,
+    shell:
+        "python -m pipeline_steps.compare_results --annotations {input.annotations:q} --detections {params.detections:q}"
+        " --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q} --bootstrap {params.bootstrap:q}"
+        " --seed {params.seed:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule evaluation:
