@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
@@ -21,6 +21,8 @@ from numba import njit
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES
 from pipeline_steps.evaluation.matched import RECALLS, MatchedDetections
 from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
+
+Name = TypeVar("Name")
 
 LEVEL = 0.95
 """Share of the resamples inside an interval."""
@@ -133,12 +135,12 @@ def image_weights(images: int, seed: int, sample: int) -> np.ndarray:
 
 
 def resample(
-    tables: Mapping[str, MatchedDetections],
+    tables: Mapping[Name, MatchedDetections],
     frequencies: np.ndarray,
     samples: int,
     seed: int = 0,
     counted: np.ndarray | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[Name, np.ndarray]:
     """AP of several tables on the same resampled images.
 
     Args:

@@ -13,6 +13,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.evaluation.bootstrap import GROUPS, LEVEL, interval, measured, resample, verdict
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import match_lvis
+from pipeline_steps.evaluation.matched import MatchedDetections
 from pipeline_steps.evaluation.results import Results, read_results
 
 DIFFERENT_IMAGES = 0.1
@@ -61,10 +62,10 @@ def compare_systems(
     truth = read_ground_truth(annotations, iou_type)
     systems = {name: read_results(path, iou_type) for name, path in detections.items()}
     _require_same_images(systems)
-    tables = {}
+    tables: dict[tuple[str, str], MatchedDetections] = {}
     for name, results in systems.items():
-        capped, fixed = match_lvis(truth, results, iou_type, max_detections, fixed_per_category)
-        tables |= {(name, ""): capped, (name, "_fixed"): fixed}
+        found = match_lvis(truth, results, iou_type, max_detections, fixed_per_category)
+        tables |= {(name, suffix): table for suffix, table in zip(("", "_fixed"), found)}
     values = resample(tables, truth.frequencies, samples, seed)
     whole = {key: measured(table, truth.frequencies) for key, table in tables.items()}
     first, *others = systems

@@ -31,6 +31,7 @@ def check_named_files(recipe: Recipe, paths: DatasetPaths) -> dict[str, list[str
     if recipe.data.source == "download":  # the mini world has tables of its own
         require_file(paths.coco_table, "category table", "check data.coco_to_lvis")
         require_file(paths.openimages_table, "category table", "check data.openimages_to_lvis")
+        require_file(paths.parents, "table of parents", "check data.parents")
     _check_weights(recipe, sources)
     return detectors
 

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from pipeline_steps import index_coco_boxes, select_openimages
 from pipeline_steps.common.cli import call_step
+from pipeline_steps.data.category_parents import read_parents
 from pipeline_steps.data.category_tables import read_category_table
 from pipeline_steps.data.checks.check import check_file
 from pipeline_steps.data.coco import read_coco, read_coco_boxes
@@ -181,6 +182,12 @@ def test_negatives_are_never_annotated_and_not_exhaustive_categories_always_are(
             not_exhaustive += len(image["not_exhaustive_category_ids"])
         assert negatives
         assert not_exhaustive
+
+
+def test_the_shapes_are_the_parents_of_the_lvis_categories(root: Path, files: dict[str, Any]) -> None:
+    categories = files["train"]["categories"]
+    parents = read_parents(root / "categories/parents.csv", categories)
+    assert parents == [{category["name"].split("_")[1]} for category in categories]
 
 
 def test_coco_annotates_every_lvis_object_of_its_categories_and_more(root: Path, files: dict[str, Any]) -> None:

@@ -68,6 +68,7 @@ def site(server, tmp_path) -> Checkout:
             "source": "download",
             "coco_to_lvis": str(world / "categories/coco_to_lvis.csv"),
             "openimages_to_lvis": str(world / "categories/openimages_to_lvis.csv"),
+            "parents": str(world / "categories/parents.csv"),
             "download": {"mirrors": {"https://x.org": server.url}, "retries": 2},
         },
     }

@@ -141,7 +141,7 @@ def named_files(checkout: Checkout, values: dict[str, Any], texts: dict[Key, str
     (checkout.folder / values["weights"][0]["file"]).touch()
 
 
-TABLES = ("coco_to_lvis", "openimages_to_lvis")
+TABLES = ("coco_to_lvis", "openimages_to_lvis", "parents")
 
 
 def test_every_text_of_a_recipe_that_reaches_a_shell_is_one_argument(checkout):

@@ -147,6 +147,7 @@ MISSPELT = [
     ({"models": [{"name": "x101", "detector": "config/detectors/x101_dnc_fpn.yaml"}]}, "config/detectors/x101_dcn_fpn"),
     ({"data": {"coco_to_lvis": "config/categories/coco_to_lvsi.csv"}}, "config/categories/coco_to_lvis.csv"),
     ({"data": {"openimages_to_lvis": "config/categorys/openimages_to_lvis.csv"}}, "config/categories"),
+    ({"data": {"parents": "config/categories/parent.csv"}}, "config/categories/parents.csv"),
     ({"data": {"download": {"sources": "config/source.csv"}}}, "config/sources.csv"),
     (
         {

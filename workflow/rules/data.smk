@@ -13,6 +13,7 @@ if not DATA.downloaded:
             DATA.openimages_tables,
             DATA.coco_table,
             DATA.openimages_table,
+            DATA.parents,
         log:
             RESULT.log("make_mini"),
         benchmark:
