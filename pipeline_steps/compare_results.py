@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import write_json
-from pipeline_steps.common.cli import named_files, named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.run.provenance.step import run_recorded_step
 
@@ -21,14 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
     parser = step_parser("compare_results", __doc__ or "")
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth in LVIS format")
-    parser.add_argument(
-        "--detections",
-        type=named_path,
-        nargs="+",
-        required=True,
-        metavar="NAME=FILE",
-        help="detections table or results file of each system; the others are compared with the first",
-    )
+    about = "detections table or results file of each system; the others are compared with the first"
+    add_named_files(parser, "--detections", "NAME=FILE", about, least=1)
     parser.add_argument("--iou-type", choices=("segm", "bbox"), default="segm", help="what overlaps: masks or boxes")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the comparison")
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of the images")
@@ -48,12 +42,11 @@ def main(arguments: argparse.Namespace) -> None:
 
     if min(arguments.max_detections, arguments.fixed_per_category) < 1 or arguments.bootstrap < 2 or arguments.seed < 0:
         raise UserError("--bootstrap needs at least 2 resamples, caps at least 1, and --seed a number from 0")
-    systems = named_files("--detections", arguments.detections)
-    if len(systems) < 2:
+    if len(arguments.detections) < 2:
         raise UserError("--detections needs two or more systems: NAME=FILE NAME=FILE")
     comparison = compare_systems(
         arguments.annotations,
-        systems,
+        arguments.detections,
         arguments.iou_type,
         arguments.max_detections,
         arguments.fixed_per_category,

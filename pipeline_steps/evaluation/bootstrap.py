@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
 
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES
+from pipeline_steps.evaluation.match_kernels import resampled_ap
 from pipeline_steps.evaluation.matched import RECALLS, MatchedDetections
 from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
 
@@ -29,60 +29,6 @@ LEVEL = 0.95
 
 GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
 """Keys of what is resampled: AP over all categories, and over each frequency group."""
-
-
-@njit(cache=True, nogil=True)
-def _resample(weights, images, true, ignored, bounds, object_images, object_bounds, recalls, thresholds):
-    """AP of each category over all thresholds under the weights, 0..1; -1 where no object is left."""
-    count = len(bounds) - 1
-    result = np.full(count, -1.0)
-    most = 1
-    for category in range(count):
-        most = max(most, object_bounds[category + 1] - object_bounds[category])
-    right, wrong = np.empty((thresholds, most)), np.empty((thresholds, most))
-    for category in range(count):
-        objects = 0
-        for k in range(object_bounds[category], object_bounds[category + 1]):
-            objects += weights[object_images[k]]
-        if not objects:
-            continue
-        total = 0
-        found, left_out = np.zeros(thresholds, np.int64), np.zeros(thresholds, np.int64)
-        length = np.zeros(thresholds, np.int64)
-        for row in range(bounds[category], bounds[category + 1]):
-            weight = weights[images[row]]
-            if not weight:
-                continue
-            total += weight
-            if ignored[row]:
-                for t in range(thresholds):
-                    left_out[t] += weight * ((ignored[row] >> t) & 1)
-            if true[row]:
-                for t in range(thresholds):
-                    if (true[row] >> t) & 1:
-                        found[t] += weight
-                        right[t, length[t]] = found[t]
-                        wrong[t, length[t]] = total - left_out[t] - found[t]
-                        length[t] += 1
-        area = 0.0
-        for t in range(thresholds):
-            precision, above = 0.0, 0
-            for k in range(length[t] - 1, -1, -1):
-                # Recall levels that this detection reaches and the one before it does not have its precision.
-                precision = max(precision, right[t, k] / (wrong[t, k] + right[t, k] + 2.220446049250313e-16))
-                before = right[t, k - 1] / objects if k else -1.0
-                if k == length[t] - 1:
-                    recall = right[t, k] / objects
-                    above = min(int(recall * 100) + 1, len(recalls) - 1)
-                    while recalls[above] > recall:
-                        above -= 1
-                below = min(int(before * 100) + 1, len(recalls) - 1) if k else -1
-                while below >= 0 and recalls[below] > before:
-                    below -= 1
-                area += precision * (above - below)
-                above = below
-        result[category] = area / (thresholds * len(recalls))
-    return result
 
 
 @dataclass(frozen=True)
@@ -116,7 +62,7 @@ class _Ranking:
 
     def category_aps(self, weights: np.ndarray) -> np.ndarray:
         """AP of each category, float64[C], under int32[N] weights."""
-        return _resample(
+        return resampled_ap(
             weights, self.images, self.true, self.ignored, self.bounds, self.object_images, self.object_bounds,
             RECALLS, len(IOU_THRESHOLDS),
         )  # fmt: skip

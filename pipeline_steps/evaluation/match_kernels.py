@@ -95,3 +95,57 @@ def precision_and_recall(true, ignored, bounds, objects, recalls):
                 precision[t, r, category] = values[k] if k < number else 0.0
             recall[t, category] = right / objects[category]
     return precision, recall
+
+
+@njit(cache=True, nogil=True)
+def resampled_ap(weights, images, true, ignored, bounds, object_images, object_bounds, recalls, thresholds):
+    """AP of each category over all thresholds under the weights, 0..1; -1 where no object is left."""
+    count = len(bounds) - 1
+    result = np.full(count, -1.0)
+    most = 1
+    for category in range(count):
+        most = max(most, object_bounds[category + 1] - object_bounds[category])
+    right, wrong = np.empty((thresholds, most)), np.empty((thresholds, most))
+    for category in range(count):
+        objects = 0
+        for k in range(object_bounds[category], object_bounds[category + 1]):
+            objects += weights[object_images[k]]
+        if not objects:
+            continue
+        total = 0
+        found, left_out = np.zeros(thresholds, np.int64), np.zeros(thresholds, np.int64)
+        length = np.zeros(thresholds, np.int64)
+        for row in range(bounds[category], bounds[category + 1]):
+            weight = weights[images[row]]
+            if not weight:
+                continue
+            total += weight
+            if ignored[row]:
+                for t in range(thresholds):
+                    left_out[t] += weight * ((ignored[row] >> t) & 1)
+            if true[row]:
+                for t in range(thresholds):
+                    if (true[row] >> t) & 1:
+                        found[t] += weight
+                        right[t, length[t]] = found[t]
+                        wrong[t, length[t]] = total - left_out[t] - found[t]
+                        length[t] += 1
+        area = 0.0
+        for t in range(thresholds):
+            precision, above = 0.0, 0
+            for k in range(length[t] - 1, -1, -1):
+                # Recall levels that this detection reaches and the one before it does not have its precision.
+                precision = max(precision, right[t, k] / (wrong[t, k] + right[t, k] + 2.220446049250313e-16))
+                before = right[t, k - 1] / objects if k else -1.0
+                if k == length[t] - 1:
+                    recall = right[t, k] / objects
+                    above = min(int(recall * 100) + 1, len(recalls) - 1)
+                    while recalls[above] > recall:
+                        above -= 1
+                below = min(int(before * 100) + 1, len(recalls) - 1) if k else -1
+                while below >= 0 and recalls[below] > before:
+                    below -= 1
+                area += precision * (above - below)
+                above = below
+        result[category] = area / (thresholds * len(recalls))
+    return result
