@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline_steps.common.cli import call_step, named_path, step_parser
+from pipeline_steps.common.cli import add_named_files, call_step, name_files, named_path, step_parser
 from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, EXIT_USER_ERROR, StoppedEarly, UserError, listing
 from pipeline_steps.common.files import file_digest, read_json
 from pipeline_steps.common.progress import Progress, format_duration
@@ -47,6 +50,27 @@ def test_named_path_wants_name_and_file():
     for text in ("a", "=b", "a="):
         with pytest.raises(Exception, match="NAME=FILE"):
             named_path(text)
+
+
+def named_files_of(*arguments: str) -> tuple[int, dict[str, Path] | None]:
+    """Exit code and value of an option with NAME=FILE."""
+    parser, found = step_parser("test", "A test."), []
+    add_named_files(parser, "--files", "NAME=FILE", "files", least=0)
+    code = call_step(parser, lambda arguments: found.append(arguments.files), arguments)
+    return code, found[0] if found else None
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_]\w*", fullmatch=True), st.text("a=/ .é", min_size=1)))
+def test_named_files_are_read_as_they_are_written(files):
+    expected = {name: Path(file) for name, file in files.items()}
+    assert named_files_of(*(["--files"] if files else []), *name_files(files, files.values())) == (0, expected)
+
+
+def test_a_name_that_is_given_twice_is_refused_before_the_step_runs(capsys):
+    assert named_files_of("--files", "a=x", "b=y", "a=z") == (EXIT_USER_ERROR, None)
+    assert capsys.readouterr().err == "error: --files: given twice: a\n"
+    with pytest.raises(ValueError):
+        name_files(["a"], [])
 
 
 @pytest.mark.parametrize("content", [b"", b'{"images": [1, 2', b"<html>"])

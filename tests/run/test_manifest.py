@@ -194,6 +194,11 @@ def test_code_digest_follows_every_file(tmp_path):
     assert code_version(tmp_path)["digest"] != before["digest"]
 
 
+def test_the_code_of_a_result_is_that_of_this_checkout():
+    assert code_version() == code_version(ROOT)
+    assert code_version()["digest"] != hashlib.sha256().hexdigest()  # of no file
+
+
 def test_packages_name_the_interpreter_and_what_is_installed():
     assert packages()["python"].startswith("3.")
     assert {"numpy", "pydantic"} <= set(packages())

@@ -261,3 +261,9 @@ def test_images_are_counted_and_their_sizes_added_up(recipe, damage):  # noqa: F
     wrong = [folders["coco/val2017"]] if damage == "add" else [*folders.values()]  # other recipes add to openimages/
     assert list(found) == wrong
     assert all("of 15" in problem and problem.endswith("then snakemake -- data") for problem in found.values())
+
+
+def test_commands_name_the_snakefile_where_the_workflow_runs_from_another_folder():
+    given = ["snakemake", "-s", "/a b/Snakefile", "--profile=/p"]
+    assert start_command(given, "r.yaml") == "snakemake --snakefile '/a b/Snakefile' --profile /p --configfile r.yaml"
+    assert start_command(["snakemake", "--cores", "1"], "") == "snakemake --cores all"  # configured by another workflow

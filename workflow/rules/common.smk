@@ -59,7 +59,7 @@ container: os.environ.get("LVIS_CONTAINER")  # used with --software-deployment-m
 
 
 RECIPE = str(RESULT.recipe_file.of())  # the resolved recipe: written when a run starts, read by every step
-START = start_command(sys.argv, RECIPE)
+START = start_command(sys.argv, "" if AS_MODULE else RECIPE)
 SHARDS = recipe.testing.shards
 TABLES = [*(f"table{number}" for number in range(1, 6)), "lvis_v1"]  # of the paper, and of later publications
 INFERENCE_TIME = growing_hours(recipe.compute.inference_hours, recipe.compute.longest_hours)
@@ -123,6 +123,7 @@ def prepare_run():
 
 
 def write_run_files():
+    """What jobs expect to find, besides their inputs."""
     # Where derived files are is decided now, for all jobs.
     DATA.coco_boxes_train.parent.mkdir(parents=True, exist_ok=True)
     for variant, own in RESULT.tested.items():

@@ -27,12 +27,22 @@ THREADS = 8
 
 
 def start_command(arguments: Sequence[str], recipe: str) -> str:
-    """How to start the workflow with a resolved recipe as Snakemake was started now: with its profile, or here."""
-    profile = next((value for word, value in pairwise(arguments) if word == "--profile"), None)
-    profile = profile or next((word[10:] for word in arguments if word.startswith("--profile=")), None)
-    return shlex.join(["snakemake", *(["--profile", profile] if profile else []), "--configfile", recipe]) + (
-        "" if profile else " --cores all"
-    )
+    """How to start the workflow as Snakemake was started now, with its Snakefile and its profile, or here.
+
+    Args:
+        arguments: of Snakemake.
+        recipe: the resolved recipe; empty where another workflow configures this one.
+    """
+
+    def given(*names: str) -> list[str]:
+        """The option, as the first of its names, with its value; nothing if it is not given."""
+        found = [value for word, value in pairwise(arguments) if word in names]
+        found += [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
+        return [names[0], found[0]] if found else []
+
+    profile = given("--profile")
+    command = ["snakemake", *given("--snakefile", "-s"), *profile, *(["--configfile", recipe] if recipe else [])]
+    return shlex.join(command) + ("" if profile else " --cores all")
 
 
 @dataclass(frozen=True)
