@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline_steps.data.sources.source import Source, read_sources
-from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, UNPACKED_RATIO, most_images
+from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, most_images, unpacked_bytes, used_sources
 from pipeline_steps.estimates.sizes import split_images
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.result_files import ResultFiles
@@ -52,26 +51,10 @@ def data_bytes(recipe: Recipe) -> tuple[int, int]:
         mini = recipe.data.mini
         images = mini.train_images + mini.val_images + mini.test_images + mini.openimages_images
         return images * MINI_IMAGE, 0
-    chosen = [
-        source
-        for source in read_sources(recipe.data.download.sources)
-        if source.lvis_version in ("", recipe.lvis_version) and _is_used(source, recipe)
-    ]
-    data = sum(
-        round(source.planned_bytes * (UNPACKED_RATIO.get(source.group, 1.0) if source.unpack_into else 1.0))
-        for source in chosen
-        if source.group != "openimages_images"
-    )
-    archives = sum(source.planned_bytes for source in chosen if source.unpack_into)
-    if any(source.group == "openimages_images" for source in chosen):
-        data += most_images(recipe) * BYTES_PER_IMAGE
-    return data, archives
-
-
-def _is_used(source: Source, recipe: Recipe) -> bool:
-    if source.group == "weights":
-        return any(recipe.path(entry.file).endswith(source.file) for entry in recipe.weights)
-    return recipe.data.openimages.enabled or not source.group.startswith("openimages")
+    files = [source for source in used_sources(recipe) if source.group != "openimages_images"]
+    data = sum(unpacked_bytes(source) if source.unpack_into else source.planned_bytes for source in files)
+    archives = sum(source.planned_bytes for source in files if source.unpack_into)
+    return data + most_images(recipe) * BYTES_PER_IMAGE, archives
 
 
 def table_bytes(recipe: Recipe) -> int:

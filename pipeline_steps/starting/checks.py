@@ -12,8 +12,14 @@ from pipeline_steps.cluster.queue import refuse_queued_jobs
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import existing_folder
 from pipeline_steps.common.progress import format_bytes
-from pipeline_steps.data.sources.source import Source, read_sources
-from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, absent_targets, space_needed
+from pipeline_steps.data.sources.source import Source
+from pipeline_steps.data.sources.space import (
+    BYTES_PER_IMAGE,
+    absent_targets,
+    most_images,
+    space_needed,
+    used_sources,
+)
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.data_files import DatasetPaths, is_writable
@@ -78,24 +84,8 @@ def missing_sources(recipe: Recipe, paths: DatasetPaths) -> list[Source]:
     """Sources of the recipe's data that are not whole on the disk; without the images of OpenImages."""
     if recipe.data.source != "download":
         return []
-    weights = {str(Path(recipe.path(entry.file))) for entry in recipe.weights}
-    return [
-        source
-        for source in read_sources(recipe.data.download.sources)
-        if source.lvis_version in ("", recipe.lvis_version)
-        and (source.group != "weights" or str(paths.root / source.file) in weights)
-        and (source.group != "openimages_tables" or recipe.data.openimages.enabled)
-        and source.group != "openimages_images"
-        and absent_targets(source, paths.root)
-    ]
-
-
-def _missing_images(recipe: Recipe, paths: DatasetPaths) -> int:
-    """OpenImages images that may have to be fetched."""
-    if recipe.data.source != "download" or not recipe.data.openimages.enabled:
-        return 0
-    folder = paths.openimages_images
-    return max(0, recipe.data.openimages.max_images - (sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0))
+    files = [source for source in used_sources(recipe) if source.group != "openimages_images"]
+    return [source for source in files if absent_targets(source, paths.root)]
 
 
 def _bytes_in(folder: Path) -> int:
@@ -112,7 +102,9 @@ def room_needed(recipe: Recipe, paths: DatasetPaths, results: Path, results_byte
         results_bytes: what results take in the end.
     """
     data = space_needed(missing_sources(recipe, paths), paths.root)
-    yield paths.root, data + _missing_images(recipe, paths) * BYTES_PER_IMAGE
+    folder = paths.openimages_images
+    images = max(0, most_images(recipe) - (sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0))
+    yield paths.root, data + images * BYTES_PER_IMAGE
     yield results, max(0, results_bytes - _bytes_in(results))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline_steps.data.sources.source import Source
+from pipeline_steps.data.sources.source import Source, read_sources
 from pipeline_steps.recipe import Recipe
 
 TRAIN_IMAGES = 1_743_042
@@ -21,6 +21,18 @@ def most_images(recipe: Recipe) -> int:
     if any("openimages_own_train" in expert.datasets for expert in recipe.experts):
         most += recipe.data.openimages_own.max_images or TRAIN_IMAGES
     return min(most, TRAIN_IMAGES)
+
+
+def used_sources(recipe: Recipe) -> list[Source]:
+    """Sources that a recipe asks for: of its LVIS release, OpenImages where it is enabled, weights that it names."""
+    weights = [Path(recipe.path(entry.file)) for entry in recipe.weights]
+    return [
+        source
+        for source in read_sources(recipe.data.download.sources)
+        if source.lvis_version in ("", recipe.lvis_version)
+        and (source.group != "weights" or Path(recipe.datasets_root, source.file) in weights)
+        and (recipe.data.openimages.enabled or not source.group.startswith("openimages"))
+    ]
 
 
 def part_of(target: Path) -> Path:
@@ -48,9 +60,11 @@ def bytes_to_fetch(source: Source, root: Path) -> int:
     return max(0, source.planned_bytes - have)
 
 
+def unpacked_bytes(source: Source) -> int:
+    """Bytes of what is unpacked of an archive; 0 for a source that is none."""
+    return round(source.planned_bytes * UNPACKED_RATIO.get(source.group, 1.0)) if source.unpack_into else 0
+
+
 def space_needed(missing: list[Source], root: Path) -> int:
     """Bytes of disk that fetching and unpacking ``missing`` takes, with the archives still there."""
-    unpacked = sum(
-        round(source.planned_bytes * UNPACKED_RATIO.get(source.group, 1.0)) for source in missing if source.unpack_into
-    )
-    return sum(bytes_to_fetch(source, root) for source in missing) + unpacked
+    return sum(bytes_to_fetch(source, root) + unpacked_bytes(source) for source in missing)
