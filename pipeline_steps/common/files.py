@@ -6,6 +6,7 @@ import csv
 import difflib
 import gc
 import hashlib
+import io
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -143,6 +144,15 @@ def csv_records(
             raise UserError(f"{path}, line {line}: expected {len(names)} cells as in the header, found {len(cells)}")
         if cells:
             yield line, {name: cell.strip() for name, cell in zip(names, cells)}
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def file_digest(path: str | Path) -> str:

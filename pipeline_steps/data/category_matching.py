@@ -6,8 +6,6 @@ here runs when a recipe runs.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections import defaultdict
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import csv_text
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.category_tables import COLUMNS, VERSIONS_COLUMN, TableRow, parse_rows
 from pipeline_steps.data.openimages_classes import Vocabulary
@@ -164,12 +163,8 @@ def openimages_sources(vocabulary: Vocabulary) -> list[SourceCategory]:
 
 def format_table(rows: list[TableRow]) -> str:
     """The rows as CSV text."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, VERSIONS_COLUMN])
-    for row in rows:
-        writer.writerow([*(getattr(row, column) for column in COLUMNS), " ".join(row.lvis_versions)])
-    return text.getvalue()
+    cells = ([*(getattr(row, column) for column in COLUMNS), " ".join(row.lvis_versions)] for row in rows)
+    return csv_text([*COLUMNS, VERSIONS_COLUMN], cells)
 
 
 def update_table(path: Path, sources: list[SourceCategory], lists: dict[str, CategoryList]) -> None:

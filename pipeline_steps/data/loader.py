@@ -51,13 +51,11 @@ class TrainingSet:
     Attributes:
         images: all images, packed.
         category_ids: the data sets' own id of each position.
-        category_names: name of each position.
         tail: bool[C], rare and common categories of LVIS; None for data in other categories.
     """
 
     images: PackedImages
     category_ids: list[int]
-    category_names: list[str]
     tail: np.ndarray | None
 
 
@@ -125,7 +123,6 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     return TrainingSet(
         images=images,
         category_ids=categories.ids.tolist(),
-        category_names=categories.names,
         tail=None if own else categories.tail,
     )
 
@@ -150,10 +147,10 @@ def share_training_set(
         if folder is not None:
             built = build()
             built.images.save(folder)
-            offer = (node, folder, built.category_ids, built.category_names, built.tail)
+            offer = (node, folder, built.category_ids, built.tail)
             del built
-        _, where, category_ids, names, tail = next(o for o in gather(offer) if o is not None and o[0] == node)
-        shared = TrainingSet(PackedImages.load(where), category_ids, names, tail)
+        _, where, category_ids, tail = next(o for o in gather(offer) if o is not None and o[0] == node)
+        shared = TrainingSet(PackedImages.load(where), category_ids, tail)
         gather(None)  # all have mapped the files: they can go
         return shared
     finally:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import csv_text
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.category_tables import load_mapping
 from pipeline_steps.data.lvis import read_categories, read_lvis
@@ -30,6 +30,9 @@ MAX_MISSING_SHARE = 0.05
 """Up to this share of the chosen images may lack a readable file (the servers lose some): they are left out."""
 
 log = logging.getLogger(__name__)
+
+
+Choose = Callable[[np.ndarray, np.ndarray, np.ndarray], Choice]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,43 @@ def usable_pairs(recipe: Recipe, boxes: BoxTable) -> tuple[np.ndarray, np.ndarra
     return boxes.pair_image[usable], boxes.pair_category[usable]
 
 
+def choose_of_boxes(
+    recipe: Recipe,
+    categories: CategoryList,
+    lvis_images: np.ndarray,
+    inference: Inference,
+    choose: Choose,
+    judged_only: bool = False,
+) -> Selection:
+    """Read the boxes of the mapped classes and choose among the images that have one of them.
+
+    Args:
+        recipe: the recipe.
+        categories: C categories.
+        lvis_images: int64[C], LVIS train images of each.
+        inference: which categories follow from which classes.
+        choose: makes the choice from image and category positions of the pairs, and the ids of all images.
+        judged_only: of the selection.
+
+    Raises:
+        UserError: the boxes are missing or damaged, or there are none.
+    """
+    paths, targets = DatasetPaths(recipe), inference.mapping.lvis_ids
+    positions = categories.positions(targets.values()).tolist()
+    boxes = read_boxes(
+        paths.openimages_boxes, inference.vocabulary, dict(zip(targets, positions, strict=True)), inference.ignored_mids
+    )
+    pair_image, pair_category = usable_pairs(recipe, boxes)
+    choice = choose(pair_image, pair_category, boxes.image_ids)
+    if not len(choice.images):
+        raise UserError(f"{paths.openimages_boxes}: no image has a usable box of a category that is asked for")
+    log.info(
+        "%d images chosen of %d; %d of %d categories get images",
+        *(len(choice.images), len(np.unique(pair_image)), np.count_nonzero(choice.added), len(inference.known_ids)),
+    )
+    return Selection(categories, lvis_images, inference, boxes, choice, judged_only)
+
+
 def require_enabled(recipe: Recipe) -> None:
     """Refuse a recipe that says it uses no OpenImages images."""
     if not recipe.data.openimages.enabled:
@@ -102,30 +142,12 @@ def select(recipe: Recipe) -> Selection:
         raise UserError(f"{paths.openimages_table}: classes that {paths.openimages_classes} lacks: {listing(unknown)}")
     if not mapping.lvis_ids:
         raise UserError(f"{paths.openimages_table}: no row has the recipe's relations, verdicts and frequency groups")
-    inference = Inference(vocabulary, mapping)
-    positions = categories.positions(mapping.lvis_ids.values()).tolist()
-    boxes = read_boxes(
-        paths.openimages_boxes, vocabulary, dict(zip(mapping.lvis_ids, positions, strict=True)), inference.ignored_mids
-    )
-    pair_image, pair_category = usable_pairs(recipe, boxes)
     counts = lvis_image_counts(paths.lvis_train, categories)
-    choice = choose_images(
-        pair_image,
-        pair_category,
-        counts,
-        settings.max_images,
-        settings.max_images_per_category,
-    )
-    if not len(choice.images):
-        raise UserError(f"{paths.openimages_boxes}: no image has a usable box of a shared category")
-    log.info(
-        "%d images chosen of %d; %d of %d shared categories get images",
-        len(choice.images),
-        len(np.unique(pair_image)),
-        np.count_nonzero(choice.added),
-        len(inference.known_ids),
-    )
-    return Selection(categories, counts, inference, boxes, choice)
+
+    def choose(pair_image: np.ndarray, pair_category: np.ndarray, _image_ids: np.ndarray) -> Choice:
+        return choose_images(pair_image, pair_category, counts, settings.max_images, settings.max_images_per_category)
+
+    return choose_of_boxes(recipe, categories, counts, Inference(vocabulary, mapping), choose)
 
 
 def _check_files(found: ImageSizes, folder: Path, chosen: int) -> None:
@@ -202,29 +224,29 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
     }
 
 
+def counted(dataset: dict[str, Any]) -> tuple[Counter[int], Counter[int]]:
+    """Images with an annotation, and annotations, by category id."""
+    shown = {(annotation["image_id"], annotation["category_id"]) for annotation in dataset["annotations"]}
+    return (
+        Counter(category for _, category in shown),
+        Counter(annotation["category_id"] for annotation in dataset["annotations"]),
+    )
+
+
 def summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
     """One line for each LVIS category: train images before and after, and what was added; as CSV text."""
-    annotations = dataset["annotations"]
-    boxes = Counter(annotation["category_id"] for annotation in annotations)
-    shown = {(annotation["image_id"], annotation["category_id"]) for annotation in annotations}
-    added = Counter(category for _, category in shown)
+    added, boxes = counted(dataset)
     known = set(selection.inference.known_ids)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "category_id", "name", "synset", "frequency", "shared", "lvis_images", "openimages_available",
-            "images_added", "boxes_added", "images_after",
-        ]
-    )  # fmt: skip
+    header = ["category_id", "name", "synset", "frequency", "shared", "lvis_images", "openimages_available"]
+    rows = []
     for position, category in enumerate(selection.categories.categories):
         before = int(selection.lvis_images[position])
-        writer.writerow(
+        rows.append(
             [
-                category.id, category.name, category.synset, selection.categories.frequencies[position],
-                int(category.id in known), before, int(selection.choice.available[position]),
-                added[category.id], boxes[category.id], before + added[category.id],
+                *(category.id, category.name, category.synset, selection.categories.frequencies[position]),
+                *(int(category.id in known), before, int(selection.choice.available[position])),
+                *(added[category.id], boxes[category.id], before + added[category.id]),
             ]
-        )  # fmt: skip
+        )
     log.info("%d images added for %d categories", len(dataset["images"]), len(added))
-    return text.getvalue()
+    return csv_text([*header, "images_added", "boxes_added", "images_after"], rows)

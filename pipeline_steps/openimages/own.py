@@ -15,24 +15,21 @@ Own category ids are the places of the classes in the class descriptions, from 1
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
-from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import csv_text
 from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.category_tables import CategoryMapping
 from pipeline_steps.data.openimages_classes import Vocabulary, class_numbers, read_vocabulary
 from pipeline_steps.data.records import Category
 from pipeline_steps.openimages.annotations import Inference
-from pipeline_steps.openimages.boxes import read_boxes
 from pipeline_steps.openimages.choice import Choice
-from pipeline_steps.openimages.dataset import Selection, build_dataset, require_enabled, usable_pairs
+from pipeline_steps.openimages.dataset import Selection, build_dataset, choose_of_boxes, counted, require_enabled
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.data_files import DatasetPaths
 
@@ -99,26 +96,9 @@ def select_own(recipe: Recipe) -> Selection:
         [Category(number, vocabulary.names[mid], freebase_id=mid) for mid, number in mapping.lvis_ids.items()],
         str(paths.openimages_classes),
     )
-    positions = categories.positions(mapping.lvis_ids.values()).tolist()
-    boxes = read_boxes(
-        paths.openimages_boxes, vocabulary, dict(zip(mapping.lvis_ids, positions, strict=True)), mapping.lvis_ids
-    )
-    pair_image, pair_category = usable_pairs(recipe, boxes)
-    choice = choose_seeded(
-        pair_image, pair_category, boxes.image_ids, len(categories), settings.max_images, settings.seed
-    )
-    if not len(choice.images):
-        raise UserError(f"{paths.openimages_boxes}: no image has a usable box")
-    log.info(
-        "%d images chosen of %d; boxes of %d of %d classes",
-        len(choice.images),
-        len(np.unique(pair_image)),
-        np.count_nonzero(choice.added),
-        len(categories),
-    )
-    return Selection(
-        categories, np.zeros(len(categories), np.int64), Inference(vocabulary, mapping), boxes, choice, True
-    )
+    chosen = partial(choose_seeded, categories=len(categories), max_images=settings.max_images, seed=settings.seed)
+    none = np.zeros(len(categories), np.int64)
+    return choose_of_boxes(recipe, categories, none, Inference(vocabulary, mapping), chosen, judged_only=True)
 
 
 def build_own_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
@@ -128,9 +108,7 @@ def build_own_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
         UserError: see :func:`~pipeline_steps.openimages.dataset.build_dataset`.
     """
     dataset = build_dataset(recipe, selection)
-    instances = Counter(annotation["category_id"] for annotation in dataset["annotations"])
-    pairs = {(annotation["image_id"], annotation["category_id"]) for annotation in dataset["annotations"]}
-    images = Counter(category for _, category in pairs)
+    images, instances = counted(dataset)
     dataset["categories"] = [
         {
             "id": category.id,
@@ -156,11 +134,9 @@ def build_own_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
 def own_summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
     """One line for each class: what there is and what was chosen; as CSV text."""
     kept = {category["id"]: category for category in dataset["categories"]}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["category_id", "name", "freebase_id", "images_available", "images", "boxes"])
+    rows = []
     for position, category in enumerate(selection.categories.categories):
         counts = [kept.get(category.id, {}).get(key, 0) for key in ("image_count", "instance_count")]
         available = int(selection.choice.available[position])
-        writer.writerow([category.id, category.name, category.freebase_id, available, *counts])
-    return text.getvalue()
+        rows.append([category.id, category.name, category.freebase_id, available, *counts])
+    return csv_text(["category_id", "name", "freebase_id", "images_available", "images", "boxes"], rows)

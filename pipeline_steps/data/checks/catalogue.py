@@ -10,7 +10,6 @@ from pipeline_steps.data.checks.findings import LEFT_OUT, REFUSED, Check
 
 # ---- structure ------------------------------------------------------------------------------------------------------
 
-NO_NAME = Check("category without name")
 UNKNOWN_LETTER = Check("frequency is not r, c or f", REFUSED, REFUSED)
 NO_LETTER = Check("category without frequency (the evaluator groups by it)", "", REFUSED)
 LETTER_FROM_COUNT = Check("category without frequency (its image_count decides)", harmless=True)
