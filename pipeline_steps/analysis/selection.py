@@ -81,7 +81,7 @@ class Story:
     """How well the image shows it."""
     scene: Scene
     truth: int
-    """The object, by its position in the scene."""
+    """The object, by its position in the scene; -1: no object in particular."""
     detection: int | None = None
     """What was said of it, by its position in the scene."""
 

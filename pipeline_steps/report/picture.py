@@ -44,7 +44,7 @@ def _chosen(story: Story) -> tuple[list[Shape], list[Shape]]:
     told = [] if story.detection is None else [story.detection]
     detections = list(dict.fromkeys([*told, *best]))[:SHOWN]
     found = [int(scene.matches[0, k]) for k in detections]
-    truths = dict.fromkeys([story.truth, *(k for k in found if k >= 0)])
+    truths = list(dict.fromkeys(k for k in (story.truth, *found) if k >= 0)) or range(len(scene.truths))[:SHOWN]
     return [scene.truths[k] for k in truths], [scene.detections[k] for k in detections]
 
 

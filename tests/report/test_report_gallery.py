@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from pipeline_steps.analysis.scenes import MISSED, SceneReader, Shape
-from pipeline_steps.analysis.selection import choose_examples, choose_stories, rank_scenes
+from pipeline_steps.analysis.selection import Section, choose_examples, choose_stories, rank_scenes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.draw_predictions import build_parser, main
 from pipeline_steps.evaluation.matching import TRUE
-from pipeline_steps.report.picture import MAX_BYTES, SHOWN, tiles
+from pipeline_steps.recipe import load_recipe
+from pipeline_steps.report.picture import MAX_BYTES, SHOWN, tiles, write_picture
+from pipeline_steps.run.data_files import DatasetPaths
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
 
@@ -222,6 +224,20 @@ def test_stories_show_what_their_titles_say_and_no_name_covers_another(
                 assert 0 <= y1 < y2 <= tile.size[1]
                 for a1, b1, a2, b2 in names[:k]:
                     assert a2 <= x1 or x2 <= a1 or b2 <= y1 or y2 <= b1
+
+
+def test_picture_without_any_detection_or_object_is_drawn(tmp_path: Path, world: tuple[Path, Path]) -> None:
+    path = tmp_path / "datasets/lvis/lvis_v0.5_val.json"
+    content = json.loads(path.read_text())
+    bare = content["images"][0]["id"]
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != bare]
+    path.write_text(json.dumps(content))
+    reader = SceneReader(read_lvis(path, "val"), world[1], 2.0)
+    every = Section("r", True, [bare, *(image["id"] for image in content["images"][1:3])])
+    for chosen in ([every], []):
+        write_picture(reader, chosen, DatasetPaths(load_recipe(world[0])), tmp_path / "p.png")
+        with Image.open(tmp_path / "p.png") as image:
+            assert image.size[0] > 400
 
 
 def test_picture_of_another_type_is_refused(
