@@ -20,7 +20,6 @@ MINI = "config/detectors/mini_basic_fpn.yaml"
 def recipe() -> Recipe:
     """Two models, of which one is a member; two experts, of which one is; a pre-training that nothing starts from."""
     coco = {"detector": MINI, "datasets": ["coco_train"]}
-    idle = {"name": "idle", "detector": MINI, "datasets": ["openimages_own_train"]}
     return resolve_recipe(
         {
             "extends": "mini.yaml",
