@@ -1,7 +1,7 @@
-"""Check annotation files in LVIS or COCO format, and category tables, and tell how long the tail is.
+"""Check annotation files in LVIS or COCO format, and category tables, and show how long the tail is.
 
-Problems are listed by kind with examples. Errors make the exit code non-zero: what training or evaluation refuse or
-leave out, which is said, and what misleads them. Warnings do not. Image files are looked for only with --images. A file
+Problems are listed by kind with examples. Errors make the exit code non-zero: they name what training or evaluation
+would refuse, leave out or misread. Warnings do not. Image files are looked for only with --images. A file
 that ends in .csv is a category table; its synsets are looked up in the LVIS files that are checked with it.
 """
 
@@ -22,10 +22,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
     parser = step_parser("check_dataset", __doc__)
     parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="split; without it the file name tells")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="split (default: from the file name)")
     parser.add_argument("--images", metavar="DIR", type=Path, help="datasets_root: every image file must be below it")
     parser.add_argument("--plot", metavar="FILE", type=Path, help="figure of the category distribution (one FILE only)")
-    parser.add_argument("--examples", metavar="N", type=int, default=3, help="examples shown of each kind of problem")
+    parser.add_argument("--examples", metavar="N", type=int, default=3, help="examples shown for each kind of problem")
     return parser
 
 
@@ -36,7 +36,7 @@ def _is_table(path: str) -> bool:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     if arguments.plot and (len(arguments.files) > 1 or _is_table(arguments.files[0])):
-        raise UserError("--plot draws one data set: give one FILE")
+        raise UserError("--plot draws a single data set: give one FILE")
     faulty: list[str] = []
     annotation_files: list[Checked] = []
     for path in sorted(arguments.files, key=_is_table):

@@ -1,6 +1,6 @@
 """Download the public data sets and pre-trained weights below ``datasets_root``.
 
-What is on the disk already and whole is used in place. Interrupted downloads go on where they stopped. The table of
+Complete files on the disk are used in place. Interrupted downloads resume where they stopped. The table of
 sources is ``config/sources.csv``; ``data.download`` in the recipe sets mirrors, parallel files and retries.
 """
 
@@ -37,10 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--file", default="*", help="only downloads, or files unpacked from them, whose name matches this pattern"
     )
-    parser.add_argument("--image-list", type=Path, help="openimages_images: file with one image id in a line")
-    parser.add_argument("--manifest", type=Path, help="write what is on the disk afterwards to this JSON file")
-    parser.add_argument("--check", action="store_true", help="fetch nothing: only check that all is there and whole")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be fetched, and how much")
+    parser.add_argument("--image-list", type=Path, help="openimages_images: file with one image id per line")
+    parser.add_argument("--manifest", type=Path, help="write what is then on the disk to this JSON file")
+    parser.add_argument("--check", action="store_true", help="download nothing, check that everything is complete")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded, and how much")
     return parser
 
 
@@ -67,7 +67,7 @@ def _print_plan(sources: list[Source], settings: Settings) -> None:
         if not state.absent:
             size = "on disk"
         address = mirrored(source.url, settings.mirrors)
-        print(f"{'NOT WHOLE' if state.problems else size:>16}  {source.file}  <-  {address}  ({source.licence})")
+        print(f"{'INCOMPLETE' if state.problems else size:>16}  {source.file}  <-  {address}  ({source.licence})")
         for problem in state.problems:
             print(f"{'':16}    {problem}")
     missing = [state.source for state in states if state.absent]

@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="detections table (.parquet) or results file (.json)",
     )
-    parser.add_argument("--iou-type", choices=("segm", "bbox"), required=True, help="what overlaps: masks or boxes")
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics, in per cent")
+    parser.add_argument("--iou-type", choices=("segm", "bbox"), required=True, help="compare masks or boxes")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics in per cent")
     parser.add_argument("--per-category", type=Path, metavar="CSV", help="also write one row per category")
     parser.add_argument(
         "--train-annotations",

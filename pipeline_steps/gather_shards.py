@@ -1,6 +1,6 @@
-"""Put the tables of all shards of predict_boxes or predict_masks together into one.
+"""Join the tables of all shards of predict_boxes or predict_masks.
 
-The images of the result are in ascending id; its bytes do not depend on the number of shards. Streaming: memory does
+The images of the result are ordered by id; its bytes do not depend on the number of shards. Streaming: memory does
 not grow with the number of images.
 """
 

@@ -1,8 +1,8 @@
-"""Step: a FiftyOne data set of a split, with ground truth and predictions, to be looked at in FiftyOne's app.
+"""Step: a FiftyOne data set of a split, with ground truth and predictions, for FiftyOne's app.
 
 It stays in the database, with right and wrong detections tagged per IoU and with saved views (rare misses, confident
 mistakes, images that are not exhaustively annotated). The database is the one that FIFTYONE_DATABASE_URI names, or else
-the one that FiftyOne brings.
+FiftyOne's own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the step."""
     parser = step_parser("inspect_dataset", __doc__)
     parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="split to look at")
+    parser.add_argument("--split", choices=("val", "train"), default="val", help="split to show")
     add_named_files(parser, "--detections", "NAME=PARQUET", "tables of any models", least=1)
     parser.add_argument("--name", metavar="NAME", help="name of the data set (default: recipe and split)")
     parser.add_argument("--images", type=int, metavar="N", help="only the first N images by id")
@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     library = f"LD_LIBRARY_PATH={shlex.quote(library_path)} " if library_path else ""
     # With its name: without one FiftyOne 1.22 starts its server before its database, and the server finds none.
-    print(f"look at it with: {library}fiftyone app launch {shlex.quote(name)}")
+    print(f"open it with: {library}fiftyone app launch {shlex.quote(name)}")
 
 
 if __name__ == "__main__":

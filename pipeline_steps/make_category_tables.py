@@ -1,4 +1,4 @@
-"""Propose rows for the category tables from the real category lists; verdicts are then written by people.
+"""Propose rows for the category tables from the real category lists; people then add the verdicts.
 
 Run it again after a change of the lists: rows that are in the tables keep relation, verdict and note as they are, and
 rows added by hand stay. New candidates come without a verdict, and no recipe can use a table with such rows.
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not (arguments.coco or arguments.openimages_classes or arguments.wordnet):
         raise UserError("nothing to do: give --coco, --openimages-classes with --openimages-hierarchy, or --wordnet")
     if bool(arguments.openimages_classes) != bool(arguments.openimages_hierarchy):
-        raise UserError("--openimages-classes and --openimages-hierarchy belong together")
+        raise UserError("--openimages-classes and --openimages-hierarchy must be given together")
     if arguments.coco:
         update_table(folder / "coco_to_lvis.csv", coco_sources(read_category_list(arguments.coco)), lists)
     if arguments.openimages_classes:

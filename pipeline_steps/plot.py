@@ -1,6 +1,6 @@
 """Step: the figures of a run as SVG and PNG.
 
-Every input may be missing: the figures that need it are left out, and figures.json says what is missing.
+Any input may be missing: figures that need it are left out, and figures.json says what is missing.
 """
 
 from __future__ import annotations

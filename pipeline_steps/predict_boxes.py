@@ -1,8 +1,8 @@
 """Multi-scale box detections of one model on a split, as a detections table.
 
-Every image of the split is looked at in each of testing.box_scales; the scales' detections are merged per category.
+Every image of the split is tested at each of testing.box_scales; the detections of all scales are merged per category.
 Category ids are those of the data set that the model was trained on; rank_score is the score. With --shards n, job k
-does the k-th share of the images; gather_shards puts the shares together, and the result does not depend on n.
+processes the k-th share of the images; gather_shards joins the shares, and the result does not depend on n.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
     parser.add_argument("--model", required=True, help="name of a model or expert of the recipe")
     parser.add_argument("--weights", required=True, type=Path, help="its model.pth")
-    add_part_options(parser, "images to look at")
+    add_part_options(parser, "split to test")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Multi-scale masks for the boxes of a detections table, averaged over the given models.
 
-Every box is looked at in each of testing.mask_scales by each model of --weights; the mean of the soft masks, cut at
+Every box is tested at each of testing.mask_scales by each model of --weights; the mean of the soft masks, cut at
 0.5, is stored as run lengths in column rle. Masks are class-agnostic, so boxes of any origin can be given. All rows and
-other columns stay as they are; a mask may be empty. With --shards n, job k does the k-th share of the images;
-gather_shards puts the shares together, and the result does not depend on n.
+other columns stay as they are; a mask may be empty. With --shards n, job k processes the k-th share of the images;
+gather_shards joins the shares, and the result does not depend on n.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
     add_named_files(parser, "--weights", "NAME=model.pth", "models to average", least=1)
     parser.add_argument("--boxes", required=True, type=Path, metavar="FILE.parquet", help="detections table with boxes")
-    add_part_options(parser, "split that the boxes are of")
+    add_part_options(parser, "split of the boxes")
     return parser
 
 

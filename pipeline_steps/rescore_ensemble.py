@@ -1,8 +1,8 @@
 """Merge the boxes of all members and experts into one table, ranked by score and category frequency.
 
-Members and their weights, the way of merging and the addends of the re-scoring are in the recipe's ``ensemble``
-section; detections of experts pass through the category tables of the ``data`` section. The output has the images in
-ascending id, at most ``ensemble.keep_per_image`` detections each, and no masks.
+Members, their weights, the fusion method and the α of re-scoring are set in the recipe's ``ensemble``
+section; detections of experts are mapped by the category tables of the ``data`` section. The output is ordered by image
+id, has at most ``ensemble.keep_per_image`` detections each, and no masks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--categories", required=True, type=Path, metavar="LVIS.json", help="LVIS file with categories and frequency"
     )
     add_named_files(parser, "--detections", "NAME=FILE", "boxes of every member", least=1)
-    parser.add_argument("--split", required=True, choices=("val", "test"), help="split that the tables are of")
+    parser.add_argument("--split", required=True, choices=("val", "test"), help="split of the tables")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="merged detections")
     return parser
 

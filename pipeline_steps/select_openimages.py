@@ -4,7 +4,7 @@
 openimages_own_train: the first images of a seeded order, in OpenImages' own classes, for an OpenImages expert.
 
 First the images are chosen from the annotation files alone; --list-only stops there and writes their names, one a line
-as train/<ImageID>, which is what downloaders take. Without it the image files must be there: their sizes are read.
+as train/<ImageID>, as downloaders expect. Without it the image files must be there: their sizes are read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Show where a result comes from: the steps and files back to the models and the data.
 
-Reads the manifests beside the results, and says which files have changed or are gone since. Exit code 1 if there is
+Reads the manifests beside the results, and says which files have changed or are missing. Exit code 1 if there is
 such a file.
 """
 
@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{'  ' * origin.depth}{origin.path}{step}{again}{problem}")
         wrong += bool(origin.problem)
     if wrong:
-        print(f"{wrong} files are not what they were when the result was made", file=sys.stderr)
+        print(f"{wrong} files have changed since the result was made", file=sys.stderr)
         sys.exit(1)
 
 

@@ -5,7 +5,7 @@ metrics.jsonl and TensorBoard events go to the same folder. Interrupted at any m
 the last checkpoint and ends with the same weights. One process per GPU: torchrun --nproc_per_node=8 -m
 pipeline_steps.train ...; batch size and learning rate do not depend on their number.
 
-Exit codes: 0 model.pth is complete; 2 something to mend, see the message; 75 stopped early by a signal or
+Exit codes: 0 model.pth is complete; 2 something to fix, see the message; 75 stopped early by a signal or
 --stop-before-minutes with a checkpoint saved.
 """
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--stop-before-minutes",
         type=float,
         metavar="M",
-        help="save a checkpoint and stop in time before M minutes are over (for jobs with a time limit)",
+        help="save a checkpoint and stop before M minutes have passed (for jobs with a time limit)",
     )
     parser.add_argument(
         "--on-mismatch",

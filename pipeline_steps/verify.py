@@ -1,4 +1,4 @@
-"""Check that finished results are what they were when they were made, and were made from one another.
+"""Check that finished results are undamaged, and were made from one another.
 
 Snakemake looks at times; this reads every byte that a manifest names, from the data to the submission: a flipped byte,
 a file that was exchanged, edited or deleted, and a result that was made from another version of its input are named,
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="nothing but these results and what they rest on; no images",
+        help="only these results and what they were made from; no images",
     )
     parser.add_argument("--expected", nargs="*", default=[], metavar="FILE", help="results that should be there")
     parser.add_argument(
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def remedies(outcome: Verification, start: str) -> list[str]:
-    """Lines with the commands that mend what was found."""
+    """Lines with the commands that fix what was found."""
 
     def command(names: list[str]) -> str:
         # What no expected result rests on is no part of `all`: it has to be asked for.
@@ -64,12 +64,12 @@ def remedies(outcome: Verification, start: str) -> list[str]:
     meant = list(dict.fromkeys(name for finding in outcome.findings for name in finding.if_meant))
     lines = []
     if again:
-        lines += ["To make it again, with all that rests on it:", command(again)]
+        lines += ["To make it again, and everything made from it:", command(again)]
     if meant:
         changed = ", ".join(finding.path for finding in outcome.findings if finding.if_meant)
         lines += [
             f"Put back {changed} (downloaded data: delete it, and `{start} -- data` fetches it again).",
-            "Or, if the change is meant, make again what was made from it:",
+            "Or, if the change is intended, make everything again that was made from it:",
             command(meant),
         ]
     return lines
@@ -80,7 +80,7 @@ def _recipe_of(results: Path) -> Recipe | None:
     try:
         return load_recipe(results / "recipe.yaml")
     except UserError as error:
-        print(f"images are not looked at: {error}", file=sys.stderr)
+        print(f"images are not checked: {error}", file=sys.stderr)
         return None
 
 
@@ -109,8 +109,8 @@ def main(arguments: argparse.Namespace) -> None:
     read = f"{outcome.files} files of {outcome.results} results, {format_bytes(outcome.bytes)}, read in {seconds:.1f} s"
     wrong = len(outcome.findings) + len(images)
     if wrong:
-        raise UserError(f"{results}: {wrong} of its files or folders are not what they should be ({read})")
-    print(f"{results}: all is what its manifests say, from the data to the results ({read})")
+        raise UserError(f"{results}: {wrong} of its files or folders are damaged or missing ({read})")
+    print(f"{results}: undamaged, from the data to the results ({read})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Step: the page of a run, one self-contained HTML file: tables, figures, pictures, workflow.
 
-It takes what is there below the results folder and says what is missing: an unfinished run has a page too.
+It uses what exists below the results folder and says what is missing, so an unfinished run has a page too.
 """
 
 from __future__ import annotations

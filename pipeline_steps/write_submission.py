@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     writing = [name for name in ("detections", "output", "zip") if getattr(arguments, name)]
     if arguments.check and writing:
-        raise UserError(f"--check validates a file and does not go with {', '.join(f'--{name}' for name in writing)}")
+        raise UserError(f"--check validates a file: remove {', '.join(f'--{name}' for name in writing)}")
     if not arguments.check and not (arguments.detections and arguments.output):
         raise UserError("give --detections and --output to write a file, or --check to validate one")
     if arguments.max_detections < 1:
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     report = check_results(arguments.check, sizes, categories, arguments.iou_type, arguments.max_detections)
     print(report.text(), flush=True)
     if not report.valid:
-        raise UserError(f"{arguments.check} is no valid results file: see the list above")
+        raise UserError(f"{arguments.check} is not a valid results file: see the list above")
 
 
 if __name__ == "__main__":

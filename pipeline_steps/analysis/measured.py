@@ -80,7 +80,7 @@ def read_measured(name: str, path: str | Path, recipe: Recipe) -> Measured:
     except UserError as error:
         return Measured(name, missing=str(error))
     if not isinstance(metrics, dict) or "AP" not in metrics:
-        return Measured(name, missing=f"{path} is no metrics file of the evaluate step")
+        return Measured(name, missing=f"{path} is not a metrics file of the evaluate step")
     if metrics.get("recipe") not in (None, recipe.name):
         return Measured(name, missing=f"{path} belongs to recipe {metrics['recipe']!r}, not {recipe.name!r}")
     return Measured(name, metrics, data=data_name(recipe))

@@ -120,7 +120,7 @@ def take_gpus(count: int, environment: MutableMapping[str, str] = os.environ) ->
     told = False
     while not (taken := _take(gpus, count, folder, driver)):
         if not told:
-            print(f"waiting for {count} of the GPUs {pool}: other runs of yours hold them", file=sys.stderr, flush=True)
+            print(f"waiting for {count} of the GPUs {pool}: your other runs hold them", file=sys.stderr, flush=True)
             told = True
         time.sleep(_LOOK_AGAIN)
     if VISIBLE not in environment:  # the numbers are the driver's, which CUDA would otherwise order by speed

@@ -37,7 +37,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if self.gpus < 0 or self.nodes < 1 or self.threads < 1:
-            raise UserError(f"{self.gpus} GPUs, {self.nodes} nodes, {self.threads} threads: not a possible job")
+            raise UserError(f"{self.gpus} GPUs, {self.nodes} nodes, {self.threads} threads: not a valid job")
         if self.gpus % self.nodes:
             raise UserError(f"{self.gpus} GPUs cannot be shared equally by {self.nodes} nodes")
 
@@ -80,7 +80,7 @@ def srun_command(layout: Layout, step: str, arguments: Sequence[str]) -> list[st
     """
     if shutil.which("srun") is None:
         raise UserError(
-            "a training on several nodes is started by srun, which is not on the PATH: run it with --profile slurm, or "
+            "a training on several nodes is started by srun, which is not on PATH: run it with --profile slurm, or "
             "set compute.training_nodes to 1"
         )
     gpus_per_node = layout.gpus // layout.nodes

@@ -29,5 +29,5 @@ def refuse_queued_jobs(folder: Path) -> None:
         ids = " ".join(sorted({job.partition("_")[0] for job in jobs}))
         raise UserError(
             f"jobs of an earlier run in this folder are still in the queue ({listing(jobs)}): wait until they have "
-            f"ended, or end them with `scancel {ids}`, then start again"
+            f"ended, or cancel them with `scancel {ids}`, then start again"
         )

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all: written under a temporary name beside the target, then renamed."""
+"""Outputs appear complete or not at all: written under a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 

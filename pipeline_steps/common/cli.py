@@ -84,10 +84,10 @@ def _exit_on_termination(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _explain(error: OSError) -> str | None:
-    """Message for operating-system errors that a user can mend; None for all others."""
+    """Message for operating-system errors that a user can fix; None for all others."""
     name = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk (or quota exceeded) while writing {name}: free some, then run the step again"
+        return f"no space left on the disk (or quota exceeded) for {name}: free up space, then run the step again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"no permission: {name} ({error.strerror}); check owner and mode of the folder"
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
@@ -122,7 +122,7 @@ def call_step(
     except StoppedEarly as error:
         return _fail(str(error), EXIT_STOPPED_EARLY)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left, run the same command again", 130)
+        return _fail("interrupted; no incomplete file was left, run the same command again", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

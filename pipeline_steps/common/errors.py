@@ -12,7 +12,7 @@ EXIT_STOPPED_EARLY = 75
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what is wrong, where, and what to do; no traceback is shown."""
+    """Something the user can fix. The message says what is wrong, where, and what to do; no traceback is shown."""
 
 
 class StoppedEarly(Exception):

@@ -77,10 +77,10 @@ def require_file(path: str | Path, what: str, remedy: str = "check the path", no
 
 
 def incomplete_json(what: str, content: bytes, error: Exception) -> UserError:
-    """The error for a file that is no JSON to its end; ``what`` names it."""
+    """The error for a file that is not complete JSON; ``what`` names it."""
     return UserError(
         f"{what} is not complete JSON: {error} (file has {len(content)} bytes; "
-        "it is truncated or damaged: delete it and make or download it again)"
+        "it is truncated or damaged: delete it, then make or download it again)"
     )
 
 
@@ -110,7 +110,7 @@ def check_header(path: Path, names: Sequence[str], required: Iterable[str]) -> N
     if missing := [name for name in required if name not in names]:
         raise UserError(f"{path}: missing columns: {', '.join(missing)}; {found}")
     if repeated := sorted({name for name in required if list(names).count(name) > 1}):
-        raise UserError(f"{path}: columns occur twice: {', '.join(repeated)}; {found}")
+        raise UserError(f"{path}: duplicate columns: {', '.join(repeated)}; {found}")
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -125,7 +125,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             for cells in reader:
                 yield reader.line_num, cells
         except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{path}: no CSV file after line {reader.line_num}: {error}") from None
+            raise UserError(f"{path}: not valid CSV after line {reader.line_num}: {error}") from None
 
 
 def csv_records(

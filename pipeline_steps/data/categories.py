@@ -47,7 +47,7 @@ class CategoryList:
             raise UserError(f"{origin} has no categories")
         repeated = self.ids[1:][self.ids[1:] == self.ids[:-1]]
         if len(repeated):
-            raise UserError(f"{origin}: category ids occur twice: {listing(sorted(set(repeated.tolist())))}")
+            raise UserError(f"{origin}: duplicate category ids: {listing(sorted(set(repeated.tolist())))}")
         self._position = {int(category_id): position for position, category_id in enumerate(self.ids)}
 
     def __len__(self) -> int:

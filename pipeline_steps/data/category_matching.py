@@ -138,7 +138,7 @@ def propose_rows(
             versions[category.synset].append(version)
     lost = [row for row in reviewed if row.source_id not in order or row.lvis_synset not in versions]
     if lost:
-        raise UserError(f"reviewed rows that no list knows: {listing(lost)}; correct or remove them by hand")
+        raise UserError(f"reviewed rows that are in no list: {listing(lost)}; correct or remove them by hand")
     rows = {(row.source_id, row.lvis_synset): row for row in reviewed}
     for row in match_names(sources, lists):
         rows.setdefault((row.source_id, row.lvis_synset), row)
@@ -173,4 +173,4 @@ def update_table(path: Path, sources: list[SourceCategory], lists: dict[str, Cat
     rows = propose_rows(sources, lists, reviewed)
     write_text(path, format_table(rows))
     waiting = sum(not row.verdict for row in rows)
-    log.info("%s: %d rows, %d kept, %d wait for a verdict", path, len(rows), len(reviewed), waiting)
+    log.info("%s: %d rows, %d kept, %d without a verdict", path, len(rows), len(reviewed), waiting)

@@ -117,7 +117,7 @@ def _check_cells(rows: Iterable[TableRow], path: Path) -> None:
         seen.add((row.source_id, row.lvis_synset))
     if unreviewed:
         raise UserError(
-            f"{path}: rows without a verdict: {listing(unreviewed)}; write use, doubtful or no after a look"
+            f"{path}: rows without a verdict: {listing(unreviewed)}; review them and write use, doubtful or no"
         )
     if wrong:
         raise UserError(
@@ -129,7 +129,7 @@ def _check_cells(rows: Iterable[TableRow], path: Path) -> None:
             f"{path}: {VERSIONS_COLUMN} may name {' and '.join(LVIS_VERSIONS)} only: {listing(unversioned)}"
         )
     if repeated:
-        raise UserError(f"{path}: rows occur twice: {listing(repeated)}")
+        raise UserError(f"{path}: duplicate rows: {listing(repeated)}")
 
 
 def check_consistent(rows: Iterable[TableRow], origin: str, parents: dict[str, Collection[str]] | None = None) -> None:
@@ -170,7 +170,7 @@ def check_consistent(rows: Iterable[TableRow], origin: str, parents: dict[str, C
         graphlib.TopologicalSorter(broader_than).prepare()
     except graphlib.CycleError as error:
         raise UserError(
-            f"{origin}: these are each a kind of the next, in a circle: {' > '.join(error.args[1])}"
+            f"{origin}: circular hierarchy, each is a kind of the next: {' > '.join(error.args[1])}"
         ) from None
 
 

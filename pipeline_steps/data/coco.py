@@ -110,7 +110,7 @@ def index_boxes(recipe: Recipe) -> dict[str, list[list[float]]]:
     coco.findings.leave_out(paths.coco_train, annotations, recipe.data.max_unusable_annotations)
     unknown = sum(image_id not in coco.annotations for image_id in image_ids)
     if unknown == len(image_ids):
-        raise UserError(f"{paths.coco_train} has none of the images of {paths.lvis_train}: not the same images")
+        raise UserError(f"{paths.coco_train} has none of the images of {paths.lvis_train}: use matching files")
     if unknown:
         log.warning("%d of %d LVIS train images are not in %s", unknown, len(image_ids), paths.coco_train)
     boxes = boxes_by_image(coco, image_ids)
@@ -124,4 +124,4 @@ def read_coco_boxes(path: str | Path) -> dict[int, list[tuple[float, float, floa
     try:
         return msgspec.json.decode(path.read_bytes(), type=_BoxIndex).boxes
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no index of COCO boxes ({error}): make it again with index_coco_boxes") from None
+        raise UserError(f"{path} is not a COCO box index ({error}): make it again with index_coco_boxes") from None

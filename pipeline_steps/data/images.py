@@ -46,7 +46,7 @@ def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
         raise UnreadableImageError(str(path), "the file is empty")
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise UnreadableImageError(str(path), f"truncated, damaged or no image ({len(content)} bytes)")
+        raise UnreadableImageError(str(path), f"truncated, damaged or not an image ({len(content)} bytes)")
     if image.shape[:2] != (height, width):
         raise UnreadableImageError(
             str(path), f"is {image.shape[1]} x {image.shape[0]} pixels, but its annotations say {width} x {height}"

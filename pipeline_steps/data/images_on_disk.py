@@ -48,7 +48,7 @@ def image_problems(recipe: Recipe, start: str) -> dict[Path, str]:
         folders = read_json(paths.mini_world)["folders"] if paths.mini_world.is_file() else {}
         for part, digest in folders.items():
             if folder_digest(paths.root / part) != digest:
-                problems[paths.root / part] = f"is not as it was drawn: {start} -R make_mini -- all"
+                problems[paths.root / part] = f"has changed since it was drawn: {start} -R make_mini -- all"
         return problems
     if paths.coco_images_manifest.is_file():
         for name, noted in read_json(paths.coco_images_manifest)["folders"].items():

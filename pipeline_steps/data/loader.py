@@ -87,7 +87,7 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     paths = DatasetPaths(recipe)
     own = next((name for name in OWN_CATEGORIES if name in model.datasets), None)
     if own and len(model.datasets) > 1:
-        raise UserError(f"{model_name}: {own} has categories of its own and cannot be mixed with other data sets")
+        raise UserError(f"{model_name}: {own} has its own categories and cannot be mixed with other data sets")
     if own and training.loss == "eql":
         raise UserError(f"{model_name}: loss 'eql' needs LVIS categories; choose softmax or sigmoid for {own}")
     datasets = [_read(name, paths) for name in model.datasets]
@@ -108,7 +108,7 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     for dataset in datasets:
         last = first + len(dataset.images)
         if images.objects_offsets[first] == images.objects_offsets[last]:
-            raise UserError(f"{dataset.path}: no usable annotation: there is nothing to train on")
+            raise UserError(f"{dataset.path}: no usable annotation, nothing to train on")
         first = last
     del dataset, datasets, regions
     return_free_memory()

@@ -160,10 +160,10 @@ def decode_file(path: str | Path, file_type: type[FileType], what: str) -> FileT
         with without_garbage_collection():
             return msgspec.json.decode(content, type=file_type)
     except msgspec.ValidationError as error:
-        raise StructureError(f"{what} {path} has not the LVIS/COCO structure: {_named(content, str(error))}") from None
+        raise StructureError(f"{what} {path} is not in LVIS/COCO format: {_named(content, str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if number := _not_a_number(content, str(error)):
-            raise UserError(f"{what} {path}: {number}: correct the number or take its annotation out") from None
+            raise UserError(f"{what} {path}: {number}: correct the number or remove its annotation") from None
         raise incomplete_json(f"{what} {path}", content, error) from None
 
 
@@ -179,7 +179,7 @@ def read_category_list(path: str) -> CategoryList:
         listed = content["categories"] if isinstance(content, dict) else content
         return CategoryList(msgspec.convert(listed, list[Category]), path)
     except (KeyError, msgspec.ValidationError) as error:
-        raise UserError(f"{path} has no usable list 'categories': {error}") from None
+        raise UserError(f"{path} has no valid list 'categories': {error}") from None
 
 
 def read_image_ids(path: str | Path) -> list[int]:
@@ -228,6 +228,6 @@ def read_lvis(path: str | Path, kind: Kind = "train") -> LvisDataset:
         if empty:
             raise UserError(
                 f"{path}: {catalogue.NO_TRAIN_IMAGE.name}: {len(empty)} of {len(categories)}: {listing(empty)}; "
-                "they cannot be learned: add images of them or take them out of 'categories'"
+                "they cannot be learned: add images of them or remove them from 'categories'"
             )
     return dataset

@@ -90,7 +90,7 @@ def read_class_names(classes: str | Path) -> dict[str, str]:
             repeated.append(cells[0])
         names[cells[0]] = cells[1]
     if repeated or not names:
-        raise UserError(f"{classes}: {'MIDs occur twice: ' + listing(repeated) if repeated else 'no classes'}")
+        raise UserError(f"{classes}: {'duplicate MIDs: ' + listing(repeated) if repeated else 'no classes'}")
     return names
 
 
@@ -115,5 +115,5 @@ def read_vocabulary(classes: str | Path, hierarchy: str | Path) -> Vocabulary:
         mid for mid in vocabulary.parents if mid in vocabulary._closure(vocabulary.parents[mid], vocabulary.parents)
     ]
     if circular:
-        raise UserError(f"{hierarchy}: classes that are kinds of themselves: {listing(sorted(circular))}")
+        raise UserError(f"{hierarchy}: circular hierarchy: {listing(sorted(circular))}")
     return vocabulary

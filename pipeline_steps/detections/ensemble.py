@@ -74,7 +74,7 @@ def check_members(members: Sequence[EnsembleMember], split: str) -> None:
         first, second, *_ = origins.values()
         raise UserError(
             f"{first.table.path} ({first.name}) and {second.table.path} ({second.name}) were predicted from different "
-            "annotation files: one of them is of another data set or version; predict it again"
+            "annotation files: one of them belongs to another data set or version; predict it again"
         )
     filled = [member for member in members if member.table.image_ids]
     if not filled:
@@ -84,7 +84,7 @@ def check_members(members: Sequence[EnsembleMember], split: str) -> None:
         if set(reference.table.image_ids).isdisjoint(member.table.image_ids):
             raise UserError(
                 f"{member.table.path} ({member.name}) and {reference.table.path} ({reference.name}) have no image in "
-                "common: one of them is of another split or data set"
+                "common: one of them belongs to another split or data set"
             )
 
 
@@ -131,8 +131,8 @@ class EnsembleMerger:
         if not member.expert and not mapped.all():
             raise UserError(
                 f"member {member.name}: {member.table.path} has categories that the data set does not have "
-                f"({listing(np.unique(own.category_ids[~mapped]).tolist())}) in image {image_id}; is it an expert's "
-                "table, or one of another LVIS version?"
+                f"({listing(np.unique(own.category_ids[~mapped]).tolist())}) in image {image_id}; is it the "
+                "table of an expert or of another LVIS version?"
             )
         self.used[member.name] += int(mapped.sum())
         self.unmapped[member.name] += int((~mapped).sum())

@@ -1,4 +1,4 @@
-"""What is wrong with a results file, as a report: kinds of violation, how often, examples, and what comes of it."""
+"""What is wrong with a results file: kinds of violation, counts, examples and consequences."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ CONSEQUENCES = {
     "syntax": ("not JSON", "cannot be read: nothing is evaluated"),
     "not_list": ("not a list", "refused: 'results is not a list'"),
     "empty": ("empty list", "the evaluator stops with IndexError"),
-    "not_object": ("result that is no object", "the evaluator stops with TypeError"),
+    "not_object": ("result that is not an object", "the evaluator stops with TypeError"),
     "missing_key": ("missing key", "the evaluator stops with KeyError"),
     "missing_bbox": ("mask without the bbox that the first result has", "the evaluator stops with KeyError: 'bbox'"),
     "wrong_type": ("value of the wrong type", "the evaluator stops, or the result counts nowhere"),
     "unknown_image": ("unknown image id", "the whole file is refused: 'Results do not correspond to current LVIS set'"),
-    "unknown_category": ("unknown category id", "not evaluated, but takes a place under the cap per image"),
-    "nan_score": ("score is NaN", "has no place in the order: cap and precision become arbitrary, without any message"),
+    "unknown_category": ("unknown category id", "not evaluated, but counts towards the limit per image"),
+    "nan_score": ("score is NaN", "cannot be ranked: limit and precision become arbitrary, without any message"),
     "infinite_score": ("score is infinite", "ranks before or after all others"),
     "polygon": ("polygons instead of compressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
     "uncompressed_rle": ("uncompressed RLE", "the evaluator stops (results are read as compressed RLE only)"),
     "wrong_size": ("mask size is not the image's", _IGNORES_MASK),
     "broken_rle": ("RLE whose runs are malformed or do not add up to its size", "decoded to an arbitrary mask"),
-    "empty_mask": ("empty mask", "dropped, after it took a place under the cap per image"),
-    "no_area": ("box without area", "dropped, after it took a place under the cap per image"),
-    "over_cap": ("more results for an image than the cap", "those with the lowest scores are dropped"),
+    "empty_mask": ("empty mask", "dropped, but counts towards the limit per image"),
+    "no_area": ("box without area", "dropped, but counts towards the limit per image"),
+    "over_cap": ("more results for an image than the limit", "those with the lowest scores are dropped"),
 }
 """By kind of violation: its name, and what the evaluator does with it."""
 
 NOTES = {
-    "repeated": "results repeat another one (image, category, shape): false positives that take a place under the cap",
+    "repeated": "results repeat another one (image, category, shape): false positives that count towards the limit",
     "bbox_beside_mask": "results have a bbox beside the mask: if the first result has one, areas (and AP by size) are "
     "taken from the boxes",
-    "outside": "boxes reach out of their image by more than a pixel: accepted as they are",
+    "outside": "boxes extend beyond their image by more than a pixel: accepted as they are",
 }
 """Legal, but perhaps not meant. A repeat is no violation: small masks of different boxes may come out the same."""
 

@@ -109,7 +109,7 @@ def _write_json(
             separator = b",\n"
         progress.advance()
     if not counts.detections:
-        raise UserError(f"{reader.path} has no detection to write: the evaluator fails on an empty results file")
+        raise UserError(f"{reader.path} has no detections to write: the evaluator fails on an empty results file")
     file.write(b"]\n")
     return counts
 

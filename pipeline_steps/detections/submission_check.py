@@ -1,4 +1,4 @@
-"""Validating a results file, ours or anyone's: every kind of violation, how often, examples, and what comes of it.
+"""Validating any results file: every kind of violation with counts, examples and consequences.
 
 The consequences that are named are those of the official ``lvis`` package (0.5.x), on which the test server runs.
 

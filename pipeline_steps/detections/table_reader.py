@@ -17,7 +17,7 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import require_file
 from pipeline_steps.detections.record import BOX_COLUMNS, FORMAT_VERSION, METADATA_KEY, SCHEMA, ImageDetections
 
-_REMEDY = "delete it and run the step that writes it again"
+_REMEDY = "delete it, then run the step that writes it again"
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def readable(path: Path) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"detections table {path} is truncated, damaged or no Parquet file ({reason}): {_REMEDY}"
+            f"detections table {path} is truncated, damaged or not a Parquet file ({reason}): {_REMEDY}"
         ) from None
 
 
@@ -42,7 +42,7 @@ def parse_metadata(path: Path, schema: pa.Schema) -> dict[str, Any]:
     """
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
-        raise UserError(f"{path} is a Parquet file but no detections table of this pipeline (no metadata)")
+        raise UserError(f"{path} is a Parquet file, but not a detections table of this pipeline (no metadata)")
     metadata = json.loads(raw)
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:

@@ -1,4 +1,4 @@
-"""Unpack zip archives: only the wanted members, nothing outside the folder, whole or not at all."""
+"""Unpack zip archives: only the wanted members, nothing outside the folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _require_modest(chosen: list[zipfile.ZipInfo], archive: Path, into: Path) ->
     """
     names = [info.filename for info in chosen]
     if len(set(names)) < len(names):
-        raise UserError(f"{archive}: a member is in it twice; archive refused")
+        raise UserError(f"{archive}: duplicate member; archive refused")
     total, packed = sum(info.file_size for info in chosen), archive.stat().st_size
     if total > max(ALWAYS_MODEST, MOST_TIMES * packed):
         raise UserError(
@@ -124,11 +124,11 @@ def unpack(
             if problem := problem_of(work / member):
                 raise UserError(
                     f"{archive}: member {member!r} {problem}; delete the archive and set a mirror in "
-                    "data.download.mirrors (or mend `contents` in the table of sources)"
+                    "data.download.mirrors (or fix `contents` in the table of sources)"
                 )
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise UserError(f"{archive} is no whole zip archive ({error}): delete it and download it again") from None
+        raise UserError(f"{archive} is not a valid zip archive ({error}): delete it and download it again") from None
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise

@@ -21,7 +21,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = free_space(folder)
     if free < needed:
         raise UserError(
-            f"{what} needs {format_bytes(needed)}, but only {format_bytes(free)} are free in {folder}: free some or "
+            f"{what} needs {format_bytes(needed)}, but only {format_bytes(free)} are free in {folder}: free space or "
             "set datasets_root to a larger disk"
         )
 
@@ -35,6 +35,6 @@ def explained_if_full(doing: str, folder: Path, kept: str) -> Iterator[None]:
         if not is_disk_full(error):
             raise
         raise UserError(
-            f"no space left on the disk (or quota exceeded) in {folder} while {doing}: free some, then start again; "
+            f"no space left on the disk (or quota exceeded) in {folder} while {doing}: free space, then start again; "
             f"{kept}"
         ) from None

@@ -1,4 +1,4 @@
-"""Bring sources onto the disk: what is there and whole is used in place, the rest is fetched, checked, unpacked.
+"""Download sources: complete files on the disk are used in place, the rest is fetched, checked and unpacked.
 
 What is there and not whole is named and never touched: it may be somebody's only copy, or a link to shared data.
 """
@@ -65,12 +65,12 @@ def _problem(source: Source, target: Path) -> str:
     """What is wrong with an existing target; empty if it is whole as far as can be told without reading it all."""
     if not source.unpack_into:
         if not target.is_file():
-            return "is no file"
+            return "is not a file"
         return mismatch(target, source.expected)
     if source.images is not None:
         found = count_images(target)
         return "" if found == source.images else f"holds {found} images instead of {source.images}"
-    return "" if target.is_file() and is_whole_json(target) else "is no whole JSON file"
+    return "" if target.is_file() and is_whole_json(target) else "is not a complete JSON file"
 
 
 def _wrong_content(source: Source, path: Path) -> str:
@@ -99,9 +99,7 @@ def require_usable(states: list[State]) -> None:
     """
     problems = [problem for state in states for problem in state.problems]
     if problems:
-        raise UserError(
-            f"{'; '.join(problems)}: complete or replace it, or delete it and start again to have it downloaded"
-        )
+        raise UserError(f"{'; '.join(problems)}: complete or replace it, or delete it and start again to download it")
 
 
 def _way_on(source: Source) -> str:
@@ -123,7 +121,7 @@ def _bring(source: Source, settings: Settings, position: int, stop: Event) -> No
         if not state.absent:
             return
         with (
-            explained_if_full(f"fetching {archive.name}", archive.parent, "what has come is kept"),
+            explained_if_full(f"fetching {archive.name}", archive.parent, "what has been downloaded is kept"),
             FileBar(archive.name, source.bytes, position) as bar,
         ):
             url = mirrored(source.url, settings.mirrors)
@@ -190,7 +188,7 @@ def require_whole(sources: list[Source], root: Path, look_inside: bool = False) 
         require_usable(states)
     absent = [str(path) for state in states for path in state.absent]
     if absent:
-        raise UserError(f"{', '.join(absent)} not found: start the data stage, or put it there")
+        raise UserError(f"{', '.join(absent)} not found: run the data stage, or put it there")
     return [target for source in sources for target in source.targets(root)]
 
 

@@ -64,7 +64,7 @@ def read_image_list(path: str | Path) -> list[str]:
             continue
         match = IMAGE_ID.match(text)
         if not match:
-            raise UserError(f"{path}, line {number}: {text[:40]!r} is no OpenImages image id (hexadecimal digits)")
+            raise UserError(f"{path}, line {number}: {text[:40]!r} is not an OpenImages image id (hexadecimal digits)")
         ids[match[1]] = None
     return list(ids)
 
@@ -165,11 +165,11 @@ def _download_images(
         target = folder / f"{image_id}.jpg"
         if target.exists():
             if not _is_whole_file(target):
-                raise _Unavailable("the file on the disk is no whole JPEG file: delete it")
+                raise _Unavailable("the file on the disk is not a complete JPEG file: delete it")
             return False
         content = _fetch_content(url.replace("{id}", image_id), session, patience, most, stop)
         if not is_whole_jpeg(content):
-            raise _Unavailable("not a whole JPEG file")
+            raise _Unavailable("not a complete JPEG file")
         part = part_of(target)
         try:
             part.write_bytes(content)
@@ -191,7 +191,7 @@ def _download_images(
                 outcome.failed[image_id] = problem
             progress.advance(note=f"{len(outcome.failed)} failed" if outcome.failed else "")
 
-    kept = "images that have come are kept"
+    kept = "downloaded images are kept"
     with _session(patience, parallel) as session, explained_if_full("fetching OpenImages images", folder, kept):
         in_parallel(work, ids, parallel, stop)
     return outcome
@@ -206,6 +206,6 @@ def require_few_failures(outcome: Outcome, allowed: int, total: int) -> None:
     if len(outcome.failed) > allowed:
         reasons = listing(f"{image_id}: {reason}" for image_id, reason in sorted(outcome.failed.items()))
         raise UserError(
-            f"{len(outcome.failed)} of {total} OpenImages images could not be had ({reasons}); start again to try them "
-            "once more, or raise data.download.max_failed_images"
+            f"{len(outcome.failed)} of {total} OpenImages images could not be downloaded ({reasons}); start again "
+            "to retry them, or raise data.download.max_failed_images"
         )

@@ -1,4 +1,4 @@
-"""Fetch one file: resumed with HTTP ranges, retried with back-off, verified, and whole or absent under its name.
+"""Fetch one file: resumed with HTTP ranges, retried with back-off, verified; a file with its final name is complete.
 
 While it is fetched a file is called ``.<name>.part``; beside it ``.<name>.part.json`` keeps what the server said about
 it (ETag or date), so that a resumed transfer never joins two versions of a file. A file that is there already is never
@@ -64,7 +64,7 @@ def _refuse_page(response: requests.Response, url: str, name: str) -> None:
     kind = response.headers.get("Content-Type", "")
     if "text/html" in kind and not name.endswith((".html", ".htm")):
         raise UserError(
-            f"{url} answered with a web page ({kind}) instead of {name}: an error or log-in page; "
+            f"{url} answered with a web page ({kind}) instead of {name}: an error page or a login page; "
             "check the address, the proxy, or set a mirror in data.download.mirrors"
         )
 
@@ -98,7 +98,7 @@ def _check_status(response: requests.Response, url: str) -> None:
         wait = response.headers.get("Retry-After", "")
         raise _Retry(f"status {status}", float(wait) if wait.isascii() and wait.isdigit() else None)
     if status not in (200, 206, 416):
-        remedy = {404: "the address is wrong or the file was moved", 403: "access is refused", 401: "log-in is needed"}
+        remedy = {404: "the address is wrong or the file was moved", 403: "access is refused", 401: "login required"}
         kind = NotServed if status in (401, 403, 404, 410) else UserError
         raise kind(
             f"{url} answered with status {status} ({remedy.get(status, response.reason)}); "
@@ -127,7 +127,7 @@ def _announced(response: requests.Response, part: Path) -> tuple[int, int | None
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if not found or int(found[1]) != start:
         part.unlink(missing_ok=True)
-        raise _Retry("the server sent another range than asked for")
+        raise _Retry("the server sent a different range than requested")
     return start, None if found[2] == "*" else int(found[2])
 
 
@@ -224,12 +224,12 @@ def _transfer(
                 furthest = max(furthest, size)
                 if failures > patience.retries:
                     raise UserError(
-                        f"{url}: gave up after {failures} attempts without progress: {fault}; what has come is kept, "
-                        "start again to go on"
+                        f"{url}: gave up after {failures} attempts without progress: {fault}; start again to "
+                        "continue, what has been downloaded is kept"
                     ) from None
                 if received - size > max(_CHEAP_TO_REPEAT, furthest):
                     raise UserError(
-                        f"{url}: gave up after fetching {received - size} bytes in vain: {fault}; the server "
+                        f"{url}: gave up after {received - size} useless bytes: {fault}; the server "
                         "contradicts itself about the file: try again later or set a mirror in data.download.mirrors"
                     ) from None
                 wait = patience.first_wait * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
@@ -248,8 +248,8 @@ def _finish(part: Path, target: Path) -> None:
 
 def _wrong_file(url: str, problem: str) -> UserError:
     return UserError(
-        f"{url}: the file {problem}; the server has another or a damaged file: try again later or set a mirror "
-        "in data.download.mirrors (or mend config/sources.csv, if the publisher has changed the file)"
+        f"{url}: the file {problem}; the server's file is damaged or a different one: try again later or set a mirror "
+        "in data.download.mirrors (or fix config/sources.csv, if the publisher has changed the file)"
     )
 
 
@@ -277,20 +277,20 @@ def fetch(
         patience: how long to go on against faults.
         report: called with the bytes that are there and in all.
         warn: called with a line about every passing fault.
-        stop: ends the transfer with InterruptedError when it is set; what has come is kept.
+        stop: ends the transfer with InterruptedError when it is set; what has been downloaded is kept.
 
     Raises:
         NotServed: the server refuses, or does not have the file.
         UserError: another file is there already; refused or missing at the server, a web page instead of the file,
             wrong size (told from what the server announces, where it does) or checksum (the wrong file is removed), no
-            progress after all retries (what has come is kept and resumed by the next call), a server that has the
+            progress after all retries (what was downloaded is kept and resumed by the next call), a server that has the
             same bytes fetched again and again.
     """
     stop = stop or Event()
     if target.is_file():
         problem = mismatch(target, expected)
         if problem:
-            raise UserError(f"{target} {problem}: it is damaged or another file; delete it and start again")
+            raise UserError(f"{target} {problem}: it is damaged or a different file; delete it and start again")
         return None
     target.parent.mkdir(parents=True, exist_ok=True)
     local = url.removeprefix("file://") if url.startswith("file://") else ("" if "://" in url else url)
@@ -308,5 +308,5 @@ def fetch(
         _notes_of(part).unlink(missing_ok=True)
         if not resumed:
             raise _wrong_file(url, problem)
-        warn(f"{url}: the resumed file {problem}; starting once more from the beginning")
+        warn(f"{url}: the resumed file {problem}; starting over")
         resumed = False

@@ -53,7 +53,7 @@ def load_detector(recipe: Recipe, name: str, weights: str | Path) -> Detector:
     content = read_model_file(weights)
     category_ids = content.get("category_ids")
     if content.get("kind") == "backbone" or not category_ids:
-        raise UserError(f"{weights} is no trained model: it has no category ids; give the model.pth of {name!r}")
+        raise UserError(f"{weights} is not a trained model: it has no category ids; give the model.pth of {name!r}")
     if content.get("model_name", name) != name:
         log.warning("%s was trained as %r and is used as %r", weights, content["model_name"], name)
     del content

@@ -25,14 +25,12 @@ def _common_metadata(readers: Sequence[TableReader]) -> dict[str, Any]:
     for reader in readers:
         shard = reader.metadata.get(SHARD_KEY)
         if shard is None:
-            raise UserError(
-                f"{reader.path} is a whole table, no shard: give the tables that were written with --shards"
-            )
+            raise UserError(f"{reader.path} is a complete table, not a shard: give the tables written with --shards")
         index, count = shard["index"], shard["count"]
         if count != first.metadata[SHARD_KEY]["count"]:
             raise UserError(
                 f"{reader.path} is one of {count} shards, but {first.path} is one of "
-                f"{first.metadata[SHARD_KEY]['count']}: predict the shards again with one --shards"
+                f"{first.metadata[SHARD_KEY]['count']}: predict the shards again with the same --shards"
             )
         if index in owner:
             raise UserError(f"shard {index} is given twice: {owner[index].path} and {reader.path}")
@@ -60,7 +58,7 @@ def gather_shards(inputs: Sequence[Path], output: Path) -> None:
         metadata = _common_metadata(readers)
         for reader in readers:
             if reader.image_ids != sorted(reader.image_ids):
-                raise UserError(f"{reader.path}: images are not in ascending id; predict this shard again")
+                raise UserError(f"{reader.path}: images are not ordered by id; predict this shard again")
         writer = stack.enter_context(TableWriter(output, metadata))
         last = None
         for detections in heapq.merge(*readers, key=lambda detections: detections.image_id):

@@ -59,7 +59,7 @@ def predict_boxes(recipe: Recipe, name: str, weights: Path, part: Part) -> None:
     )
     rows = work.run(metadata, f"boxes of {name}", predict)
     if not rows and work.batches:
-        log.warning("%s found nothing in %s: is it trained?", name, part.split)
+        log.warning("%s found nothing in %s: has it been trained?", name, part.split)
 
 
 def predict_masks(recipe: Recipe, files: Mapping[str, Path], boxes: Path, part: Part) -> None:
@@ -114,6 +114,6 @@ def _check_boxes(detections: ImageDetections, image_size: tuple[int, int], path:
     if not inside.all():
         box = detections.boxes[int(inside.argmin())].tolist()
         raise UserError(
-            f"{path}: image {detections.image_id} has a box {box} that is no x1 y1 x2 y2 inside of {width} x {height} "
+            f"{path}: image {detections.image_id} has a box {box} that is not x1 y1 x2 y2 inside {width} x {height} "
             "pixels: is it a table of another data set?"
         )

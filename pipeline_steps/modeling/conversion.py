@@ -140,7 +140,7 @@ def convert(state: dict[str, Tensor], layout: str, origin: str = "the file") -> 
     missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     for problem, names in (("has other shapes", misshapen), ("also has", foreign), ("lacks", missing)):
         if names:
-            raise UserError(f"{origin} is no {network}: it {problem}: {listing(names, 3)}; check weights.layout")
+            raise UserError(f"{origin} is not {network}: it {problem}: {listing(names, 3)}; check weights.layout")
     weights["stem.conv1.weight"] = weights["stem.conv1.weight"].flip(1).contiguous()
     return Conversion({BACKBONE_PREFIX + name: tensor for name, tensor in weights.items()}, tuple(unused))
 
@@ -162,11 +162,11 @@ def read_public_weights(path: str | Path, sha256: str = "") -> tuple[dict[str, T
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged or no weights file: download it again ({reason})") from None
+        raise UserError(f"{path} is damaged or not a weights file: download it again ({reason})") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not (isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{path} holds no tensors by name; expected weights as published by torchvision or timm")
+        raise UserError(f"{path} contains no named tensors; expected weights as published by torchvision or timm")
     return dict(state), digest
 
 

@@ -52,14 +52,14 @@ def read_model_file(path: str | Path) -> dict[str, Any]:
     path = require_file(path, "model file")
     remedy = "delete it and make it again"
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is truncated or no model file ({path.stat().st_size} bytes): {remedy}")
+        raise UserError(f"{path} is truncated or not a model file ({path.stat().st_size} bytes): {remedy}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged or no model file: {remedy} ({reason})") from None
+        raise UserError(f"{path} is damaged or not a model file: {remedy} ({reason})") from None
     if not (isinstance(content, dict) and isinstance(content.get("model"), dict) and "format" in content):
-        raise UserError(f"{path} is no model file of this pipeline: expected the output of train or convert_weights")
+        raise UserError(f"{path} is not a model file of this pipeline: expected the output of train or convert_weights")
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}; this version reads format {FORMAT}: {remedy}")
     return content

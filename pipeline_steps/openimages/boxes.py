@@ -148,7 +148,7 @@ def _scan_file(file: io.FileIO, scanner: _Scanner) -> None:
             stop -= 1
         if stop < 0:
             if filled >= len(block) - 1:
-                raise UserError(f"line {scanner.lines + 2} is longer than {len(block)} bytes: this is no CSV file")
+                raise UserError(f"line {scanner.lines + 2} is longer than {len(block)} bytes: this is not a CSV file")
             continue
         scanner.scan(block[: stop + 1])
         rest = filled - stop - 1

@@ -39,7 +39,7 @@ def _scan(path: Path, columns: Collection[str]) -> pl.LazyFrame:
         frame = pl.scan_csv(path, infer_schema=False)
         frame.collect_schema()
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{path} is no usable CSV file: {error}") from None
+        raise UserError(f"{path} is not a valid CSV file: {error}") from None
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:  # polars renames repeated columns
         check_header(path, next(csv.reader(file), []), columns)
     return frame.select(columns)
@@ -114,5 +114,5 @@ def read_rotated(path: str | Path) -> frozenset[str]:
     rows = _collect(turned, path)
     wrong = rows.filter(pl.col("degrees").is_null())
     if len(wrong):
-        raise UserError(f"{path}: Rotation is no number: {listing(wrong['Rotation'].to_list(), 3)}")
+        raise UserError(f"{path}: Rotation is not a number: {listing(wrong['Rotation'].to_list(), 3)}")
     return frozenset(rows["ImageID"].to_list())

@@ -13,7 +13,7 @@ class MiniWorld(Section):
     """The embedded procedural data set (used when ``data.source`` is ``mini``)."""
 
     seed: int = 0
-    """Seed of everything that is drawn; the same seed gives the same bytes everywhere."""
+    """Seed of all drawing; the same seed gives the same bytes on every machine."""
     image_size: int = Field(128, ge=64, le=512)
     """Edge of the square images, in pixels."""
     train_images: int = Field(900, ge=8)
@@ -29,7 +29,7 @@ class MiniWorld(Section):
     hues: int = Field(8, ge=1, le=16)
     """Near-synonym hues of each shape: the categories of one shape differ in hue only."""
     objects_per_image: float = Field(6.5, gt=1, le=24)
-    """Mean number of objects drawn in an image; what finds no room is left out."""
+    """Mean number of objects drawn in an image; objects that do not fit are left out."""
     smallest_object: float = Field(0.14, gt=0, lt=0.6)
     """Extent of the smallest objects as a part of the image's edge (at least 12 pixels)."""
     largest_object: float = Field(0.36, gt=0, lt=0.6)
@@ -72,7 +72,7 @@ class MiniWorld(Section):
     openimages_shared: float = Field(0.5, gt=0, le=1)
     """Share of the LVIS categories, spread over head and tail, that OpenImages has too."""
     openimages_only: int = Field(2, ge=0, le=6)
-    """Shapes that OpenImages has and LVIS has not."""
+    """Shapes that OpenImages has and LVIS does not."""
     group_fraction: float = Field(0.12, ge=0, le=1)
     """Probability that an OpenImages image shows a cluster of one category, annotated as one group-of box."""
     depiction_fraction: float = Field(0.12, ge=0, le=1)
@@ -87,7 +87,7 @@ class MiniWorld(Section):
                 f"coco_matching is {self.coco_matching}, but there are {self.shapes * self.hues} categories"
             )
         if self.smallest_object > self.largest_object:
-            raise ValueError("smallest_object must not be above largest_object")
+            raise ValueError("smallest_object must not exceed largest_object")
         if self.rare_max_images >= self.common_max_images:
             raise ValueError("rare_max_images must be below common_max_images")
         if 3 * self.train_images < self.shapes * self.hues:
@@ -101,15 +101,15 @@ class MiniWorld(Section):
 class OpenImagesSelection(Section):
     """How OpenImages images are chosen and turned into LVIS-format annotations (paper, section 3.3).
 
-    What is made is below ``data.derived_root``: recipes that differ here need derived roots of their own.
+    Results go to ``data.derived_root``: recipes that differ here need separate derived roots.
     """
 
     enabled: bool = True
     """Whether OpenImages is used at all."""
     max_images: int = Field(20000, ge=1)
-    """Number of images to choose at most (paper: about 20k)."""
+    """Choose at most this many images (paper: about 20k)."""
     max_images_per_category: int = Field(1000, ge=1)
-    """Cap on the chosen images that are taken for the sake of one category (ours)."""
+    """At most this many images are chosen for one category (ours)."""
     relations: list[Literal["equal", "narrower", "broader"]] = ["equal"]
     """Relations of the category table that are used, for training and for the detections of an OpenImages expert;
     ``narrower``: the source is narrower than LVIS."""
@@ -125,7 +125,7 @@ class OpenImagesOwn(Section):
     """Which OpenImages images an OpenImages expert is trained on, in OpenImages' own 601 classes (paper, section 5).
 
     The images are the first ones of a seeded order among those with a box, so that a larger number keeps the smaller
-    selection. What is made is below ``datasets_root``, for all recipes; images lie beside those of ``openimages``.
+    selection. Results go to ``datasets_root``, for all recipes; images lie beside those of ``openimages``.
     """
 
     max_images: int | None = Field(200000, ge=1)
@@ -138,7 +138,7 @@ class OpenImagesOwn(Section):
 class Download(Section):
     """How the public data are fetched (used when ``data.source`` is ``download``).
 
-    What is on the disk already is checked, used in place and never replaced. OpenImages images are fetched over plain
+    Existing files are checked, used in place and never replaced. OpenImages images are fetched over plain
     HTTP: unlike FiftyOne's downloader this lists failures, knows mirrors and costs a third of the CPU (measured in
     ``downloads/openimages_images.py``); FiftyOne's folder ``open-images-v7/train/data`` can be linked as
     ``openimages/train``.
@@ -147,19 +147,19 @@ class Download(Section):
     sources: PathText = "config/sources.csv"
     """Table of sources: addresses, sizes, checksums, licences."""
     mirrors: dict[str, str] = {}
-    """Beginnings of addresses and what replaces them: another server, or a local folder."""
+    """Address prefixes and their replacements: another server, or a local folder."""
     parallel_files: int = Field(3, ge=1, le=16)
-    """Files fetched at once."""
+    """Files downloaded in parallel."""
     parallel_images: int = Field(32, ge=1, le=256)
-    """OpenImages images fetched at once."""
+    """OpenImages images downloaded in parallel."""
     retries: int = Field(8, ge=0)
     """Attempts in a row without progress before a download gives up."""
     timeout_seconds: float = Field(60.0, gt=0)
-    """Seconds without a byte after which a connection counts as broken."""
+    """Seconds without data after which a connection counts as broken."""
     keep_archives: bool = False
     """Keep zip archives after unpacking."""
     check_room: bool = True
-    """Before anything is downloaded, refuse to start where the disk has no room for the whole recipe."""
+    """Refuse to start if the disk has no room for the whole recipe."""
     max_failed_images: int = Field(50, ge=0)
     """OpenImages images that may be missing; they are listed and left out of training."""
     on_this_machine: bool = True
@@ -172,7 +172,7 @@ class Data(Section):
     source: Literal["download", "mini"] = "download"
     """``download`` fetches the real data; ``mini`` renders the embedded mini world."""
     derived_root: PathText = ""
-    """Folder of what is made from the data (manifests of checks, COCO boxes, OpenImages selection); recipes can share
+    """Folder of derived files (manifests of checks, COCO boxes, OpenImages selection); recipes can share
     it. Empty: ``datasets_root``, or ``results/<name>/data`` where that is read-only; ``{datasets_root}`` is replaced
     in a value."""
     mini: MiniWorld = MiniWorld()
@@ -195,7 +195,7 @@ class Data(Section):
     openimages_own: OpenImagesOwn = OpenImagesOwn()
     """OpenImages in its own classes."""
     max_unreadable_images: int = Field(10, ge=0)
-    """Training skips and names this many unreadable images, then stops."""
+    """Training skips up to this many unreadable images, naming each, and stops at the next one."""
     max_unusable_annotations: float = Field(0.01, ge=0, le=1)
     """Share of a training file's annotations that training may leave out, and name, because they cannot be learned from
     (no extent, outside their image, damaged mask); ten always may be, more stop it. ``check_dataset`` lists them."""

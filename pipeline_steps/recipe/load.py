@@ -75,7 +75,7 @@ def _bases(origin: str, values: dict[str, Any], folder: Path, seen: tuple[Path, 
         near = nearest_file(candidates[0]) or nearest_file(candidates[1])
         raise UserError(f"{origin}: extends: {base!r} is neither in {folder} nor in {CONFIG_FOLDER}{near}")
     if path in seen:
-        raise UserError(f"{origin}: extends goes round in a circle at {path}")
+        raise UserError(f"{origin}: extends is circular at {path}")
     own = read_yaml(path)
     return [*_bases(str(path), own, path.parent, (*seen, path)), (str(path), own)]
 

@@ -28,11 +28,11 @@ def _seeds(entry: Any) -> list[int]:
 def _replicates(entry: Mapping[str, Any], seeds_of: Mapping[str, list[int]]) -> list[dict[str, Any]]:
     name, seeds, init = entry["name"], _seeds(entry), entry.get("init", "")
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{name}: a seed is given twice in seeds {seeds}")
+        raise ValueError(f"{name}: duplicate seed in seeds {seeds}")
     if min(seeds) < 0:
-        raise ValueError(f"{name}: a seed is negative in seeds {seeds}")
+        raise ValueError(f"{name}: negative seed in seeds {seeds}")
     if entry.get("seed") is not None:
-        raise ValueError(f"{name}: give seed or seeds, not both")
+        raise ValueError(f"{name}: set seed or seeds, not both")
     missing = sorted(set(seeds) - set(seeds_of.get(init, seeds)))
     if missing:
         raise ValueError(f"{name}: its pre-training {init} has no seed {', '.join(map(str, missing))}")

@@ -42,7 +42,7 @@ class Recipe(Section):
     name: str = Name
     """Name of the recipe; its outputs are below ``results/<name>/``."""
     recipe_version: int = Field(1, ge=1)
-    """Raise it to train everything again although no setting changed."""
+    """Raise it to train everything again although no setting has changed."""
     lvis_version: LvisVersion = "v0.5"
     """LVIS release."""
     datasets_root: PathText = Field("datasets", min_length=1)
@@ -82,7 +82,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _references(self) -> Recipe:
         if "{" in self.datasets_root:
-            raise ValueError(f"datasets_root: {self.datasets_root!r} has braces, which name wildcards in a workflow")
+            raise ValueError(f"datasets_root: {self.datasets_root!r} contains braces, which are wildcards in Snakemake")
         used = names((*self.trained, *self.weights))
         for name in used:
             if used.count(name) > 1:
@@ -90,7 +90,7 @@ class Recipe(Section):
         starts = {"", *names(self.pretraining), *names(self.weights)}
         for model in self.trained:
             if model.init not in starts:
-                raise ValueError(f"{model.name}: init {model.init!r} is no pretraining model and no weights entry")
+                raise ValueError(f"{model.name}: init {model.init!r} is neither a model of pretraining nor of weights")
             self.training_of(model)
         self._check_tested(self.testing, self.ensemble)
         for name in self.variants:
@@ -107,23 +107,23 @@ class Recipe(Section):
         models = names(self.models)
         for member in ensemble.members:
             if member.name not in (*models, *names(self.experts)):
-                raise ValueError(f"{origin}ensemble member {member.name!r} is no model and no expert")
+                raise ValueError(f"{origin}ensemble member {member.name!r} is neither a model nor an expert")
         for name in testing.mask_models:
             if name not in models:
-                raise ValueError(f"{origin}testing.mask_models: {name!r} is no model")
+                raise ValueError(f"{origin}testing.mask_models: {name!r} is not a model")
 
     def _check_evaluations(self) -> None:
         taken = {ENSEMBLE, *names((*self.models, *self.experts))}
         for name in self.variants:
             if name in taken or not re.fullmatch(NAME, name):
-                raise ValueError(f"variants: {name!r} is no name of its own: letters, digits and _, not used elsewhere")
+                raise ValueError(f"variants: {name!r} is not valid: use letters, digits and _, and a name of its own")
         known = {*self.evaluations, *self.variants}
         for table, rows in self.report.tables.items():
             for row, evaluations in rows.items():
                 if strangers := [name for name in evaluations if name not in known]:
                     raise ValueError(
-                        f"report.tables.{table}.{row}: {strangers[0]!r} is no model, no variant, no expert in the "
-                        "ensemble and not 'ensemble'"
+                        f"report.tables.{table}.{row}: {strangers[0]!r} is neither a model nor a variant, "
+                        "neither an expert of the ensemble nor 'ensemble'"
                     )
 
     def _sections_of(self, variant: str) -> tuple[Testing, Ensemble]:
@@ -151,7 +151,7 @@ class Recipe(Section):
         for setting, references in self.report.ablations.comparisons.items():
             for name in (setting, *references):
                 if name not in settings:
-                    raise ValueError(f"report.ablations.comparisons: {name!r} is no model")
+                    raise ValueError(f"report.ablations.comparisons: {name!r} is not a model")
 
     @property
     def stages(self) -> dict[str, list[Model]]:

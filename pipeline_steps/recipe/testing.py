@@ -43,7 +43,7 @@ class Testing(Section):
     proposals: int = Field(1000, ge=1)
     """RPN proposals per image and scale."""
     keep_per_image: int = Field(1000, ge=1)
-    """Detections of a model or expert kept per image, on val and test alike: more than count in the end, because
+    """Detections of a model or expert kept per image, on val and test alike: more than are evaluated, because
     re-scoring lifts rare ones over the cap that is applied after merging (``ensemble.keep_per_image``)."""
     mask_models: list[str] = []
     """Models whose soft masks are averaged for the merged boxes; empty: all of ``models``."""
@@ -52,8 +52,8 @@ class Testing(Section):
     precision: Literal["as_trained"] | Precision = "as_trained"
     """Autocast precision of inference; ``as_trained``: of each model, that of its training (ours)."""
     batch_images: int = Field(1, ge=1)
-    """Images of equal size that go through the network together. Grouped alike for any number of shards; results of
-    other group sizes can differ in rounding."""
+    """Images of equal size that go through the network together. The grouping does not depend on the number of shards;
+    another value can change results by rounding."""
 
     @field_validator("keep_per_image", mode="before")
     @classmethod
@@ -146,7 +146,7 @@ class Ablations(Section):
     comparisons: dict[str, list[str]] = {}
     """Setting -> the settings that it is compared with. A setting is a model with ``seeds``, or a single model."""
     note: str = ""
-    """Said below the tables: how world, settings and seeds were chosen."""
+    """Note below the tables: how world, settings and seeds were chosen."""
 
 
 class Report(Section):
@@ -175,7 +175,7 @@ class Compute(Section):
     """On a CPU: our own code for RoIAlign and the mask head instead of torchvision's and detectron2's. On a GPU it
     does nothing."""
     deformable_convolution: Literal["auto", "torchvision", "batched"] = "auto"
-    """``torchvision``: its operator, which works off the groups of channels one by one; ``batched``: ours, all at once.
+    """``torchvision``: its operator, which processes the groups of channels one by one; ``batched``: ours, all at once.
     ``auto`` is ``batched`` on a CPU, where it takes a fifth of the time in training, and ``torchvision`` on a GPU,
     where nothing has been measured (``python -m tests.benchmarks deformable --device cuda`` does)."""
     threads: int = Field(8, ge=1)

@@ -18,9 +18,9 @@ class CocoIgnore(Section):
     """COCO Ignore (paper, section 3.1): unannotated objects that COCO knows are pushed down less."""
 
     enabled: bool = False
-    """Whether background proposals that hit a COCO box are weighted down."""
+    """Whether background proposals that overlap a COCO box get a lower weight."""
     iou: float = Field(0.5, gt=0, lt=1)
-    """A background proposal with an IoU above this with a COCO box is meant."""
+    """Applies to background proposals whose IoU with a COCO box exceeds this."""
     beta: float = Field(0.5, ge=0, le=1)
     """Weight of such a proposal in the classification loss (paper: 0.5)."""
 
@@ -33,7 +33,7 @@ class Schedule(Section):
     warmup_images: int = Field(16000, ge=0)
     """Images over which the learning rate rises linearly from 0; 0 for no warm-up."""
     warmup_iterations_min: int = Field(1000, ge=0)
-    """A warm-up takes at least so many iterations, however large the batch (detectron2's length; with 16 images per
+    """The warm-up takes at least this many iterations, however large the batch (detectron2's length; with 16 images per
     batch it is ``warmup_images``)."""
     decay: Literal["steps", "cosine"] = "steps"
     """``steps``: times 0.1 at each of ``decay_at``; ``cosine``: half a cosine down to 0."""
@@ -95,7 +95,7 @@ class Training(Section):
     repeat_factor_threshold: float = Field(0.0, ge=0)
     """Repeat-factor sampling threshold t; 0 samples every image once (paper's RS: 0.001)."""
     images_per_batch: int = Field(16, ge=1)
-    """Total batch size over all GPUs, whose number has to divide it: 16 for up to 16 GPUs, 32 and 64 for as many.
+    """Total batch size over all GPUs, whose number must divide it: 16 for up to 16 GPUs, 32 and 64 for as many.
     Per-GPU batch, accumulation and learning rate are derived."""
     max_images_per_gpu: int = Field(2, ge=1)
     """Images that fit on one GPU at once; the rest of the batch is accumulated. Accumulated parts have batch statistics
@@ -105,7 +105,7 @@ class Training(Section):
     augmentation: Augmentation = Augmentation()
     """Image sizes and flips."""
     mask_format: Literal["polygon", "bitmask"] = "polygon"
-    """How masks are held while augmenting; ``bitmask`` also reads RLE."""
+    """How masks are stored during augmentation; ``bitmask`` also reads RLE."""
     precision: Precision = "fp32"
     """Autocast precision; fp16 uses a gradient scaler."""
     channels_last: bool = False
@@ -118,15 +118,15 @@ class Training(Section):
     aspect_grouping: bool = True
     """Batches hold images of one orientation: less padding."""
     checkpoint_images: int = Field(80000, ge=1)
-    """Images between two checkpoints."""
+    """Images between checkpoints."""
     log_images: int = Field(320, ge=1)
-    """Images between two progress lines."""
+    """Images between progress lines."""
     tracker: Literal["none", "wandb", "mlflow"] = "none"
     """Also report to Weights & Biases or MLflow, if the package is installed; TensorBoard events are always written."""
     loader_workers: int = Field(4, ge=0)
     """Data loading processes per GPU; 0 loads in the training process."""
     record_gradients: int = Field(0, ge=0)
-    """Record what the classification loss does to each category, summed over so many windows of the training, in
+    """Record what the classification loss does to each category, summed over this many windows of the training, in
     ``gradients.csv`` beside the model: encouraging and discouraging gradient, valid positive and negative samples.
     0 records nothing."""
     detector_options: list[str] = []
@@ -169,7 +169,7 @@ class Expert(Model):
         wanted = {"coco": "coco_train", "openimages": "openimages_own_train"}[self.category_table]
         if self.datasets != [wanted]:
             raise ValueError(
-                f"{self.name}: category_table {self.category_table!r} maps the categories of {wanted}, and the expert "
+                f"{self.name}: category_table {self.category_table!r} maps the categories of {wanted}, but the expert "
                 f"is trained on {', '.join(self.datasets) or 'nothing'}: set datasets to [{wanted}]"
             )
         return self

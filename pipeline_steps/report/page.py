@@ -86,7 +86,7 @@ def page_content(path: str | Path) -> Markup:
     text = require_file(path, "page").read_text(encoding="utf-8", errors="replace")
     content, end, _ = text.partition(_BEGIN)[2].partition(_END)
     if not end:
-        raise UserError(f"{path} is no page of this pipeline, or is truncated")
+        raise UserError(f"{path} is not a page of this pipeline, or is truncated")
     return Markup(content)
 
 

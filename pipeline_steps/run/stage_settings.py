@@ -1,7 +1,7 @@
 """The part of a recipe that decides the result of each stage.
 
 The workflow passes these as rule parameters: a changed value reruns the stage and what depends on it, and a value that
-cannot change a result (threads, log intervals) reruns nothing. Each slice is JSON text with sorted keys, so that equal
+cannot change a result (threads, log intervals) reruns nothing. Each is JSON text with sorted keys, so that equal
 settings are equal texts.
 """
 

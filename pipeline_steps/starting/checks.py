@@ -70,11 +70,11 @@ def check_devices(recipe: Recipe, asked: int, cluster: str, gpus: Sequence[str])
         UserError: there is no GPU here, or no Slurm.
     """
     if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise UserError("--profile slurm submits jobs with sbatch, which is not on the PATH: start it on a login node")
+        raise UserError("--profile slurm submits jobs with sbatch, which is not on PATH: start it on a login node")
     if asked and not cluster and not gpus:
         raise UserError(
-            f"jobs of recipe {recipe.name} ask for up to {asked} GPUs, and this machine has none (by "
-            "CUDA_VISIBLE_DEVICES and nvidia-smi): use --profile slurm on a cluster, say how many there are in "
+            f"jobs of recipe {recipe.name} need up to {asked} GPUs, but this machine has none (by "
+            "CUDA_VISIBLE_DEVICES and nvidia-smi): use --profile slurm on a cluster, set their number in "
             "compute.local_gpus, or run on the CPU with compute: {device: cpu, training_gpus: 0, inference_gpus: 0}, "
             "as config/mini.yaml does"
         )
@@ -122,9 +122,9 @@ def check_room(needed: Sequence[tuple[Path, int]]) -> None:
         if free < size:
             what = " and ".join(f"{format_bytes(size)} in {folder}" for folder, size in folders if size)
             raise UserError(
-                f"the whole recipe still needs {what}, but only {format_bytes(free)} are free on that disk: free some, "
+                f"the whole recipe still needs {what}, but only {format_bytes(free)} are free there: free up space, "
                 "set datasets_root to a larger disk, or make results a link to one (data.download.check_room: false "
-                "starts all the same)"
+                "skips this check)"
             )
 
 
@@ -140,13 +140,13 @@ def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path, brings
     Raises:
         UserError: names the folder and what would have been put there.
     """
-    folders = {results: "results", paths.made_root: "what is made from the data (data.derived_root)"}
+    folders = {results: "results", paths.made_root: "files derived from the data (data.derived_root)"}
     if brings_data:
         missing = [path for source in missing_sources(recipe, paths) for path in absent_targets(source, paths.root)]
         folders[paths.root] = f"data that are not there yet ({listing(missing, 3) or 'datasets_root'})"
     for folder, what in folders.items():
         if not is_writable(folder):
-            raise UserError(f"no permission to write to {folder}, the place of {what}: change that, or the place")
+            raise UserError(f"no permission to write to {folder} ({what}): change its permissions, or the folder")
 
 
 def check_start(recipe: Recipe, paths: DatasetPaths, results: Path, workflow: Any, gpus: Sequence[str]) -> None:

@@ -23,18 +23,18 @@ LOOKS = (
 """Options of Snakemake with which it runs no job."""
 
 WAYS = """\
-Nothing was started: no recipe is chosen, and the default one is the challenge, which downloads all data and trains for
-weeks of GPU time. Choose one:
+Nothing was started, because no recipe was chosen. The challenge recipe downloads all data and trains for weeks of GPU
+time, so it does not run by default. Choose one:
 
   make demo
-      the whole recipe for real, on a small world that it draws itself: no GPU, no data, minutes
+      the whole recipe on a small data set that it draws itself: no GPU, no data, minutes
       a part of it: snakemake --configfile config/mini.yaml --cores all -- {targets}
   snakemake --profile slurm {targets}
       the challenge recipe on a Slurm cluster
   snakemake --profile workstation {targets}
       the challenge recipe on this machine and its GPUs
 
-A recipe of your own: --configfile FILE (config/challenge.yaml is the challenge's). With -n each shows its plan.
+Your own recipe: --configfile FILE (the challenge's is config/challenge.yaml). With -n each shows its plan.
 """
 
 
@@ -121,4 +121,4 @@ def check_names(named: Iterable[str], rules: Iterable[Any]) -> None:
             continue
         near = difflib.get_close_matches(name, [*names, *files], n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"rules: {', '.join(names)}"
-        raise UserError(f"{name!r} is no rule and no file that a rule of this recipe makes; {hint}")
+        raise UserError(f"{name!r} is neither a rule nor a file that a rule of this recipe makes; {hint}")

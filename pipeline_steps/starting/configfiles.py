@@ -47,7 +47,7 @@ def check_recipes(arguments: Sequence[str]) -> None:
         elif name != recipes[0] and not name.endswith((".yaml", ".yml", ".json")):
             first, rest = recipes[: recipes.index(name)], recipes[recipes.index(name) :]
             raise UserError(
-                f"{name!r} was read as one more recipe, because --configfile takes a list. Put -- before targets: "
+                f"{name!r} was read as another recipe, because --configfile takes a list. Put -- before targets: "
                 f"snakemake --configfile {' '.join(first)} ... -- {' '.join(rest)}"
             )
         else:

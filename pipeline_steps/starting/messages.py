@@ -111,15 +111,15 @@ def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:
     lines = _tail(_log(job), tail)
     told = any("error:" in line or "Error" in line for line in lines)
     described = [f"{name} failed; its log is {_log(job)}:"]
-    described += [f"  | {line}" for line in lines] or ["  | (empty: the job ended before the step wrote a line)"]
+    described += [f"  | {line}" for line in lines] or ["  | (empty: the job ended before the step wrote anything)"]
     cluster = _cluster_log(job, cluster_logs)
     if not told:
         described.append(
-            "  the step itself reports no error: it was probably ended from outside (memory, time limit, scancel, "
+            "  the step itself reports no error: it was probably killed from outside (memory, time limit, scancel, "
             "a lost node, a full disk)"
         )
         if cluster is not None:
-            described += [f"  what the cluster said, {cluster}:", *(f"  | {line}" for line in _tail(cluster, 5))]
+            described += [f"  message of the cluster, {cluster}:", *(f"  | {line}" for line in _tail(cluster, 5))]
     elif cluster is not None:
         described.append(f"  the cluster's log of the job: {cluster}")
     return described
@@ -146,9 +146,9 @@ def failure_message(
             f"and {len(failed) - FAILURES_SHOWN} more:",
             *(f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]),
         ]
-    kept = "finished stages are kept, trainings go on from their last checkpoint."
+    kept = "finished stages are kept, trainings resume from their last checkpoint."
     if not failed and interrupted:
-        return f"Stopped. To go on, start the same command again: {kept}"
+        return f"Stopped. To continue, run the same command again: {kept}"
     if not failed:
         lines = ["", "the run stopped before a job failed: the message is above"]
-    return "\n".join([*lines, "", f"Mend the cause and start the same command again: {kept}"]).lstrip("\n")
+    return "\n".join([*lines, "", f"Fix the cause and run the same command again: {kept}"]).lstrip("\n")

@@ -47,6 +47,6 @@ def _check_weights(recipe: Recipe, sources: list[Source]) -> None:
         near = difflib.get_close_matches(str(Path(file)), fetched, n=1, cutoff=0.8)
         hint = f"; did you mean {near[0]}?" if near else nearest_file(file)
         raise UserError(
-            f"weights.{entry.name}: {file} is not on the disk and in no row of {recipe.data.download.sources} "
+            f"weights.{entry.name}: {file} is neither on the disk nor in a row of {recipe.data.download.sources} "
             f"with group weights{hint}"
         )

@@ -86,7 +86,7 @@ def mismatch_message(path: Path, differing: list[str]) -> str:
     """Message that names what differs and the ways out."""
     return (
         f"{path} belongs to a training with other settings: {listing(differing, 8)}. Restore the settings to continue "
-        "it, give another --output, or throw it away with --on-mismatch discard"
+        "it, give another --output, or discard it with --on-mismatch discard"
     )
 
 

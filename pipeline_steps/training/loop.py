@@ -138,7 +138,7 @@ class Trainer:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise UserError(
                     f"{name} is not finite after iteration {self.iteration}: nothing was saved; lower "
-                    "training.schedule.learning_rate or set clip_gradient_norm, and go on from the last checkpoint"
+                    "training.schedule.learning_rate or set clip_gradient_norm, and resume from the last checkpoint"
                 )
 
     # ---- training ---------------------------------------------------------------------------------------------------
@@ -296,6 +296,6 @@ class Trainer:
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.processes.fail(
             f"a loss is not finite in iteration {self.iteration + 1}: {values}; images: {listing(named, 16)}; learning "
-            f"rate {rate:.3g}. No update was made. Look at these images and their annotations, or lower "
+            f"rate {rate:.3g}. No update was made. Check these images and their annotations, or lower "
             "training.schedule.learning_rate or set clip_gradient_norm"
         )

@@ -59,7 +59,7 @@ class Tracker:
         try:
             run_id = self._start(folder, project, title, earlier)
         except Exception as error:  # of any kind: network, account, settings
-            raise UserError(f"training.tracker: {kind} does not start ({error}); mend it, or set it to none") from error
+            raise UserError(f"training.tracker: {kind} does not start ({error}); fix it, or set it to none") from error
         file.write_text(f"{run_id}\n", encoding="utf-8")
 
     def _start(self, folder: Path, project: str, title: str, earlier: str | None) -> str:
@@ -76,7 +76,7 @@ class Tracker:
         try:
             getattr(self._package, what)(*arguments, **options)
         except Exception as error:
-            log.warning("%s fails (%s): nothing more is sent to it; metrics.jsonl goes on", self.kind, error)
+            log.warning("%s failed (%s): it gets no more data; metrics.jsonl is still written", self.kind, error)
             self._package = None
 
     def write(self, iteration: int, values: Mapping[str, float]) -> None:

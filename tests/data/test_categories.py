@@ -83,7 +83,7 @@ def test_rows_of_another_lvis_version_are_left_out(tmp_path: Path, categories: C
         (["1,a,cat.n.01,equal,,"], r"rows without a verdict: line 2 \(a -> cat.n.01\)"),
         (["1,a,cat.n.01,equal,maybe,"], r"a verdict of use, doubtful, no: line 2"),
         (["1,a,,equal,use,"], r"needs source_id, lvis_synset"),
-        (["1,a,cat.n.01,equal,use,", "1,a,cat.n.01,narrower,no,"], r"rows occur twice: line 3"),
+        (["1,a,cat.n.01,equal,use,", "1,a,cat.n.01,narrower,no,"], r"duplicate rows: line 3"),
         (["1,a,cat.n.01,equal,use,", "2,b,cat.n.01,equal,use,"], r"cannot both be equal"),
         (["1,a,cat.n.01,equal"], "line 2: expected 6 cells"),
         (["1,a,cat.n.01,equal,use,a,b"], "line 2: expected 6 cells"),
@@ -95,7 +95,7 @@ def test_rows_of_another_lvis_version_are_left_out(tmp_path: Path, categories: C
                 "2,b,ball.n.01,narrower,use,",
                 "2,b,cat.n.01,broader,use,",
             ],
-            "in a circle",
+            "circular hierarchy",
         ),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_reviewed_row_that_lost_its_synset_stops_the_command(tmp_path: Path, c
     content = lvis_content()
     content["categories"][0]["synset"] = "acorn.n.02"
     assert run_command(tmp_path, content) == 2
-    assert "reviewed rows that no list knows: line 2 (acorns -> acorn.n.01)" in capsys.readouterr().err
+    assert "reviewed rows that are in no list: line 2 (acorns -> acorn.n.01)" in capsys.readouterr().err
     assert (tmp_path / "tables/coco_to_lvis.csv").read_text() == before
 
 
@@ -274,5 +274,5 @@ def test_check_dataset_finds_what_the_mapping_of_categories_refuses(tmp_path: Pa
 
 def test_a_column_that_occurs_twice_is_refused(tmp_path: Path):
     path = table(tmp_path, "9,x,cat.n.01,equal,use,,no", header=HEADER.replace("\n", ",verdict\n"))
-    with pytest.raises(UserError, match="columns occur twice: verdict"):
+    with pytest.raises(UserError, match="duplicate columns: verdict"):
         read_category_table(path)

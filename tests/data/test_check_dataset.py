@@ -53,7 +53,7 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
     ("keys", "value", "kind", "severity"),
     [
         (("annotations", 0, "id"), 0, "annotation id 0 (evaluators take 0 for no match: count from 1)", "error"),
-        (("annotations", 0, "id"), 102, "annotation id occurs twice", "error"),
+        (("annotations", 0, "id"), 102, "duplicate annotation id", "error"),
         (("annotations", 0, "id"), "a", "annotation of another structure", "error"),
         (("annotations", 2, "image_id"), 99, "annotation of an unknown image", "error"),
         (("annotations", 2, "category_id"), 3, "annotation of an unknown category", "error"),
@@ -108,7 +108,7 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
             "segmentation is neither polygons nor RLE",
             "error",
         ),
-        (("images", 0, "id"), 12, "image id occurs twice", "error"),
+        (("images", 0, "id"), 12, "duplicate image id", "error"),
         (("images", 0, "width"), 0, "image of another structure", "error"),
         (("images", 0, "height"), 4.5, "image of another structure", "error"),
         (("images", 0, "neg_category_ids"), [3], "neg_category_ids names an unknown category", "error"),
@@ -129,9 +129,9 @@ def test_sound_coco_has_one_box_without_extent(tmp_path: Path):
             "warning",
         ),
         (("images", 0, "file_name"), "COCO_train2014_000000000012.jpg", "file_name names another image", "error"),
-        (("categories", 0, "id"), 2, "category id occurs twice", "error"),
-        (("categories", 0, "name"), "ball", "category name occurs twice", "error"),
-        (("categories", 0, "synset"), "ball.n.01", "category synset occurs twice", "error"),
+        (("categories", 0, "id"), 2, "duplicate category id", "error"),
+        (("categories", 0, "name"), "ball", "category name is used twice", "error"),
+        (("categories", 0, "synset"), "ball.n.01", "category synset is used twice", "error"),
         (("categories", 0, "synset"), "", "category without synset", "error"),
         (("categories", 0, "frequency"), "x", "frequency is not r, c or f", "error"),
         (("categories", 0, "frequency"), "f", "frequency does not fit image_count", "error"),
@@ -154,7 +154,7 @@ def test_a_planted_problem_is_found(tmp_path: Path, keys: tuple, value: object, 
         (("images", 0, "neg_category_ids"), [4, 7], set()),
         (("annotations", 2, "segmentation"), {"size": [48, 64], "counts": [1, 48 * 64 - 1]}, set()),
         (("images", 0, "neg_category_ids"), [3], {"neg_category_ids names an unknown category"}),
-        (("categories", 0, "name"), "ball", {"category name occurs twice"}),
+        (("categories", 0, "name"), "ball", {"category name is used twice"}),
         (("annotations", 2, "iscrowd"), 1, {"iscrowd in LVIS (COCO files: --format coco)"}),
     ],
 )
@@ -187,7 +187,7 @@ def test_image_files_are_looked_for_on_request(tmp_path: Path):
     found = kinds(tmp_path, sound(), root=tmp_path)
     assert found == {"image file missing": ("error", 1)}
     content = changed(sound(), "images", 1, "coco_url", to=sound()["images"][0]["coco_url"])
-    assert kinds(tmp_path, content)["file of several images"] == ("error", 1)
+    assert kinds(tmp_path, content)["file used by several images"] == ("error", 1)
 
 
 def test_openimages_boxes_need_no_masks_but_must_not_have_any(tmp_path: Path):
@@ -227,7 +227,7 @@ def test_errors_stand_before_warnings_and_the_most_frequent_first():
 @pytest.mark.parametrize("content", ["[]", "{}", '{"images": [], "categories": 3}', '{"images": [', ""])
 def test_files_of_another_structure_are_refused(tmp_path: Path, content: str):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(UserError, match=r"x\.json (is not complete JSON|has not the LVIS/COCO structure)"):
+    with pytest.raises(UserError, match=r"x\.json (is not complete JSON|is not in LVIS/COCO format)"):
         check_file(tmp_path / "x.json")
 
 

@@ -146,9 +146,9 @@ def test_parts_of_a_file_are_read_without_the_rest(tmp_path: Path):
     [
         (("annotations", 1, "image_id"), 99, "annotation of an unknown image: annotation 102 of image 99"),
         (("annotations", 1, "category_id"), 3, "annotation of an unknown category: annotation 102 of image 11: 3"),
-        (("annotations", 1, "id"), 101, "annotation id occurs twice: 101"),
-        (("images", 1, "id"), 11, "image id occurs twice: 11"),
-        (("categories", 1, "id"), 1, "category ids occur twice: 1"),
+        (("annotations", 1, "id"), 101, "duplicate annotation id: 101"),
+        (("images", 1, "id"), 11, "duplicate image id: 11"),
+        (("categories", 1, "id"), 1, "duplicate category ids: 1"),
         (
             ("images", 0, "neg_category_ids"),
             [5, 6],
@@ -162,8 +162,8 @@ def test_parts_of_a_file_are_read_without_the_rest(tmp_path: Path):
         ),
         (("images", 0, "known_category_ids"), [9], "known_category_ids names an unknown category: image 11: 9"),
         (("images", 0, "width"), 0, r"images, id 11: Expected `int` >= 1 - at `\$\.images\[0\]\.width`"),
-        (("annotations", 0, "bbox"), [1, 2, 3], r"has not the LVIS/COCO structure: .*\$\.annotations\[0\]\.bbox"),
-        (("images", 0, "id"), "eleven", r"has not the LVIS/COCO structure: .*\$\.images\[0\]\.id"),
+        (("annotations", 0, "bbox"), [1, 2, 3], r"is not in LVIS/COCO format: .*\$\.annotations\[0\]\.bbox"),
+        (("images", 0, "id"), "eleven", r"is not in LVIS/COCO format: .*\$\.images\[0\]\.id"),
         (("categories", 2, "frequency"), "x", "frequency is not r, c or f: cat: 'x'"),
         (("images",), [], "the file has no images"),
         (("categories",), [], "has no categories"),

@@ -175,7 +175,7 @@ def test_files_without_boxes_are_refused(tmp_path: Path, content: bytes):
 def test_binary_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(boxes_module, "BLOCK_BYTES", 5000)
     (tmp_path / "boxes.csv").write_bytes((BOX_HEADER + "\n").encode() + b"\x00" * 20000)
-    with pytest.raises(UserError, match=r"boxes.csv: line 2 is longer than 5000 bytes: this is no CSV file"):
+    with pytest.raises(UserError, match=r"boxes.csv: line 2 is longer than 5000 bytes: this is not a CSV file"):
         read_boxes(tmp_path / "boxes.csv", VOCABULARY, {MIDS[0]: 0})
 
 
@@ -220,7 +220,7 @@ def test_vocabulary_knows_kinds_and_not_parts(tmp_path: Path):
 @pytest.mark.parametrize(
     ("classes", "hierarchy", "message"),
     [
-        ("/m/a,A\n/m/a,B\n", "{}", "MIDs occur twice: /m/a"),
+        ("/m/a,A\n/m/a,B\n", "{}", "duplicate MIDs: /m/a"),
         ("", "{}", "no classes"),
         ("/m/a,A,extra\n", "{}", "line 1 is not MID,name"),
         ("/m/a,A\n", "[]", "expected nested objects"),
@@ -229,7 +229,7 @@ def test_vocabulary_knows_kinds_and_not_parts(tmp_path: Path):
             "/m/a,A\n/m/b,B\n",
             '{"LabelName":"x","Subcategory":[{"LabelName":"/m/a","Subcategory":[{"LabelName":"/m/b",'
             '"Subcategory":[{"LabelName":"/m/a"}]}]}]}',
-            "kinds of themselves: /m/a, /m/b",
+            "circular hierarchy: /m/a, /m/b",
         ),
     ],
 )
@@ -268,5 +268,5 @@ def test_flags_that_are_no_flags_are_refused_and_a_few_counted(tmp_path: Path, c
 def test_repeated_columns_are_refused(tmp_path: Path):
     line = box_line(image_id(1), MIDS[0], (0.1, 0.5, 0.1, 0.5))
     path = write_boxes(tmp_path / "boxes.csv", [f"{line},1"], header=f"{BOX_HEADER},IsGroupOf")
-    with pytest.raises(UserError, match="columns occur twice: IsGroupOf"):
+    with pytest.raises(UserError, match="duplicate columns: IsGroupOf"):
         read_boxes(path, VOCABULARY, {MIDS[0]: 0})

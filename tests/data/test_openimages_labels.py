@@ -60,7 +60,7 @@ def test_missing_columns_of_labels_are_named(tmp_path: Path):
 
 def test_an_empty_label_file_is_refused(tmp_path: Path):
     (tmp_path / "labels.csv").write_text("")
-    with pytest.raises(UserError, match="is no usable CSV file"):
+    with pytest.raises(UserError, match="is not a valid CSV file"):
         read_verified_labels(tmp_path / "labels.csv", ["a"], VOCABULARY)
 
 
@@ -76,7 +76,7 @@ def test_only_a_known_rotation_other_than_zero_counts(tmp_path: Path):
 
 
 def test_a_rotation_that_is_no_number_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="Rotation is no number: left"):
+    with pytest.raises(UserError, match="Rotation is not a number: left"):
         read_rotated(write_csv(tmp_path / "images.csv", [["ImageID", "Rotation"], ["a", "left"]]))
 
 
@@ -104,8 +104,8 @@ def test_a_truncated_picture_has_a_size_all_the_same(tmp_path: Path):
 
 def test_repeated_columns_are_refused(tmp_path: Path):
     labels = write_csv(tmp_path / "labels.csv", [[*HEADER, "Confidence"], ["a", "v", "/m/bear", 1, 0]])
-    with pytest.raises(UserError, match="columns occur twice: Confidence"):
+    with pytest.raises(UserError, match="duplicate columns: Confidence"):
         read_verified_labels(labels, ["a"], VOCABULARY)
     rotation = write_csv(tmp_path / "rotation.csv", [["ImageID", "Rotation", "Rotation"], ["a", 0, 90]])
-    with pytest.raises(UserError, match="columns occur twice: Rotation"):
+    with pytest.raises(UserError, match="duplicate columns: Rotation"):
         read_rotated(rotation)

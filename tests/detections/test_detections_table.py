@@ -241,7 +241,7 @@ def test_a_truncated_table_is_named(tmp_path, part):
     content = path.read_bytes()
     path.write_bytes(content[: int(part * len(content))])
     for read in (lambda: list(iter_images(path)), lambda: read_metadata(path), lambda: read_table(path)):
-        with pytest.raises(UserError, match=r"t\.parquet is truncated, damaged or no Parquet file"):
+        with pytest.raises(UserError, match=r"t\.parquet is truncated, damaged or not a Parquet file"):
             read()
 
 
@@ -268,7 +268,7 @@ def test_other_versions_and_foreign_files_are_named(tmp_path):
         list(iter_images(other))
     foreign = tmp_path / "foreign.parquet"
     pq.write_table(pa.table({"a": [1]}), foreign)
-    with pytest.raises(UserError, match="no detections table of this pipeline"):
+    with pytest.raises(UserError, match="not a detections table of this pipeline"):
         read_table(foreign)
     columns = tmp_path / "columns.parquet"
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({METADATA_KEY: b'{"format_version": 1}'}), columns)

@@ -154,7 +154,7 @@ def test_the_official_package_loads_the_file(table, tmp_path):
             CATEGORIES,
             "no masks: give the table that predict_masks",
         ),
-        ([], SIZES, CATEGORIES, "no detection to write"),
+        ([], SIZES, CATEGORIES, "no detections to write"),
         ([random_image(np.random.default_rng(0), 99, 3, masks=True)], SIZES, CATEGORIES, r"not in the data set \(99\)"),
         (
             [random_image(np.random.default_rng(0), 4, 30, masks=True)],
@@ -214,14 +214,14 @@ def test_the_step_exits_non_zero_on_an_invalid_file(info, tmp_path, capsys):
     output = capsys.readouterr()
     assert "INVALID" in output.out
     assert "unknown image id: 1" in output.out
-    assert "bad.json is no valid results file" in output.err
+    assert "bad.json is not a valid results file" in output.err
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--output", "x.json"], "give --detections and --output to write a file, or --check to validate one"),
-        (["--check", "x.json", "--zip", "x.zip"], "does not go with --zip"),
+        (["--check", "x.json", "--zip", "x.zip"], "remove --zip"),
         (["--check", "missing.json"], "results file not found: missing.json"),
         (["--check", "x.json", "--max-detections", "0"], "must be at least 1"),
     ],

@@ -58,8 +58,8 @@ def test_archive_of_two_files_that_are_asked_for_one_by_one_is_fetched_once(site
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("coco/annotations/instances_val2017.json", b'{"images": [', "is no whole JSON file"),
-        ("coco/annotations/instances_val2017.json", b"", "is no whole JSON file"),
+        ("coco/annotations/instances_val2017.json", b'{"images": [', "is not a complete JSON file"),
+        ("coco/annotations/instances_val2017.json", b"", "is not a complete JSON file"),
         ("openimages/boxes.csv", TABLE[:-1], f"has {len(TABLE) - 1} bytes instead of {len(TABLE)}"),
         ("archives/ann.zip", b"PK", "has 2 bytes instead of"),
     ],
@@ -94,7 +94,7 @@ def test_image_on_the_disk_that_is_not_whole_is_listed_and_left_alone(site, serv
     options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt"), "--manifest", str(manifest)]
     assert download(site, *options) == 0
     failed = json.loads(manifest.read_text())["failed"]
-    assert failed == {"00000000000000aa": "the file on the disk is no whole JPEG file: delete it"}
+    assert failed == {"00000000000000aa": "the file on the disk is not a complete JPEG file: delete it"}
     assert path.read_bytes() == JPEG[:-2]
     path.unlink()
     assert download(site, *options) == 0
@@ -154,7 +154,7 @@ def test_read_only_data_are_used_in_place(site, read_only_data, server):
 
 def test_check_fetches_nothing(site, server, capsys):
     assert download(site, "--check", "--file", "boxes.csv", "--manifest", str(site / "m.json")) == 2
-    assert "data/openimages/boxes.csv not found: start the data stage, or put it there" in capsys.readouterr().err
+    assert "data/openimages/boxes.csv not found: run the data stage, or put it there" in capsys.readouterr().err
     assert not (site / "m.json").exists()
     assert not (site / "data").exists()
     assert server.requests == []

@@ -136,7 +136,7 @@ def test_damaged_file_on_the_disk_is_told_with_the_remedy_and_left_alone(site, s
     result = run(site, *CHECKS_OF_LVIS)
     assert result.returncode != 0
     (line,) = {line for line in result.stdout.splitlines() if line.startswith("error:")}
-    assert f"lvis/{LVIS[0]} is no whole JSON file: complete or replace it, or delete it and start again" in line
+    assert f"lvis/{LVIS[0]} is not a complete JSON file: complete or replace it, or delete it and start again" in line
     assert path.stat().st_size == 1000
     path.unlink()
     result = run(site, *CHECKS_OF_LVIS)

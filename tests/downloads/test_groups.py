@@ -122,7 +122,7 @@ def test_damaged_archives_are_named(tmp_path):
     content = zipped(**{"train2017__1.jpg": JPEG * 1000})
     for name, damaged in (("cut.zip", content[:-30]), ("bits.zip", content.replace(JPEG, b"x" * len(JPEG), 3))):
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(UserError, match=f"{name} is no whole zip archive"):
+        with pytest.raises(UserError, match=f"{name} is not a valid zip archive"):
             unpack(tmp_path / name, tmp_path, ("train2017/",))
         assert not (tmp_path / "train2017").exists()
 
@@ -155,7 +155,7 @@ def test_archive_whose_directory_understates_a_member_is_refused_and_no_more_is_
     archive.write_bytes(zipped(train2017__1=b"x" * 1_000_000))
     content = archive.read_bytes()
     archive.write_bytes(content.replace((1_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    with pytest.raises(UserError, match=r"liar\.zip is no whole zip archive"):
+    with pytest.raises(UserError, match=r"liar\.zip is not a valid zip archive"):
         unpack(archive, tmp_path, ("train2017/",))
     assert [path.name for path in tmp_path.iterdir()] == ["liar.zip"]
 
@@ -165,7 +165,7 @@ def test_member_that_is_there_twice_is_refused(tmp_path):
         warnings.simplefilter("ignore")
         for content in (JPEG, b"other"):
             file.writestr("train2017/1.jpg", content)
-    with pytest.raises(UserError, match="a member is in it twice"):
+    with pytest.raises(UserError, match="duplicate member"):
         unpack(tmp_path / "twice.zip", tmp_path, ("train2017/",))
 
 
@@ -205,8 +205,8 @@ def test_too_many_failed_images_stop_with_reasons_and_truncated_images_do_not_co
     options = ["--only", "openimages_images", "--image-list", str(site / "ids.txt")]
     assert download(site, *options) != 0
     message = capsys.readouterr().err
-    assert "2 of 3 OpenImages images could not be had" in message
-    assert "00000000000000ac: not a whole JPEG file" in message
+    assert "2 of 3 OpenImages images could not be downloaded" in message
+    assert "00000000000000ac: not a complete JPEG file" in message
     assert [p.name for p in (site / "data/openimages/train").iterdir()] == ["00000000000000aa.jpg"]
 
 

@@ -96,7 +96,7 @@ def test_masks_that_fall_short_of_their_size_are_refused(tmp_path: Path, evaluat
     ("change", "message"),
     [
         (lambda t: t["annotations"][0].update(id=0), "annotation id 0"),
-        (lambda t: t["annotations"][0].update(id=t["annotations"][1]["id"]), "annotation id occurs twice"),
+        (lambda t: t["annotations"][0].update(id=t["annotations"][1]["id"]), "duplicate annotation id"),
         (lambda t: t["annotations"][0].update(id=2**53 + 2), "Expected `int` <= 9007199254740992"),
         (lambda t: t["images"][0].update(id=2**60), "Expected `int` <= 9007199254740992"),
         (lambda t: t["annotations"][0].update(area=None), r"area"),

@@ -290,7 +290,7 @@ def test_wrong_models_and_shards_are_refused(world, capsys, tmp_path):
     fails(capsys, world.predict_boxes(output, "--shard", "3", "--shards", "3"), "numbered from 0 to 2")
     fails(capsys, world.predict_boxes(output, "--weights", str(world.recipe)), "model file")
     torch.save({"format": 1, "kind": "backbone", "model": {}}, tmp_path / "backbone.pth")
-    fails(capsys, world.predict_boxes(output, "--weights", str(tmp_path / "backbone.pth")), "no trained model")
+    fails(capsys, world.predict_boxes(output, "--weights", str(tmp_path / "backbone.pth")), "not a trained model")
 
 
 def test_masks_for_boxes_of_another_data_set_or_split_are_refused(world, capsys, tmp_path):
@@ -330,7 +330,7 @@ def test_gather_wants_all_shards_of_one_prediction(shared_world, capsys, tmp_pat
     fails(capsys, gather(output, *parts[:2], tmp_path / "four.parquet"), "one of 4 shards")
     with TableWriter(tmp_path / "whole.parquet", {"step": "x"}):
         pass
-    fails(capsys, gather(output, tmp_path / "whole.parquet"), "no shard")
+    fails(capsys, gather(output, tmp_path / "whole.parquet"), "not a shard")
     with TableWriter(tmp_path / "again.parquet", {"step": "x", "shard": {"index": 2, "count": 3}}) as writer:
         writer.write_image(1, ImageDetections(1, [1], [0.5], [0.5], [[0, 0, 5, 5]], "m"))
     fails(capsys, gather(output, *parts[:2], tmp_path / "again.parquet"), "image 1 is in two shards")

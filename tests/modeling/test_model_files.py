@@ -106,7 +106,7 @@ class TestDamagedFiles:
     def test_file_of_another_program(self, tmp_path, content):
         path = tmp_path / "other.pth"
         torch.save(content, path)
-        with pytest.raises(UserError, match="no model file of this pipeline"):
+        with pytest.raises(UserError, match="not a model file of this pipeline"):
             load_model_weights(detector(), path)
 
     def test_file_of_a_newer_format(self, tmp_path):
@@ -210,7 +210,7 @@ class TestConvertWeightsStep:
         self.check_refused(capsys, tmp_path, public_resnet50, "not with 1234abcd", sha256="1234abcd")
 
     def test_wrong_layout_is_refused(self, tmp_path, public_resnet50, capsys):
-        message = "is no torchvision ResNeXt-101 64x4d"
+        message = "is not torchvision ResNeXt-101 64x4d"
         self.check_refused(capsys, tmp_path, public_resnet50, message, layout="torchvision_resnext")
 
     def test_truncated_file_is_refused(self, tmp_path, public_resnet50, capsys):

@@ -112,12 +112,12 @@ def test_a_variant_takes_members_and_values_from_the_ensemble_that_it_is_laid_ov
         ({"models": None}, "models: Field required"),
         (
             {"models": {"basic": None}},
-            "ensemble member 'basic' is no model and no expert (configuration takes away basic",
+            "ensemble member 'basic' is neither a model nor an expert (configuration takes away basic",
         ),
-        ({"pretraining": {"basic_coco": None}}, "basic: init 'basic_coco' is no pretraining model"),
+        ({"pretraining": {"basic_coco": None}}, "basic: init 'basic_coco' is neither a model of pretraining"),
         (
             {"experts": {"coco_expert": None}, "report": {"tables": {"table5": {"val": ["coco_expert"]}}}},
-            "'coco_expert' is no model",
+            "'coco_expert' is neither a model nor an expert",
         ),
         (
             {"variants": {"a": {"ensemble": {"members": {"nobody": None}}}}},

@@ -96,8 +96,8 @@ def test_every_key_is_described():
         ({"training": {"coco_ignore": {"betta": 1}}}, "did you mean 'beta'?"),
         ({"seed": "many"}, "seed: "),
         ({"training": {"loss": "focal"}}, "training.loss: "),
-        ({"ensemble": {"members": [{"name": "nobody"}]}}, "'nobody' is no model and no expert"),
-        ({"testing": {"mask_models": ["nobody"]}}, "'nobody' is no model"),
+        ({"ensemble": {"members": [{"name": "nobody"}]}}, "'nobody' is neither a model nor an expert"),
+        ({"testing": {"mask_models": ["nobody"]}}, "'nobody' is not a model"),
         ({"data": {"openimages": {"enabled": False}}}, "data.openimages.enabled is false"),
         (
             {
@@ -117,13 +117,16 @@ def test_every_key_is_described():
         ),
         (
             {"variants": {"a": {"ensemble": {"members": [{"name": "x"}]}}}},
-            "variants.a: ensemble member 'x' is no model",
+            "variants.a: ensemble member 'x' is neither a model",
         ),
-        ({"variants": {"a": {"testing": {"mask_models": ["x"]}}}}, "variants.a: testing.mask_models: 'x' is no model"),
-        ({"variants": {"basic": {}}}, "variants: 'basic' is no name of its own"),
+        (
+            {"variants": {"a": {"testing": {"mask_models": ["x"]}}}},
+            "variants.a: testing.mask_models: 'x' is not a model",
+        ),
+        ({"variants": {"basic": {}}}, "variants: 'basic' is not valid"),
         (
             {"report": {"tables": {"table4": {"baseline": ["x"]}}}},
-            "report.tables.table4.baseline: 'x' is no model, no var",
+            "report.tables.table4.baseline: 'x' is neither a model nor a var",
         ),
     ],
 )
@@ -146,7 +149,7 @@ def test_misspelt_key_in_the_overrides_of_one_model_names_model_and_nearest_key(
 
 def test_unknown_initial_weights_are_refused():
     values = {"models": [{"name": "a", "detector": "d.yaml", "init": "b"}], "ensemble": {"members": [{"name": "a"}]}}
-    with pytest.raises(UserError, match="init 'b' is no pretraining model"):
+    with pytest.raises(UserError, match="init 'b' is neither a model of pretraining"):
         resolve_recipe({"name": "x", **values})
 
 
@@ -243,7 +246,7 @@ def test_every_row_of_table_4_adds_one_thing_to_the_row_above():
 def test_extends_that_goes_round_or_nowhere_is_one_message(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UserError, match="circular"):
         load_recipe(tmp_path / "a.yaml")
     (tmp_path / "c.yaml").write_text("extends: nowhere.yaml\n")
     with pytest.raises(UserError, match=r"nowhere\.yaml"):

@@ -108,13 +108,13 @@ def test_a_resolved_recipe_reads_back_as_it_was():
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ({"name": "a", "detector": DETECTOR, "seeds": [1, 1]}, "a: a seed is given twice"),
-        ({"name": "a", "detector": DETECTOR, "seeds": [1], "seed": 2}, "a: give seed or seeds, not both"),
+        ({"name": "a", "detector": DETECTOR, "seeds": [1, 1]}, "a: duplicate seed"),
+        ({"name": "a", "detector": DETECTOR, "seeds": [1], "seed": 2}, "a: set seed or seeds, not both"),
         ({"name": "a", "detector": DETECTOR, "seeds": [3, 4, 6], "init": "coco"}, "pre-training coco has no seed 4, 6"),
-        ({"name": "a", "detector": DETECTOR, "init": "coco"}, "init 'coco' is no pretraining model"),
+        ({"name": "a", "detector": DETECTOR, "init": "coco"}, "init 'coco' is neither a model of pretraining"),
         ({"name": "a", "detector": DETECTOR, "seeds": ["x"]}, "models.0.seeds.0"),
         ({"name": "a", "detector": DETECTOR, "seeds": 3}, "models.0.seeds"),
-        ({"name": "a", "detector": DETECTOR, "seeds": [-1]}, "a: a seed is negative"),
+        ({"name": "a", "detector": DETECTOR, "seeds": [-1]}, "a: negative seed"),
     ],
 )
 def test_seeds_that_make_no_sense_are_refused(entry, expected):
@@ -125,5 +125,5 @@ def test_seeds_that_make_no_sense_are_refused(entry, expected):
 
 
 def test_comparisons_of_unknown_settings_are_refused():
-    with pytest.raises(UserError, match=r"report\.ablations\.comparisons: 'tune' is no model"):
+    with pytest.raises(UserError, match=r"report\.ablations\.comparisons: 'tune' is not a model"):
         make(report={"ablations": {"comparisons": {"scratch": ["tune"]}}})

@@ -186,7 +186,7 @@ def test_models_of_another_kind_or_other_data_are_refused(
     assert run(tmp_path, world, weights) == 2
     assert "trained with other categories" in capsys.readouterr().err
     assert run(tmp_path, world, weights, "--model", "coco_expert") == 2
-    assert "no LVIS model" in capsys.readouterr().err
+    assert "not an LVIS model" in capsys.readouterr().err
     assert run(tmp_path, world, tmp_path / "gone.pth") == 2
     assert "gone.pth" in capsys.readouterr().err
     assert not (tmp_path / "samples.json").exists()

@@ -68,7 +68,7 @@ def test_summary_has_a_row_per_evaluation_in_markdown_csv_and_on_screen(
     [
         (None, "not found"),
         ('{"AP": 1', "not complete JSON"),
-        ("[1]", "no metrics file"),
+        ("[1]", "not a metrics file"),
         ('{"AP": 5, "recipe": "other"}', "'other'"),
     ],
 )

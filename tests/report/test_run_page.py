@@ -186,7 +186,7 @@ DAMAGE = {
     "no pictures": ("pictures", "python -m pipeline_steps.draw_predictions makes it"),
     "truncated page of pictures": ("pictures", "truncated"),
     "no list of rules": ("workflow", "a run of the workflow writes it"),
-    "damaged list of rules": ("workflow", "is no list of rules"),
+    "damaged list of rules": ("workflow", "is not a list of rules"),
     "damaged manifest": ("origin", "Recipe tiny"),
 }
 

@@ -143,8 +143,8 @@ def test_lost_files_are_told(recipe):
     Path("results/basic/shards/0.parquet").unlink()
     manifest_path(Path("results/bottleneck/boxes.parquet")).unlink()
     problems = {str(origin.path): origin.problem for origin in origins(Path("results/submission.json"))}
-    assert problems["results/basic/shards/0.parquet"] == "the file is gone"
-    assert "bottleneck/boxes.manifest.json is gone" in problems["results/bottleneck/boxes.parquet"]
+    assert problems["results/basic/shards/0.parquet"] == "the file is missing"
+    assert "bottleneck/boxes.manifest.json is missing" in problems["results/bottleneck/boxes.parquet"]
 
 
 def test_a_step_that_found_its_output_complete_leaves_the_first_manifest(recipe):

@@ -58,7 +58,7 @@ def flipped(content: bytes) -> bytes:
 
 def test_untouched_results_pass(results, capsys):
     assert run("--expected", SUBMISSION) == 0
-    assert "results: all is what its manifests say, from the data to the results (" in capsys.readouterr().out
+    assert "results: undamaged, from the data to the results (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [MODEL, SHARD, "results/bottleneck/boxes.parquet", SUBMISSION])
@@ -68,7 +68,7 @@ def test_every_damaged_result_is_named_with_the_command_that_makes_it_again(resu
     assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr()
     assert f"{name}: has changed since " in shown.out
-    assert "error: results: 1 of its files or folders are not what they should be (" in shown.err
+    assert "error: results: 1 of its files or folders are damaged or missing (" in shown.err
     assert command_of(shown.out) == ["snakemake", "-R", name, "--", "all"]
 
 
@@ -76,12 +76,12 @@ def test_deleted_intermediate_result_is_said(results, capsys):
     Path(SHARD).unlink()
     assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
-    assert f"{SHARD}: is gone\n" in shown
+    assert f"{SHARD}: is missing\n" in shown
     assert command_of(shown) == ["snakemake", "-R", SHARD, "--", "all"]
     manifest_path(Path(SHARD)).unlink()
     assert run("--expected", SUBMISSION) == 2
     shown = capsys.readouterr().out
-    assert f"{SHARD}: is gone, and its manifest too\n" in shown
+    assert f"{SHARD}: is missing, and its manifest too\n" in shown
     assert command_of(shown) == ["snakemake", "-R", SHARD, "--", "all"]
 
 
@@ -91,7 +91,7 @@ def test_lost_and_damaged_manifests_are_said(results, capsys):
     assert f"{SHARD}: has lost its manifest\n" in capsys.readouterr().out
     manifest_path(Path(MODEL)).write_text('{"step": "train"')
     assert run() == 2
-    assert f"{manifest_path(Path(MODEL))}: is no whole manifest" in capsys.readouterr().out
+    assert f"{manifest_path(Path(MODEL))}: is not a complete manifest" in capsys.readouterr().out
 
 
 def test_result_of_an_older_input_breaks_the_chain(recipe, results, capsys):  # noqa: F811
@@ -101,7 +101,7 @@ def test_result_of_an_older_input_breaks_the_chain(recipe, results, capsys):  # 
     shown = capsys.readouterr().out
     shards = [f"results/basic/shards/{number}.parquet" for number in range(2)]
     for shard in shards:
-        assert f"{shard}: was not made from the present {MODEL}, but from another version" in shown
+        assert f"{shard}: was not made from the current {MODEL}, but from another version" in shown
     assert command_of(shown) == ["snakemake", "-R", *shards, "--", "all"]
 
 
@@ -111,7 +111,7 @@ def test_edited_result_with_an_edited_manifest_breaks_the_chain(results, capsys)
     manifest["outputs"][MODEL] = {"bytes": 6, "sha256": file_digest(MODEL)}
     manifest_path(Path(MODEL)).write_text(json.dumps(manifest))
     assert run() == 2
-    assert f"was not made from the present {MODEL}" in capsys.readouterr().out
+    assert f"was not made from the current {MODEL}" in capsys.readouterr().out
 
 
 def test_only_the_first_of_damaged_results_is_made_again(results, capsys):
@@ -216,7 +216,7 @@ def test_step_that_was_run_by_hand_from_another_folder_belongs_to_the_chain(resu
 
 def test_wrong_folders_are_told(tmp_path, capsys):
     assert run(results=str(tmp_path / "none")) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     assert run(results=str(tmp_path)) == 2
     assert "has no manifests" in capsys.readouterr().err
 

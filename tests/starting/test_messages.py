@@ -45,7 +45,7 @@ def test_failure_shows_the_failed_job_and_not_the_newest_log(tmp_path):
     assert "finetune_lvis (model=basic) failed; its log is" in message
     assert "  | error: train.json: no frequency" in message
     assert other.log[0] not in message
-    assert "start the same command again" in message
+    assert "run the same command again" in message
 
 
 def test_failure_without_an_error_of_the_step_points_outside(tmp_path):
@@ -54,9 +54,9 @@ def test_failure_without_an_error_of_the_step_points_outside(tmp_path):
     cluster.mkdir(parents=True)
     (cluster / "7.log").write_text("slurmstepd: error: *** JOB 7 CANCELLED AT NOON DUE TO TIME LIMIT ***\n")
     message = failure_message([killed], tmp_path / "slurm_logs")
-    assert "ended from outside" in message
+    assert "killed from outside" in message
     assert "DUE TO TIME LIMIT" in message
-    assert "ended from outside" in failure_message([job(tmp_path, text="")])
+    assert "killed from outside" in failure_message([job(tmp_path, text="")])
 
 
 def test_failure_of_one_task_of_an_array_finds_the_log_of_the_array(tmp_path):
@@ -74,7 +74,7 @@ def test_many_failures_are_counted(tmp_path):
 
 
 def test_interrupted_run_has_no_cause_to_be_mended(tmp_path):
-    assert "Mend the cause" not in failure_message([], interrupted=True)
-    assert "start the same command again" in failure_message([], interrupted=True)
-    assert "Mend the cause" in failure_message([])
-    assert "Mend the cause" in failure_message([job(tmp_path, text="error: no\n")], interrupted=True)
+    assert "Fix the cause" not in failure_message([], interrupted=True)
+    assert "run the same command again" in failure_message([], interrupted=True)
+    assert "Fix the cause" in failure_message([])
+    assert "Fix the cause" in failure_message([job(tmp_path, text="error: no\n")], interrupted=True)

@@ -159,7 +159,7 @@ class TestBadInput:
         values |= {"experts": [], "ensemble": {"members": [{"name": "m"}]}}
         for own in ("coco_train", "openimages_own_train"):
             values["models"] = [{**model, "datasets": [own, "lvis_train"]}]
-            with pytest.raises(UserError, match=f"{own} has categories of its own and cannot be mixed"):
+            with pytest.raises(UserError, match=f"{own} has its own categories and cannot be mixed"):
                 load_training_set(resolve_recipe(values, CONFIG_FOLDER), "m")
 
     def test_a_file_without_usable_annotations_is_nothing_to_train_on(self, world, tmp_path):

@@ -270,10 +270,10 @@ class TestUnreadableImages:
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [
-            (lambda content: content[: len(content) // 2], "truncated, damaged or no image"),
-            (lambda content: content[:-2], "truncated, damaged or no image"),
+            (lambda content: content[: len(content) // 2], "truncated, damaged or not an image"),
+            (lambda content: content[:-2], "truncated, damaged or not an image"),
             (lambda content: b"", "the file is empty"),
-            (lambda content: b"<html>not found</html>", "truncated, damaged or no image"),
+            (lambda content: b"<html>not found</html>", "truncated, damaged or not an image"),
         ],
     )
     def test_damaged_files_are_noticed(self, tmp_path, damage, reason):

@@ -34,7 +34,7 @@ def test_a_run_that_needs_gpus_and_has_none_is_refused_before_it_starts(checkout
         check=False,
     )
     assert result.returncode == 1
-    assert "ask for up to 8 GPUs, and this machine has none" in result.stderr
+    assert "need up to 8 GPUs, but this machine has none" in result.stderr
     assert not (checkout.folder / "datasets/archives").exists()
 
 
@@ -77,6 +77,6 @@ def test_folders_that_cannot_be_written_are_named_with_what_belongs_there(tmp_pa
     paths = DatasetPaths(recipe)
     checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=True)
     monkeypatch.setattr(checks, "is_writable", lambda folder: folder != paths.root)
-    with pytest.raises(UserError, match=r"no permission to write to .*data, the place of data that are not there"):
+    with pytest.raises(UserError, match=r"no permission to write to .*data \(data that are not there"):
         checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=True)
     checks.check_permissions(recipe, paths, tmp_path / "results", brings_data=False)

@@ -63,7 +63,10 @@ def test_changes_on_the_command_line_drop_models_members_and_experts_by_name(che
     }
     result = checkout.run("--configfile", "config/mini.yaml", "less.yaml", "--cores", "1", "-n", "--", "all")
     assert result.returncode != 0
-    assert "ensemble member 'bottleneck' is no model and no expert (less.yaml takes away bottleneck" in result.stdout
+    assert (
+        "ensemble member 'bottleneck' is neither a model nor an expert (less.yaml takes away bottleneck"
+        in result.stdout
+    )
 
 
 def test_lvis_v1_is_a_recipe_of_its_own_with_the_same_stages_and_no_file_of_v05(checkout):
@@ -184,7 +187,7 @@ def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):
     [
         ("sede=1", ["unknown key 'sede'", "did you mean 'seed'?"]),
         ("testing={box_scale: [128]}", ["testing.box_scale", "did you mean 'box_scales'?"]),
-        ("ensemble={members: [{name: nobody}]}", ["'nobody' is no model and no expert"]),
+        ("ensemble={members: [{name: nobody}]}", ["'nobody' is neither a model nor an expert"]),
         (
             "compute={training_gpus: 8, training_nodes: 3}",
             ["basic_coco: ", "images_per_batch 8 cannot be divided among 24 GPUs", "set the batch to 24"],

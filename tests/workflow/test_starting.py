@@ -93,7 +93,7 @@ def test_recipes_of_a_command_line_are_all_words_up_to_the_next_option():
 def test_target_that_was_taken_for_a_recipe_is_told_with_the_command_to_write(checkout):
     result = checkout.run("--cores", "1", "--configfile", "config/mini.yaml", "all")
     assert result.returncode != 0
-    assert "'all' was read as one more recipe" in result.stdout
+    assert "'all' was read as another recipe" in result.stdout
     assert "snakemake --configfile config/mini.yaml ... -- all" in result.stdout
     assert "Traceback" not in result.stdout
 
@@ -231,7 +231,7 @@ def test_entry_that_replaces_an_inherited_list_is_explained(tmp_path):
     overlay.write_text("extends: mini.yaml\nmodels:\n- {name: third, detector: config/detectors/mini_basic_fpn.yaml}\n")
     with pytest.raises(UserError) as error:
         load_recipe(overlay)
-    assert "ensemble member 'basic' is no model" in str(error.value)
+    assert "ensemble member 'basic' is neither a model" in str(error.value)
     assert f"`models` of {overlay} replaces the inherited list as a whole, which had basic, bottleneck" in str(
         error.value
     )
@@ -267,5 +267,5 @@ def test_after_ctrl_c_nothing_is_said_to_be_mended(checkout):
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "Stopped. To go on, start the same command again" in output
-    assert "Mend the cause" not in output
+    assert "Stopped. To continue, run the same command again" in output
+    assert "Fix the cause" not in output

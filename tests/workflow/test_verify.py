@@ -55,7 +55,7 @@ def test_every_file_of_a_finished_run_is_covered_by_a_digest(smoke):
 def test_undamaged_run_passes(smoke):
     code, lines = verified(smoke)
     assert code == 0
-    assert any(line.startswith("results/smoke: all is what its manifests say") for line in lines)
+    assert any(line.startswith("results/smoke: undamaged") for line in lines)
 
 
 def test_damaged_edited_and_deleted_results_are_named_and_the_command_mends_them(smoke):
@@ -72,7 +72,7 @@ def test_damaged_edited_and_deleted_results_are_named_and_the_command_mends_them
         options = command[1 : command.index("--cores")] + command[command.index("--cores") + 2 :]
         planned = smoke.planned(*options)
     assert code != 0
-    for path, words in ((boxes, "has changed since gather_shards"), (metrics, "has changed"), (shard, "is gone")):
+    for path, words in ((boxes, "has changed since gather_shards"), (metrics, "has changed"), (shard, "is missing")):
         assert any(line.startswith(f"{path.relative_to(smoke.folder)}: {words}") for line in lines), lines
     assert (planned["gather_boxes"], planned["predict_masks"]) == (1, 2 + 2 + 1)  # basic, ensemble on val; the shard
     assert planned["write_submission"] == 1
@@ -84,7 +84,7 @@ def test_damaged_image_of_the_mini_world_is_told(smoke):
     with damaged(image, image.read_bytes()[:-1]):
         code, lines = verified(smoke)
     assert code != 0
-    assert any(line.startswith("datasets/smoke/coco: is not as it was drawn: snakemake ") for line in lines)
+    assert any(line.startswith("datasets/smoke/coco: has changed since it was drawn: snakemake ") for line in lines)
 
 
 def test_the_end_of_a_run_reads_what_the_submission_rests_on(smoke):

@@ -65,7 +65,7 @@ def collect_samples(recipe: Recipe, name: str, weights: Path, images: int) -> Co
     """
     model = next((model for model in recipe.models if model.name == name), None)
     if model is None:
-        raise UserError(f"{name!r} is no LVIS model of recipe {recipe.name}: choose one of models")
+        raise UserError(f"{name!r} is not an LVIS model of recipe {recipe.name}: choose one of models")
     recipe, has_coco = _with_coco_boxes(recipe, model)
     model = recipe.model(name)
     training = recipe.training_of(model)

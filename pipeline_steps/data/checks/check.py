@@ -111,7 +111,7 @@ def _check_names(checked: Checked) -> None:
             else:
                 seen[value] += 1
                 if seen[value] == 2:
-                    findings.error(f"category {key} occurs twice", value)
+                    findings.error(f"category {key} is used twice", value)
     for category in checked.categories.values() if checked.is_lvis and checked.split == "train" else ():
         letter, count = category.frequency, category.image_count
         if letter and count is not None and frequency_letter(count) != letter:
@@ -227,7 +227,7 @@ def check_file(path: str | Path, split: Split | None = None, root: Path | None =
     check_images(content.images, checked.categories, with_lists, findings)
     files = Counter(filter(None, (_check_place(findings, image, root) for image in content.images)))
     for name in (name for name, count in files.items() if count > 1):
-        findings.error("file of several images", name)
+        findings.error("file used by several images", name)
     if content.annotations is None:
         findings.add(catalogue.NO_ANNOTATIONS, [path.name] * (checked.split in ("train", "val")))
         return checked

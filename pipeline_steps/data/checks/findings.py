@@ -28,7 +28,7 @@ class Check(NamedTuple):
     training: str = ""
     evaluation: str = ""
     harmless: bool = False
-    """A warning: unusual, but no step goes wrong by it."""
+    """A warning: unusual, but harmless."""
 
 
 @dataclass

@@ -69,7 +69,7 @@ def content_mismatch(path: Path, expected: Contents) -> str:
     """How the counts of an LVIS file differ from the expected ones; empty if they do not.
 
     Raises:
-        UserError: the file is no whole JSON file or has another structure.
+        UserError: the file is not a complete JSON file or has another structure.
     """
     file = decode_file(path, _File, "LVIS file")
     letters = Counter(category.frequency for category in file.categories)

@@ -27,9 +27,9 @@ def read_gradients(path: str | Path, categories: CategoryList) -> pd.DataFrame:
     try:
         table = pd.read_csv(note_input(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no gradient record: {error}") from None
+        raise UserError(f"{path} is not a gradient record: {error}") from None
     if list(table) != COLUMNS or set(table["category_id"]) != set(categories.ids.tolist()):
-        raise UserError(f"{path} is no gradient record of the categories of {categories.origin}")
+        raise UserError(f"{path} is not a gradient record of the categories of {categories.origin}")
     letters = dict(zip(categories.ids.tolist(), categories.frequencies, strict=True))
     return table.assign(frequency=table["category_id"].map(letters))
 

@@ -38,7 +38,7 @@ def sample_frame(inputs: Inputs) -> pd.DataFrame:
     except UserError as error:
         raise MissingInputError(str(error)) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise MissingInputError(f"{inputs.samples} is no file of the count_samples step ({error!r})") from None
+        raise MissingInputError(f"{inputs.samples} is not a file of the count_samples step ({error!r})") from None
 
 
 def group_frame(frame: pd.DataFrame) -> pd.DataFrame:

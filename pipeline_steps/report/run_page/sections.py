@@ -147,7 +147,7 @@ def _workflow(run: Run) -> Markup:
     except UserError as error:
         return absent(f"Not drawn: {error}.")
     except (AttributeError, KeyError, TypeError, ValueError):
-        return absent(f"Not drawn: {run.files.rule_graph} is no list of rules.")
+        return absent(f"Not drawn: {run.files.rule_graph} is not a list of rules.")
     if not graph:
         return absent(f"Not drawn: {run.files.rule_graph} names no rules.")
     caption = (

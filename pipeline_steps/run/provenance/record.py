@@ -66,7 +66,7 @@ def read_record(path: Path, root: Path = Path("/nowhere")) -> Record:
             for name, entry in entries.items()
         }
 
-    content = read_json(path, "manifest", "it is gone")
+    content = read_json(path, "manifest", "it is missing")
     try:
         outputs, inputs = list(_files(short(content["outputs"]))), list(_files(short(content["inputs"])))
         outputs += [(name, outputs[0][1], entry) for name, _, entry in _files(short(content.get("beside", {})))]
@@ -86,7 +86,7 @@ def read_record(path: Path, root: Path = Path("/nowhere")) -> Record:
             },
         )
     except (AttributeError, IndexError, KeyError, TypeError):
-        raise UserError(f"{path} is no manifest") from None
+        raise UserError(f"{path} is not a manifest") from None
 
 
 def root_of(folder: Path) -> Path:
@@ -96,7 +96,7 @@ def root_of(folder: Path) -> Path:
         UserError: ``folder`` has no manifests, or the results were moved or renamed.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give one of results/, e.g. results/mini")
+        raise UserError(f"{folder} is not a folder: give a folder of results/, for example results/mini")
     by_hand = False
     for path in sorted(folder.rglob(f"*{MANIFEST_SUFFIX}")):
         try:

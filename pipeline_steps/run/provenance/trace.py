@@ -41,9 +41,9 @@ class _Walk:
 
     def problem(self, path: Path, recorded: dict[str, Any]) -> str:
         if "files" in recorded:
-            return "" if path.is_dir() else "the folder is gone"
+            return "" if path.is_dir() else "the folder is missing"
         if not path.is_file():
-            return "the file is gone"
+            return "the file is missing"
         if path.stat().st_size != recorded["bytes"] or (self.check and self._digest(path) != recorded["sha256"]):
             return "the file has changed since"
         return ""
@@ -56,7 +56,7 @@ class _Walk:
     def origins(self, path: Path, recorded: dict[str, Any], manifest: Path | None, depth: int) -> Iterator[Origin]:
         problem = self.problem(path, recorded)
         if manifest is None or not manifest.is_file():
-            lost = f"its manifest {manifest} is gone" if manifest else ""
+            lost = f"its manifest {manifest} is missing" if manifest else ""
             yield Origin(path, depth, "", problem or lost, False)
             return
         content = read_json(manifest, "manifest")

@@ -52,7 +52,7 @@ class Finding:
     Attributes:
         path: the file.
         problem: what is wrong with it.
-        again: results to make again, which mends it.
+        again: results to make again, which fixes it.
         if_meant: results to make again if the change of the file is meant; otherwise it has to be put back.
     """
 
@@ -104,7 +104,7 @@ class _Results:
             try:
                 record = read_record(self.root / name, self.root)
             except UserError as error:
-                self.find(name, f"is no whole manifest ({error}): make the result beside it again")
+                self.find(name, f"is not a complete manifest ({error}): make the result beside it again")
                 continue
             self.records[name] = record
             for output in record.outputs:
@@ -125,7 +125,7 @@ class _Results:
 
     def _difference(self, name: str, entry: Mapping[str, Any]) -> str:
         if name not in self.digests:
-            return "is gone"
+            return "is missing"
         return "" if self.digests[name] == entry["sha256"] else "has changed"
 
     def check_outputs(self) -> None:
@@ -145,7 +145,7 @@ class _Results:
         producer = self.producer.get(name)
         if producer is not None:
             if producer.outputs[name]["sha256"] != entry["sha256"]:
-                self.find(record.main, f"was not made from the present {name}, but from another version", [record.main])
+                self.find(record.main, f"was not made from the current {name}, but from another version", [record.main])
             return
         difference = self._difference(name, entry)
         if difference == "has changed":
@@ -199,7 +199,7 @@ def verify_results(
         if _is_made(name, results):
             continue
         if (root / name).exists():
-            results.find(name, "has no manifest: nothing says what it was made from", [name])
+            results.find(name, "has no manifest, so its origin is unknown", [name])
         else:
             outcome.not_made.append(name)
     outcome.files, outcome.bytes = results.hash()
