@@ -67,7 +67,7 @@ def test_what_a_recipe_makes_is_told_in_the_order_of_the_recipe(recipe):
 def test_a_row_of_a_table_that_nothing_evaluates_is_refused(recipe):
     values = recipe.model_dump()
     values["report"]["tables"] = {"table5": {"val": ["ensemble", "idle"]}}
-    with pytest.raises(ValueError, match="'idle' is no model, no variant, no expert in the ensemble"):
+    with pytest.raises(ValueError, match="'idle' is neither a model nor a variant, neither an expert of the ensemble"):
         Recipe.model_validate(values)
 
 
