@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("FIFTYONE_DO_NOT_TRACK", "true")
     library_path = prepare_database()
 
-    from pipeline_steps.inspection.build import build_inspection
+    from pipeline_steps.inspection.fiftyone_dataset import build_inspection
 
     name, split, tables = arguments.name or f"{recipe.name}_{arguments.split}", arguments.split, arguments.detections
     try:

@@ -6,12 +6,14 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_steps.analysis.published import TABLES
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
-from pipeline_steps.report.grid import markdown_table
+from pipeline_steps.report.grid import MISSING, markdown_table, number, with_spread
 from pipeline_steps.tabulate import build_parser, main
 
 
@@ -252,3 +254,14 @@ def test_markdown_cells_are_escaped_and_aligned() -> None:
     lines = markdown_table(["name", "x"], [["a|b", "1.0"], ["c", "10.0"]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[2] == "| a\\|b |  1.0 |"
+
+
+def test_numbers_are_counts_with_commas_or_one_decimal_and_missing_ones_a_dash() -> None:
+    assert [number(value) for value in (1234567, np.int64(4000), 0.05, 12.0)] == ["1,234,567", "4,000", "0.1", "12.0"]
+    assert [number(value, signed=True) for value in (3.0, -0.26, 0.0)] == ["+3.0", "-0.3", "+0.0"]
+    assert {number(value) for value in (None, float("nan"), pd.NA)} == {MISSING}
+    assert [with_spread(1.0, 0.24), with_spread(0.5, np.nan, 2), with_spread(np.nan, np.nan)] == [
+        "1.0 ± 0.2",
+        "0.50",
+        MISSING,
+    ]
