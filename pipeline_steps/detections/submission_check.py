@@ -70,14 +70,19 @@ class _Checker:
         if index % _BATCH == _BATCH - 1:
             self.end_batch(_BATCH)
 
+    def _refuse(self, index: int, key: str, item: dict[str, Any], wanted: str) -> None:
+        """Report that a key (``outer.inner`` for that of an object in a result) is missing or not what is wanted."""
+        name = key.rpartition(".")[2]
+        if name not in item:
+            self.report.add("missing_key", f"result {index}: {key}")
+        else:
+            self.report.add("wrong_type", f"result {index}: {key} is {item[name]!r:.40}, not {wanted}")
+
     def _whole(self, index: int, item: dict[str, Any], key: str) -> int | None:
         value = item.get(key)
         if type(value) is int:
             return value
-        if key not in item:
-            self.report.add("missing_key", f"result {index}: {key}")
-        else:
-            self.report.add("wrong_type", f"result {index}: {key} is {value!r:.40}, not a whole number")
+        self._refuse(index, key, item, "a whole number")
         return None
 
     def _check_score(self, index: int, item: dict[str, Any]) -> None:
@@ -87,10 +92,8 @@ class _Checker:
                 self.report.add("nan_score", f"result {index}")
             elif not _finite(score):
                 self.report.add("infinite_score", f"result {index}: {score!s:.40}")
-        elif "score" not in item:
-            self.report.add("missing_key", f"result {index}: score")
         else:
-            self.report.add("wrong_type", f"result {index}: score is {score!r:.40}, not a number")
+            self._refuse(index, "score", item, "a number")
 
     def _check_mask(self, index: int, item: dict[str, Any], size: tuple[int, int] | None) -> str | None:
         """The counts, if they can be compared. Runs are checked with the batch."""
@@ -99,41 +102,38 @@ class _Checker:
             report.add("bbox_beside_mask", f"result {index}")
         if self._boxes_count:
             self._check_box_beside(index, item)
-        if "segmentation" not in item:
-            report.add("missing_key", f"result {index}: segmentation")
-            return None
-        mask = item["segmentation"]
+        mask = item.get("segmentation")
         if type(mask) is list:
             report.add("polygon", f"result {index}")
             return None
         if type(mask) is not dict:
-            report.add("wrong_type", f"result {index}: segmentation is {mask!r:.40}, not an object")
+            self._refuse(index, "segmentation", item, "an object")
             return None
-        missing = [key for key in ("size", "counts") if key not in mask]
-        if missing:
-            report.add("missing_key", f"result {index}: segmentation.{missing[0]}")
-            return None
-        counts, own = mask["counts"], mask["size"]
-        if type(counts) is list:
+        counts, own = mask.get("counts"), mask.get("size")
+        if "size" in mask and type(counts) is list:
             report.add("uncompressed_rle", f"result {index}")
-            return None
-        if type(counts) is not str:
-            report.add("wrong_type", f"result {index}: segmentation.counts is {counts!r:.40}, not a string")
-            return None
-        if (
+        elif "size" in mask and type(counts) is not str:
+            self._refuse(index, "segmentation.counts", mask, "a string")
+        elif (
             type(own) is not list
             or len(own) != 2
             or any(type(edge) is not int or not 1 <= edge <= _MAX_EDGE for edge in own)
         ):
-            report.add("wrong_type", f"result {index}: segmentation.size is {own!r:.40}, not [height, width]")
-            return None
-        if size is not None and (own[0] != size[0] or own[1] != size[1]):
-            report.add("wrong_size", f"result {index}: {own}, image {item['image_id']} has {list(size)}")
+            self._refuse(index, "segmentation.size", mask, "[height, width]")
+        else:
+            self._await_runs(index, str(counts), item.get("image_id"), (own[0], own[1]), size)
+            return str(counts)
+        return None
+
+    def _await_runs(
+        self, index: int, counts: str, image_id: object, own: tuple[int, int], size: tuple[int, int] | None
+    ) -> None:
+        if size is not None and own != tuple(size):
+            self.report.add("wrong_size", f"result {index}: {list(own)}, image {image_id} has {list(size)}")
         self._masks.append((index, counts.encode("utf-8", "surrogatepass"), own[0] * own[1]))
         self._mask_bytes += len(counts)
         if self._mask_bytes > _BATCH_BYTES:
             self._check_runs()
-        return counts
 
     def _check_box_beside(self, index: int, item: dict[str, Any]) -> None:
         """Check the box beside a mask, of which the evaluator takes width * height for the area."""

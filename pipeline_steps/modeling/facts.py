@@ -42,34 +42,30 @@ class BatchFacts:
         ``gt_masks``), and ``sampling_seed`` (int; with it the anchors and proposals drawn for an image do not depend on
         the rest of the batch or on what the process has done before).
         """
-        judged, known = [], []
-        for sample in samples:
-            if "judged" in sample:
-                judged.append(sample["judged"])
-            else:
-                row = torch.zeros(category_count, dtype=torch.bool)
-                row[sample["instances"].gt_classes] = True
-                judged.append(row)
-            known.append(sample.get("known"))
-        partly = [row for row in known if row is not None]
-        all_known = not partly or bool(torch.stack(partly).all())
         everything = torch.ones(category_count, dtype=torch.bool)
+        known = torch.stack([sample.get("known", everything) for sample in samples])
         no_boxes, no_weights = torch.zeros(0, 4), torch.zeros(0)
 
         def moved(tensors: list[Tensor]) -> tuple[Tensor, ...]:
             return tuple(tensor.to(device, non_blocking=True) for tensor in tensors)
 
         return cls(
-            judged=torch.stack(judged).to(device, non_blocking=True),
-            known=None
-            if all_known
-            else torch.stack([everything if row is None else row for row in known]).to(device, non_blocking=True),
+            judged=torch.stack([_judged(sample, category_count) for sample in samples]).to(device, non_blocking=True),
+            known=None if bool(known.all()) else known.to(device, non_blocking=True),
             region_boxes=moved([sample.get("region_boxes", no_boxes) for sample in samples]),
             region_weights=moved([sample.get("region_weights", no_weights) for sample in samples]),
             region_groups=moved([_region_groups(sample) for sample in samples]),
             has_masks=tuple(sample.get("has_masks", sample["instances"].has("gt_masks")) for sample in samples),
             generators=tuple(_generator(sample.get("sampling_seed"), device) for sample in samples),
         )
+
+
+def _judged(sample: dict[str, Any], category_count: int) -> Tensor:
+    if "judged" in sample:
+        return sample["judged"]
+    annotated = torch.zeros(category_count, dtype=torch.bool)
+    annotated[sample["instances"].gt_classes] = True
+    return annotated
 
 
 def _region_groups(sample: dict[str, Any]) -> Tensor:

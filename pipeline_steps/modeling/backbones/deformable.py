@@ -56,25 +56,9 @@ class DeformableBottleneckBlock(BottleneckBlock):
     """detectron2's bottleneck block with a deformable 3x3 convolution, which also carries the stride."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        bottleneck_channels: int,
-        stride: int = 1,
-        num_groups: int = 1,
-        norm: str = "BN",
-        **arguments: Any,
+        self, in_channels: int, out_channels: int, *, bottleneck_channels: int, num_groups: int, **arguments: Any
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            bottleneck_channels=bottleneck_channels,
-            stride=stride,
-            num_groups=num_groups,
-            norm=norm,
-            **arguments,
-        )
-        self.conv2 = DeformableConv2d(
-            bottleneck_channels, bottleneck_channels, stride=stride, groups=num_groups, norm=norm
-        )
+        shape = {"bottleneck_channels": bottleneck_channels, "num_groups": num_groups}
+        super().__init__(in_channels, out_channels, **shape, **arguments)
+        common = {"stride": arguments["stride"], "norm": arguments["norm"]}
+        self.conv2 = DeformableConv2d(bottleneck_channels, bottleneck_channels, groups=num_groups, **common)

@@ -6,17 +6,19 @@ res2. ``basic``: two 3x3 convolutions per block. ``bottleneck``: 1x1, grouped 3x
 
 from __future__ import annotations
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.layers import CNNBlockBase, Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import FPN, ResNet
+from detectron2.modeling.backbone import FPN
 from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from torch import Tensor
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.modeling.backbones.pyramid import feature_pyramid
+from pipeline_steps.modeling.backbones.pyramid import feature_pyramid, residual_backbone
 
 
 class SmallStem(CNNBlockBase):
@@ -37,31 +39,17 @@ class SmallStem(CNNBlockBase):
         return F.relu_(self.conv2(F.relu_(self.conv1(x))))
 
 
-def _stage(cfg: CfgNode, blocks: int, in_channels: int, out_channels: int, stride: int) -> list[CNNBlockBase]:
-    mini = cfg.LVIS.MINI
-    arguments = {
-        "num_blocks": blocks,
-        "stride_per_block": [stride] + [1] * (blocks - 1),
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "norm": cfg.MODEL.RESNETS.NORM,
-    }
-    if mini.BLOCK == "basic":
-        return ResNet.make_stage(BasicBlock, **arguments)
-    if mini.BLOCK == "bottleneck":
-        return ResNet.make_stage(BottleneckBlock, **arguments, bottleneck_channels=out_channels, num_groups=mini.GROUPS)
-    raise UserError(f"LVIS.MINI.BLOCK is {mini.BLOCK!r}; choose basic or bottleneck")
-
-
 @BACKBONE_REGISTRY.register()
 def build_mini_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """A small residual network with a feature pyramid (keys: LVIS.MINI)."""
     mini = cfg.LVIS.MINI
+    if mini.BLOCK not in ("basic", "bottleneck"):
+        raise UserError(f"LVIS.MINI.BLOCK is {mini.BLOCK!r}; choose basic or bottleneck")
+
+    def block_of(_stage: int, channels: int) -> dict[str, Any]:
+        if mini.BLOCK == "basic":
+            return {"block_class": BasicBlock}
+        return {"block_class": BottleneckBlock, "bottleneck_channels": channels, "num_groups": mini.GROUPS}
+
     stem = SmallStem(input_shape.channels, mini.WIDTH, cfg.MODEL.RESNETS.NORM)
-    stages, channels = [], mini.WIDTH
-    for index, blocks in enumerate(mini.BLOCKS_PER_STAGE):
-        out_channels = mini.WIDTH * 2**index
-        stages.append(_stage(cfg, blocks, channels, out_channels, stride=1 if index == 0 else 2))
-        channels = out_channels
-    bottom_up = ResNet(stem, stages, out_features=cfg.MODEL.FPN.IN_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-    return feature_pyramid(cfg, bottom_up)
+    return feature_pyramid(cfg, residual_backbone(cfg, stem, mini.BLOCKS_PER_STAGE, mini.WIDTH, block_of))

@@ -1,10 +1,14 @@
-"""Feature pyramids: detectron2's, with only the levels that somebody reads."""
+"""Residual networks stage by stage, and feature pyramids: detectron2's, with only the levels that somebody reads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.layers import CNNBlockBase
+from detectron2.modeling.backbone import FPN, Backbone, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
@@ -12,6 +16,39 @@ from torch import Tensor, nn
 def read_levels(cfg: CfgNode) -> set[str]:
     """Names of the pyramid levels that the proposal network or the heads read, e.g. {"p2", "p3", "p4"}."""
     return {*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES}
+
+
+def residual_backbone(
+    cfg: CfgNode,
+    stem: CNNBlockBase,
+    blocks_per_stage: Sequence[int],
+    out_channels: int,
+    block_of: Callable[[int, int], dict[str, Any]],
+) -> ResNet:
+    """A residual network below the pyramid: resolution halves and channels double from one stage to the next.
+
+    Args:
+        cfg: the configuration.
+        stem: what comes before the stages.
+        blocks_per_stage: number of blocks of each stage.
+        out_channels: of the first stage.
+        block_of: class of the blocks of a stage and their arguments, from its index and output channels.
+    """
+    stages, in_channels = [], stem.out_channels
+    for index, blocks in enumerate(blocks_per_stage):
+        stages.append(
+            ResNet.make_stage(
+                **block_of(index, out_channels),
+                num_blocks=blocks,
+                stride_per_block=[1 if index == 0 else 2] + [1] * (blocks - 1),
+                in_channels=in_channels,
+                out_channels=out_channels,
+                norm=cfg.MODEL.RESNETS.NORM,
+            )
+        )
+        in_channels, out_channels = out_channels, out_channels * 2
+    out_features, freeze_at = cfg.MODEL.RESNETS.OUT_FEATURES, cfg.MODEL.BACKBONE.FREEZE_AT
+    return ResNet(stem, stages, out_features=out_features, freeze_at=freeze_at)
 
 
 def feature_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -10,7 +12,7 @@ from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.backbones.deformable import DeformableBottleneckBlock
-from pipeline_steps.modeling.backbones.pyramid import feature_pyramid
+from pipeline_steps.modeling.backbones.pyramid import feature_pyramid, residual_backbone
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -29,25 +31,17 @@ def build_resnet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
             "MODEL.RESNETS: this backbone has no STRIDE_IN_1X1, DEFORM_MODULATED, RES5_DILATION or DEFORM_NUM_GROUPS"
         )
     stem = BasicStem(input_shape.channels, keys.STEM_OUT_CHANNELS, keys.NORM)
-    stages = []
-    in_channels, out_channels = keys.STEM_OUT_CHANNELS, keys.RES2_OUT_CHANNELS
-    bottleneck_channels = keys.NUM_GROUPS * keys.WIDTH_PER_GROUP
-    for index, (blocks, deformable) in enumerate(zip(_BLOCKS[keys.DEPTH], keys.DEFORM_ON_PER_STAGE)):
-        stages.append(
-            ResNet.make_stage(
-                DeformableBottleneckBlock if deformable else BottleneckBlock,
-                blocks,
-                stride_per_block=[1 if index == 0 else 2] + [1] * (blocks - 1),
-                in_channels=in_channels,
-                out_channels=out_channels,
-                bottleneck_channels=bottleneck_channels,
-                num_groups=keys.NUM_GROUPS,
-                norm=keys.NORM,
-                stride_in_1x1=False,
-            )
-        )
-        in_channels, out_channels, bottleneck_channels = out_channels, out_channels * 2, bottleneck_channels * 2
-    return ResNet(stem, stages, out_features=keys.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+    width = keys.NUM_GROUPS * keys.WIDTH_PER_GROUP
+
+    def block_of(stage: int, _channels: int) -> dict[str, Any]:
+        return {
+            "block_class": DeformableBottleneckBlock if keys.DEFORM_ON_PER_STAGE[stage] else BottleneckBlock,
+            "bottleneck_channels": width * 2**stage,
+            "num_groups": keys.NUM_GROUPS,
+            "stride_in_1x1": False,
+        }
+
+    return residual_backbone(cfg, stem, _BLOCKS[keys.DEPTH], keys.RES2_OUT_CHANNELS, block_of)
 
 
 @BACKBONE_REGISTRY.register()

@@ -6,6 +6,8 @@ convolutions before them, 3x3 shortcuts where the resolution changes, and squeez
 
 from __future__ import annotations
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -15,7 +17,7 @@ from detectron2.modeling.backbone import FPN, ResNet
 from torch import Tensor, nn
 
 from pipeline_steps.modeling.backbones.deformable import DeformableConv2d
-from pipeline_steps.modeling.backbones.pyramid import feature_pyramid
+from pipeline_steps.modeling.backbones.pyramid import feature_pyramid, residual_backbone
 
 _BLOCKS = (3, 8, 36, 3)
 _GROUPS = 64
@@ -100,23 +102,13 @@ def build_senet(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
     """SENet-154 below the pyramid; keys: MODEL.RESNETS.{NORM, DEFORM_ON_PER_STAGE, OUT_FEATURES}."""
     keys = cfg.MODEL.RESNETS
     stem = SENetStem(input_shape.channels, keys.NORM)
-    stages, in_channels = [], _STEM_CHANNELS
-    for index, (blocks, deformable) in enumerate(zip(_BLOCKS, keys.DEFORM_ON_PER_STAGE)):
-        out_channels = 256 * 2**index
-        stages.append(
-            ResNet.make_stage(
-                SEBottleneck,
-                blocks,
-                stride_per_block=[1 if index == 0 else 2] + [1] * (blocks - 1),
-                in_channels=in_channels,
-                out_channels=out_channels,
-                norm=keys.NORM,
-                deformable=deformable,
-                shortcut_kernel=1 if index == 0 else 3,
-            )
-        )
-        in_channels = out_channels
-    return ResNet(stem, stages, out_features=keys.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+    def block_of(stage: int, _channels: int) -> dict[str, Any]:
+        shortcut = 1 if stage == 0 else 3
+        deformable = keys.DEFORM_ON_PER_STAGE[stage]
+        return {"block_class": SEBottleneck, "deformable": deformable, "shortcut_kernel": shortcut}
+
+    return residual_backbone(cfg, stem, _BLOCKS, 256, block_of)
 
 
 @BACKBONE_REGISTRY.register()
