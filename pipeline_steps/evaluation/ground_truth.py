@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_steps.common.files import read_json
+from pipeline_steps.common.files import read_json, without_garbage_collection
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.findings import LEFT_OUT
 from pipeline_steps.data.checks.masks import add_findings, chunks
@@ -94,8 +94,9 @@ def require_masks(dataset: LvisDataset, iou_type: str) -> None:
     if iou_type == "segm":
         annotations = [annotation for group in dataset.annotations.values() for annotation in group]
         images = [dataset.image_by_id[annotation.image_id] for annotation in annotations]
-        for part, masks in chunks(annotations, images):
-            add_findings(masks.codes, annotations[part], catalogue.MASKS, findings)
+        with without_garbage_collection():
+            for part, masks in chunks(annotations, images):
+                add_findings(masks.codes, annotations[part], catalogue.MASKS, findings)
     findings.refuse(dataset.path, "evaluation")
     for kind in findings.kinds.values():
         if kind.check.training == LEFT_OUT and not kind.check.evaluation:

@@ -32,7 +32,7 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 SIZES = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
 """Pixels of all, small, medium and large objects, both ends included."""
 
-CHUNK = 200_000
+CHUNK = 30_000
 """Detections whose masks are in memory at once."""
 
 

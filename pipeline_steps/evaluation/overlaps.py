@@ -91,7 +91,7 @@ def mask_shapes(masks: PackedMasks | Sequence[bytes], heights: np.ndarray) -> Sh
     edges = np.empty(int((packed.ends - packed.starts).sum()) + 2, np.int32)  # a run takes a character at least
     starts, boxes, areas = np.zeros(count + 1, np.int64), np.zeros((count, 4)), np.zeros(count)
     used = _edges(packed.text, packed.starts, packed.ends, heights.astype(np.int64), edges, starts, boxes, areas)
-    return Shapes(boxes, areas, starts, edges[:used].copy())
+    return Shapes(boxes, areas, starts, edges[:used])
 
 
 def box_shapes(boxes: np.ndarray) -> Shapes:

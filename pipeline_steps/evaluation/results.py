@@ -8,23 +8,19 @@ Symbols: n detections in file order. Boxes are x, y, width, height as in results
 from __future__ import annotations
 
 import itertools
-import mmap
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.common.files import require_file, without_garbage_collection
-from pipeline_steps.data.records import MAX_ID
+from pipeline_steps.common.files import require_file
 from pipeline_steps.detections.run_lengths import PackedMasks
 from pipeline_steps.detections.table import read_metadata, read_table
+from pipeline_steps.evaluation.results_file import read_results_file
 
 
 @dataclass(frozen=True)
@@ -146,9 +142,14 @@ def _read_table(path: Path, iou_type: str) -> Results:
     metadata = read_metadata(path)
     columns = ["image_id", "category_id", "rank_score", "score"]
     table = read_table(path, columns + ["x1", "y1", "x2", "y2"] * (iou_type == "bbox"))
+
+    def numbers(name: str, kind: type[np.generic]) -> np.ndarray:  # to_numpy would import pandas: 50 MB, half a second
+        chunks = [np.from_dlpack(chunk) for chunk in table[name].chunks]
+        return np.concatenate([np.zeros(0, kind), *chunks], dtype=kind)
+
     boxes = None
     if iou_type == "bbox":
-        x1, y1, x2, y2 = (table[name].to_numpy().astype(np.float64) for name in ("x1", "y1", "x2", "y2"))
+        x1, y1, x2, y2 = (numbers(name, np.float64) for name in ("x1", "y1", "x2", "y2"))
         boxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
     elif table.num_rows and not _has_masks(path):
         raise UserError(
@@ -156,10 +157,10 @@ def _read_table(path: Path, iou_type: str) -> Results:
         )
     return Results(
         path=path,
-        image_ids=table["image_id"].to_numpy(),
-        category_ids=table["category_id"].to_numpy().astype(np.int64),
-        scores=table["rank_score"].to_numpy().astype(np.float64),
-        model_scores=table["score"].to_numpy().astype(np.float64),
+        image_ids=numbers("image_id", np.int64),
+        category_ids=numbers("category_id", np.int64),
+        scores=numbers("rank_score", np.float64),
+        model_scores=numbers("score", np.float64),
         boxes=boxes,
         packed=(lambda rows: _table_masks(path, rows)) if iou_type == "segm" else None,
         recipe=metadata.get("recipe"),
@@ -191,145 +192,20 @@ def _table_masks(path: Path, rows: np.ndarray) -> PackedMasks:
                 raise UserError(f"{path}: some detections have no mask (null in column rle)")
             _, offsets, text = chosen.buffers()
             ends = np.frombuffer(offsets, np.int32)[chosen.offset : chosen.offset + len(chosen) + 1]
-            texts.append(np.frombuffer(text, np.uint8)[ends[0] : ends[-1]].copy())
+            texts.append(np.frombuffer(text or b"", np.uint8)[ends[0] : ends[-1]].copy())
             lengths.append(np.diff(ends).astype(np.int64))
     ends = np.cumsum(np.concatenate(lengths))
     return PackedMasks(np.concatenate(texts), ends - np.concatenate(lengths), ends)
 
 
-_Id = Annotated[int, msgspec.Meta(ge=-MAX_ID, le=MAX_ID)]
-
-
-class _Mask(msgspec.Struct, gc=False):
-    size: tuple[_Id, _Id]
-    counts: str
-
-
-class _MaskDetection(msgspec.Struct, gc=False):
-    image_id: _Id
-    category_id: _Id
-    score: float
-    segmentation: _Mask
-
-
-class _BoxDetection(msgspec.Struct, gc=False):
-    image_id: _Id
-    category_id: _Id
-    score: float
-    bbox: tuple[float, float, float, float]
-
-
-_Detection = _MaskDetection | _BoxDetection
-_PIECE_BYTES = 1 << 25
-_TAIL_BYTES = 1 << 17
-_BETWEEN = re.compile(rb"\}\s*(,)\s*(?=\{)")
-"""Between two detections."""
-
-_HINTS = {
-    ".segmentation.counts`": "masks must be compressed RLE (counts as text)",
-    ".segmentation`": "masks must be compressed RLE objects with size and counts",
-    "field `segmentation`": "the file has no masks: evaluate with --iou-type bbox",
-    "field `bbox`": "the file has no boxes: evaluate with --iou-type segm",
-    "Expected `array`": "a results file is one list of detections",
-}
-
-
-def _explain(path: Path, content: mmap.mmap, error: Exception) -> UserError:
-    message = str(error)
-    hint = next((hint for part, hint in _HINTS.items() if part in message), None)
-    at = re.search(r"\(byte (\d+)\)", message)
-    if at and re.match(rb"-?(NaN|Infinity)", content[int(at[1]) : int(at[1]) + 9]):
-        hint = "scores or boxes are NaN or infinite; the model that wrote them is broken"
-    if "truncated" in message:
-        hint = "the file is truncated: write it again"
-    return UserError(f"results file {path}: {message}" + (f" ({hint})" if hint else ""))
-
-
-def _list_of(kind: type[_Detection]) -> type[list[_Detection]]:
-    return list[kind]  # type: ignore[valid-type]  # made at run time
-
-
-def _decode_pieces(file: BinaryIO, kind: type[_Detection]) -> Iterator[list[_Detection]]:
-    """Decode a list of detections piece by piece: a third of the memory of decoding it whole.
-
-    Pieces end between two detections. What looks like such a place may stand inside a text; then a piece is no JSON.
-    """
-    rest, start, many = b"", b"", _list_of(kind)
-    while piece := file.read(_PIECE_BYTES):
-        text = rest + piece
-        tail = max(0, len(text) - _TAIL_BYTES)
-        ends = [found.start(1) for found in _BETWEEN.finditer(text, tail)]
-        if not ends:
-            rest = text
-            continue
-        yield msgspec.json.decode(start + text[: ends[-1]] + b"]", type=many)
-        rest, start = text[ends[-1] + 1 :], b"["
-    yield msgspec.json.decode(start + rest, type=many)
-
-
-def _decode_whole(path: Path, kind: type[_Detection]) -> list[_Detection]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        try:
-            return msgspec.json.decode(content, type=_list_of(kind))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _explain(path, content, error) from None
-
-
-class _Columns:
-    """Detections that were read so far."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        self.lengths: list[np.ndarray] = []
-        self.text = bytearray()
-
-    def add(self, detections: list[_Detection]) -> None:
-        if detections and isinstance(detections[0], _MaskDetection):
-            masks = [detection.segmentation for detection in cast("list[_MaskDetection]", detections)]
-            shapes: np.ndarray = np.array([mask.size for mask in masks], np.int64)
-            counts = [mask.counts.encode("utf-8", "surrogatepass") for mask in masks]
-            self.lengths.append(np.fromiter(map(len, counts), np.int64, len(counts)))
-            self.text += b"".join(counts)
-        else:
-            shapes = np.array([detection.bbox for detection in cast("list[_BoxDetection]", detections)], np.float64)
-        self.parts.append(
-            (
-                np.array([d.image_id for d in detections], np.int64),
-                np.array([d.category_id for d in detections], np.int64),
-                np.array([d.score for d in detections], np.float64),
-                shapes,
-            )
-        )
-
-    def masks(self) -> PackedMasks:
-        """All masks."""
-        lengths = np.concatenate([np.zeros(0, np.int64), *self.lengths])
-        ends = np.cumsum(lengths)
-        return PackedMasks(np.frombuffer(self.text, np.uint8), ends - lengths, ends)
-
-
 def _read_json(path: Path, iou_type: str) -> Results:
-    if not path.stat().st_size:
-        raise UserError(f"results file {path} is empty (0 bytes)")
-    kind = _MaskDetection if iou_type == "segm" else _BoxDetection
-    with without_garbage_collection():
-        columns = _Columns()
-        try:
-            with path.open("rb") as file:
-                for detections in _decode_pieces(file, kind):
-                    columns.add(detections)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            columns = _Columns()
-            columns.add(_decode_whole(path, kind))  # tells what is wrong, or reads it after all
-    parts = [part for part in columns.parts if len(part[0])] or columns.parts[:1]
-    image_ids, category_ids, scores, shapes = (np.concatenate(column) for column in zip(*parts))
-    masks = columns.masks()
+    image_ids, category_ids, scores, shapes, masks = read_results_file(path, iou_type == "segm")
     return Results(
         path=path,
         image_ids=image_ids,
         category_ids=category_ids,
         scores=scores,
-        boxes=shapes if iou_type == "bbox" else None,
-        packed=(lambda rows: masks[rows]) if iou_type == "segm" else None,
-        mask_sizes=shapes if iou_type == "segm" else None,
+        boxes=shapes if masks is None else None,
+        packed=None if masks is None else (lambda rows: masks[rows]),
+        mask_sizes=None if masks is None else shapes,
     )

@@ -52,6 +52,6 @@ def within_category_cap(category_ids: np.ndarray, scores: np.ndarray, cap: int) 
     return _first_of_group(category_ids, scores, cap)
 
 
-def most_per_image(image_ids: np.ndarray) -> int:
-    """The largest number of detections of an image."""
-    return int(np.unique(image_ids, return_counts=True)[1].max(initial=0))
+def most_per_image(images: np.ndarray) -> int:
+    """The largest number of detections of an image, of positions or ids that are not below 0."""
+    return int(np.bincount(images).max(initial=0))

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.evaluate import build_parser, main
-from pipeline_steps.evaluation import results
+from pipeline_steps.evaluation import results, results_file
 from pipeline_steps.evaluation.metrics import KEYS
 from tests.evaluation.worlds import make_world, write_table, write_world
 
@@ -299,7 +299,7 @@ def test_a_results_file_is_read_alike_whole_and_in_pieces(
     path.write_text(json.dumps(records, separators=separators))
     whole = results.read_results(path, iou_type)
     for piece in (50, 997, 4096):
-        monkeypatch.setattr(results, "_PIECE_BYTES", piece)
+        monkeypatch.setattr(results_file, "_PIECE_BYTES", piece)
         read = results.read_results(path, iou_type)
         assert len(read) == len(records)
         for name in ("image_ids", "category_ids", "scores", "boxes", "mask_sizes"):
