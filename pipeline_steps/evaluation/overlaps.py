@@ -56,6 +56,7 @@ def _edges(text, begins, ends, heights, edges, starts, boxes, areas):
         starts[mask] = used
         height = heights[mask]
         at, before, last, runs = np.int64(0), np.int64(0), np.int64(0), 0
+        final, base = np.int64(0), np.int64(0)
         x1, y1, x2, y2 = np.int64(1 << 30), np.int64(1 << 30), np.int64(0), np.int64(0)
         position = begins[mask]
         while position < ends[mask]:
@@ -65,8 +66,15 @@ def _edges(text, begins, ends, heights, edges, starts, boxes, areas):
             before, last = last, value
             if runs % 2 and value:
                 end = at + value - 1
-                first, final = at // height, end // height
-                top, bottom = (at - first * height, end - final * height) if first == final else (0, height - 1)
+                if used == starts[mask]:  # the other runs go on from here: a division for each would take half the time
+                    final, base = at // height, at // height * height
+                while at >= base + height:
+                    final, base = final + 1, base + height
+                first, top, bottom = final, at - base, end - base
+                if end >= base + height:
+                    while end >= base + height:
+                        final, base = final + 1, base + height
+                    top, bottom = 0, height - 1
                 x1, y1, x2, y2 = min(x1, first), min(y1, top), max(x2, final + 1), max(y2, bottom + 1)
                 areas[mask] += value
                 edges[used], edges[used + 1] = at, end + 1

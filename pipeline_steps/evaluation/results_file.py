@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
@@ -106,19 +108,24 @@ class _Columns:
         self.text = bytearray()
 
     def add(self, detections: list[_Detection]) -> None:
+        count = len(detections)
         if detections and isinstance(detections[0], _MaskDetection):
             masks = [detection.segmentation for detection in cast("list[_MaskDetection]", detections)]
-            shapes: np.ndarray = np.array([mask.size for mask in masks], np.int64)
-            counts = [mask.counts.encode("utf-8", "surrogatepass") for mask in masks]
-            self.lengths.append(np.fromiter(map(len, counts), np.int64, len(counts)))
-            self.text += b"".join(counts)
+            shapes = np.fromiter(chain.from_iterable(mask.size for mask in masks), np.int64, 2 * count).reshape(-1, 2)
+            counts = "".join([mask.counts for mask in masks])
+            lengths: Iterable[int] = map(len, [mask.counts for mask in masks])
+            if not counts.isascii():  # damaged; it is told later, with its row
+                lengths = [len(mask.counts.encode("utf-8", "surrogatepass")) for mask in masks]
+            self.lengths.append(np.fromiter(lengths, np.int64, count))
+            self.text += counts.encode("utf-8", "surrogatepass")
         else:
-            shapes = np.array([detection.bbox for detection in cast("list[_BoxDetection]", detections)], np.float64)
+            boxes = chain.from_iterable(detection.bbox for detection in cast("list[_BoxDetection]", detections))
+            shapes = np.fromiter(boxes, np.float64, 4 * count).reshape(-1, 4)
         self.parts.append(
             (
-                np.array([d.image_id for d in detections], np.int64),
-                np.array([d.category_id for d in detections], np.int64),
-                np.array([d.score for d in detections], np.float64),
+                np.fromiter(map(attrgetter("image_id"), detections), np.int64, count),
+                np.fromiter(map(attrgetter("category_id"), detections), np.int64, count),
+                np.fromiter(map(attrgetter("score"), detections), np.float64, count),
                 shapes,
             )
         )

@@ -3,10 +3,12 @@
 The ground truth has the shape of LVIS v0.5 val: 1,230 categories, about 10 annotations of 3 categories and 10 verified
 negatives per image. 30 % of an image's detections are near an annotation, most with its category; the others are
 anywhere, with categories drawn by frequency. The lvis package reads a results file (the only format it has) and
-computes AP; ours reads a detections table or the same results file, and computes AP, or AP and AP_fixed. Results are
-equal if the precision arrays are equal in every bit.
+computes AP; ours reads a detections table or the same results file, and computes AP, or AP and AP_fixed; both also by
+boundary IoU, the lvis package with the boundaries of the LVIS challenge 2021: of every mask, by eroding its image.
+Results are equal if the precision arrays are equal in every bit.
 
-``python -m tests.benchmarks evaluation --images 5000`` is the size of LVIS v0.5 val: 1.5 M masks.
+``python -m tests.benchmarks evaluation --images 5000`` is the size of LVIS v0.5 val: 1.5 M masks. The official
+boundaries are measured on ``--boundary-images`` images of the same kind, and compared by the time of a mask.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import json
 import statistics
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from lvis import LVIS, LVISEval, LVISResults
 from pycocotools import mask as mask_utils
@@ -144,6 +148,53 @@ def run_lvis(folder: str) -> str:
     return _digest(run.eval["precision"])
 
 
+def _boundary(mask: np.ndarray) -> np.ndarray:
+    """The official ``mask_to_boundary``, uint8[H, W], with its ratio of 0.02."""
+    d = max(1, round(0.02 * float(np.hypot(*mask.shape))))
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return mask - cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=d)[1:-1, 1:-1]
+
+
+class BoundaryEval(LVISEval):
+    """The official evaluation by boundary IoU: every mask gets its boundary first."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        for one in (*chain.from_iterable(self._gts.values()), *self.lvis_dt.anns.values()):
+            rle = one["segmentation"] if "counts" in one["segmentation"] else self.lvis_gt.ann_to_rle(one)
+            one["boundary"] = mask_utils.encode(np.asfortranarray(_boundary(mask_utils.decode(rle))))
+
+    def compute_iou(self, img_id: int, cat_id: int) -> Any:
+        """The smaller one of both overlaps, float64[d, g]."""
+        objects, found = self._get_gt_dt(img_id, cat_id)
+        if not objects and not found:
+            return []
+        found = [found[k] for k in np.argsort([-d["score"] for d in found], kind="mergesort")]
+        ious = [
+            mask_utils.iou([d[name] for d in found], [o[name] for o in objects], [0] * len(objects))
+            for name in ("segmentation", "boundary")
+        ]
+        return np.minimum(*ious) if objects and found else ious[0]
+
+
+def run_official_boundary(folder: str) -> str:
+    """Boundary AP by the lvis package with the official boundaries; a digest of its precision array."""
+    truth = LVIS(str(Path(folder, "truth.json")))
+    with numpy_float_alias():
+        run = BoundaryEval(truth, LVISResults(truth, str(Path(folder, "results.json"))), "segm")
+        run.evaluate()
+        run.accumulate()
+    return _digest(run.eval["precision"])
+
+
+def run_our_boundary(folder: str) -> str:
+    """AP and boundary AP by ours; a digest of the latter's precision array."""
+    truth = read_ground_truth(Path(folder, "truth.json"), "segm")
+    results = read_results(Path(folder, "detections.parquet"), "segm")
+    evaluation = evaluate_lvis(truth, results, "segm", 300, int(ALL), boundary_ratio=0.02)
+    return _digest(evaluation.boundaries()[0].precision)
+
+
 def run_ours(folder: str, name: str, fixed_per_category: str) -> str:
     """AP and AP_fixed by ours. Where the caps leave out nothing, both are one evaluation."""
     truth = read_ground_truth(Path(folder, "truth.json"), "segm")
@@ -159,6 +210,7 @@ CONTENDERS = {
     "table": ("run_ours", "detections.parquet", ALL),
     "file": ("run_ours", "results.json", ALL),
     "both": ("run_ours", "detections.parquet", "10000"),
+    "boundary": ("run_our_boundary",),
 }
 
 
@@ -184,9 +236,11 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="images, with 300 detections each")
     parser.add_argument("--runs", type=int, default=3, help="measured rounds")
+    parser.add_argument("--boundary-images", type=int, default=40, help="images for the official boundaries")
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as small:
         make_files(Path(folder), arguments.images)
+        make_files(Path(small), arguments.boundary_images)
         runs = []
         for turn in range(arguments.runs):
             order = list(CONTENDERS.items())[:: 1 if turn % 2 == 0 else -1]
@@ -196,5 +250,27 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
                     for name, (call, *rest) in order
                 }
             )
-    count = arguments.images * PER_IMAGE
-    return _rows(runs, f"{count / 1e6:g} M" if count >= 1e6 else f"{count:,}")
+        official, ours = (
+            in_process(f"tests.benchmarks.evaluation:{call}", small)
+            for call in ("run_official_boundary", "run_our_boundary")
+        )
+    count, few = arguments.images * PER_IMAGE, arguments.boundary_images * PER_IMAGE
+    return [
+        *_rows(runs, f"{count / 1e6:g} M" if count >= 1e6 else f"{count:,}"),
+        Row(
+            f"boundary AP and AP from a table, a mask of {count:,}",
+            f"official boundaries, a mask of {few:,}",
+            official.seconds / few,
+            statistics.median(run["boundary"].seconds for run in runs) / count,
+            equal=official.value == ours.value,
+            runs=len(runs),
+        ),
+        Row(
+            "the same, peak memory",
+            f"official boundaries, {few:,} masks",
+            official.peak_mib,
+            statistics.median(run["boundary"].peak_mib for run in runs),
+            "MiB",
+            runs=len(runs),
+        ),
+    ]
