@@ -124,7 +124,7 @@ def evaluate_lvis(
         fixed=second,
         detections=len(results),
         detections_per_image=most_per_image(images),
-        images_with_detections=np.count_nonzero(np.bincount(images)),
+        images_with_detections=int(np.count_nonzero(np.bincount(images))),
         unknown_categories=int((~known).sum()),
         counted=np.bincount(categories[capped & known], minlength=len(truth.categories)),
         tables=tables,

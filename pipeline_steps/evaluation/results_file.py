@@ -111,7 +111,9 @@ class _Columns:
         count = len(detections)
         if detections and isinstance(detections[0], _MaskDetection):
             masks = [detection.segmentation for detection in cast("list[_MaskDetection]", detections)]
-            shapes = np.fromiter(chain.from_iterable(mask.size for mask in masks), np.int64, 2 * count).reshape(-1, 2)
+            shapes: np.ndarray = np.fromiter(
+                chain.from_iterable(mask.size for mask in masks), np.int64, 2 * count
+            ).reshape(-1, 2)
             counts = "".join([mask.counts for mask in masks])
             lengths: Iterable[int] = map(len, [mask.counts for mask in masks])
             if not counts.isascii():  # damaged; it is told later, with its row
