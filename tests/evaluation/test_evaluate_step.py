@@ -270,7 +270,7 @@ TRUTH_CHANGES = {
     "annotation of unknown category": (lambda t: t["annotations"][0].update(category_id=31337), "31337"),
     "negative category unknown": (lambda t: t["images"][0].update(neg_category_ids=[31337]), "31337"),
     "annotation id 0": (lambda t: t["annotations"][0].update(id=0), "count from 1"),
-    "annotation id twice": (lambda t: t["annotations"][0].update(id=2), "occurs twice"),
+    "annotation id twice": (lambda t: t["annotations"][0].update(id=2), "duplicate annotation id"),
     "crowd": (lambda t: t["annotations"][0].update(iscrowd=1), "--format coco"),
     "no annotations": (lambda t: t.pop("annotations"), "test split"),
     "no negatives": (lambda t: t["images"][0].pop("neg_category_ids"), "neg_category_ids"),
