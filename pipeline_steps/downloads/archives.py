@@ -14,7 +14,8 @@ from threading import Event
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.downloads.disk import require_space
-from pipeline_steps.downloads.transfer import CHUNK, go_on
+from pipeline_steps.downloads.parallel import go_on
+from pipeline_steps.downloads.transfer import CHUNK
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MOST_TIMES = 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,11 @@ from pathlib import Path
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import free_space
 from pipeline_steps.common.progress import format_bytes
-from pipeline_steps.downloads.transfer import is_disk_full
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -30,8 +30,8 @@ from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.sources.space import part_of
 from pipeline_steps.downloads.disk import explained_if_full
 from pipeline_steps.downloads.locks import exclusive
-from pipeline_steps.downloads.parallel import in_parallel
-from pipeline_steps.downloads.transfer import RETRIED_STATUS, Patience, go_on
+from pipeline_steps.downloads.parallel import go_on, in_parallel
+from pipeline_steps.downloads.transfer import RETRIED_STATUS, Patience
 
 IMAGE_ID = re.compile(r"^(?:train/)?([0-9a-f]{8,32})$")
 _AFTER_END = 4096

@@ -14,6 +14,12 @@ Item = TypeVar("Item")
 _SECONDS_TO_TIDY_UP = 1.0
 
 
+def go_on(stop: Event, seconds: float = 0.0) -> None:
+    """Wait for some seconds; raises InterruptedError as soon as the download is to stop."""
+    if stop.wait(seconds):
+        raise InterruptedError("the download was stopped")
+
+
 def in_parallel(work: Callable[[Item], None], items: Iterable[Item], threads: int, stop: Event) -> list[UserError]:
     """Call ``work`` for every item, several at once.
 

@@ -24,6 +24,8 @@ import urllib3
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.sources.expected import NOTHING_KNOWN, Expected, mismatch
 from pipeline_steps.data.sources.space import part_of
+from pipeline_steps.downloads.disk import is_disk_full
+from pipeline_steps.downloads.parallel import go_on
 
 CHUNK = 1 << 20
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -106,17 +108,6 @@ def _check_status(response: requests.Response, url: str) -> None:
         )
 
 
-def go_on(stop: Event, seconds: float = 0.0) -> None:
-    """Wait for some seconds; raises InterruptedError as soon as the download is to stop."""
-    if stop.wait(seconds):
-        raise InterruptedError("the download was stopped")
-
-
-def is_disk_full(error: OSError) -> bool:
-    """Whether an error says that the disk, or the user's share of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 def _announced(response: requests.Response, part: Path) -> tuple[int, int | None]:
     """Byte at which the answer starts, and bytes of the whole file as far as the server says."""
     length = response.headers.get("Content-Length", "")
@@ -167,11 +158,10 @@ def _attempt(
                     report(done, total)
                     if most is not None and done > most:
                         break
-            except InterruptedError:
-                raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if isinstance(error, OSError) and (is_disk_full(error) or error.errno == errno.EIO):
-                    raise  # our disk, not the connection
+                ours = isinstance(error, OSError) and (is_disk_full(error) or error.errno == errno.EIO)  # our disk
+                if ours or isinstance(error, InterruptedError):
+                    raise
                 raise _Retry(f"connection broke after {done} bytes ({type(error).__name__})") from None
         if most is not None and done > most:
             part.unlink()
@@ -239,9 +229,8 @@ def _transfer(
 
 
 def _finish(part: Path, target: Path) -> None:
-    descriptor = os.open(part, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
     part.replace(target)
     _notes_of(part).unlink(missing_ok=True)
 
@@ -288,8 +277,7 @@ def fetch(
     """
     stop = stop or Event()
     if target.is_file():
-        problem = mismatch(target, expected)
-        if problem:
+        if problem := mismatch(target, expected):
             raise UserError(f"{target} {problem}: it is damaged or a different file; delete it and start again")
         return None
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -301,8 +289,7 @@ def fetch(
             _copy_local(Path(unquote(local)), part, report, stop)
         else:
             _transfer(url, part, expected, patience, report, warn, stop)
-        problem = mismatch(part, expected)
-        if not problem:
+        if not (problem := mismatch(part, expected)):
             return _finish(part, target)
         part.unlink()
         _notes_of(part).unlink(missing_ok=True)
