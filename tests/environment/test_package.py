@@ -7,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -19,17 +22,33 @@ from tests.environment.stand_ins import PROJECT
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
 
 
+def run(*command: object, folder: Path) -> str:
+    """Standard output of a command that succeeds."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run([*map(str, command)], cwd=folder, env=own, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the files that it needs."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, built from a copy of the files that it needs."""
     folder = tmp_path_factory.mktemp("package")
     shutil.copytree(PROJECT / "pipeline_steps", folder / "pipeline_steps", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(PROJECT / name, folder)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", "dist", "."]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(sys.executable, "-c", "from setuptools import build_meta; build_meta.build_sdist('dist')", folder=folder)
     (file,) = (folder / "dist").iterdir()
+    assert file.name == f"lvis_challenge_pipeline-{METADATA['version']}.tar.gz"
+    return file
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> Path:
+    """The wheel, built from the source distribution: what either lacks, the wheel lacks."""
+    build = ("pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "-w", "wheels", sdist)
+    run(sys.executable, "-m", *build, folder=sdist.parent)
+    (file,) = (sdist.parent / "wheels").iterdir()
     return file
 
 
@@ -42,22 +61,26 @@ def test_wheel_has_every_module_and_data_file_and_the_papers(wheel):
     assert not any(name.startswith(("tests", "workflow", "config")) for name in packed)
 
 
-@pytest.mark.parametrize("step", ["verify", "rescore_ensemble"])
-def test_steps_run_from_the_installed_wheel_in_a_clean_folder(wheel, tmp_path, step):
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", "--target", "site", wheel]
-    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True)
-    (tmp_path / "clean").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-m", f"pipeline_steps.{step}", "--help"],
-        cwd=tmp_path / "clean",
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert f"usage: python -m pipeline_steps.{step}" in result.stdout
-    assert list((tmp_path / "clean").iterdir()) == []
+def test_source_distribution_has_the_papers_and_nothing_of_the_tests(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "pipeline_steps/train.py"} <= names
+    assert not any(name.startswith("tests") for name in names)
+
+
+def test_steps_run_from_the_wheel_in_a_clean_environment_beside_the_pinned_packages(wheel, tmp_path):
+    venv.create(tmp_path / "venv", symlinks=True, with_pip=False)
+    python, clean = tmp_path / "venv/bin/python", tmp_path / "clean"
+    clean.mkdir()
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, folder=clean)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=clean).strip())
+    assert (site / "pipeline_steps/train.py").is_file()
+    (site / "pinned.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    for step in ("verify", "rescore_ensemble"):
+        assert f"usage: python -m pipeline_steps.{step}" in run(
+            python, "-m", f"pipeline_steps.{step}", "--help", folder=clean
+        )
+    assert list(clean.iterdir()) == []
 
 
 def test_papers_agree_on_version_and_licence():
