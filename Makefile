@@ -29,7 +29,7 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 	@# Our own lock instead of Snakemake's: it cannot be left behind by a run that was killed.
 	@mkdir -p .snakemake && exec 8>.snakemake/make-demo.lock && \
 	if command -v flock >/dev/null && ! flock --nonblock 8; then \
-	  echo "make demo: another one is running in this folder; wait for it, or stop it" >&2; exit 1; \
+	  echo "make demo: already running in this folder; wait for it, or stop it" >&2; exit 1; \
 	fi && \
 	$(ACTIVATE) snakemake --configfile config/mini.yaml --cores $(CORES) --nolock $(ARGS) all
 	@# A run that made the table has shown it; one that found nothing to do has not.
@@ -41,11 +41,11 @@ demo: env ## the whole recipe on the embedded mini data set, on the CPU; results
 test: env lint ## the checks of `make lint`, then all tests but those on a Slurm cluster
 	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m "$(TESTS)" $(ARGS)
 
-test-slurm: env ## the smallest recipe, disturbed, on a Slurm on this machine (root; apt-get install slurm-wlm munge)
+test-slurm: env ## the smallest recipe, with faults, on a Slurm cluster on this machine (root; apt-get install slurm-wlm munge)
 	@$(ACTIVATE) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} python -m pytest -m slurm $(ARGS)
 
 # With ENV=none PYTHONPATH is the user's own: the packages may lie there.
-gpu: $(if $(filter none,$(ENV)),,env) ## where there is a GPU: tests on it at real sizes, and what is measured, as one table
+gpu: $(if $(filter none,$(ENV)),,env) ## on a machine with a GPU: tests and benchmarks at real sizes, as one table
 ifeq ($(ENV),none)
 	@PYTHONPATH="$(PYTHONPATH)" $(or $(PYTHON),python3) -m tests.gpu $(ARGS)
 else
@@ -55,18 +55,18 @@ endif
 lint: env ## style and types of the Python and Snakemake files, without changing them
 	@$(ACTIVATE) ruff check && ruff format --check && mypy && snakefmt --check workflow && snakemake --lint
 
-format: env ## bring the Python and Snakemake files into style
+format: env ## format the Python and Snakemake files
 	@$(ACTIVATE) ruff check --fix && ruff format && snakefmt workflow
 
-bench: env ## measure the hot paths beside what people use today
+bench: env ## benchmark the hot paths against what people use today
 	@$(ACTIVATE) python -m tests.benchmarks $(ARGS)
 
-env: ## make the pinned environment in .venv, or mend it
+env: ## create or repair the pinned environment in .venv
 	@$(ENVIRONMENT)/make_venv.sh "$(VENV)"
 
-lock: ## pin requirements.lock anew after a change of workflow/environment/requirements.in
+lock: ## update requirements.lock after changing workflow/environment/requirements.in
 	@$(ENVIRONMENT)/lock.sh $(ARGS)
 
-clean: ## remove what the small recipes and the tests made; other results and the environment stay
+clean: ## remove results of the small recipes and of the tests, nothing else
 	rm -rf results/mini results/smoke datasets/mini datasets/smoke .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +

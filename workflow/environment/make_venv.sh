@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes the pinned environment in a folder, or mends it: workflow/environment/make_venv.sh FOLDER
+# Creates or repairs the pinned environment in a folder: workflow/environment/make_venv.sh FOLDER
 # Does nothing, at once, if the folder holds what requirements.lock and the files beside this script ask for. Otherwise (the
 # pins changed, an installation was interrupted, the checkout moved) the folder is emptied and filled anew, so that equal pins
-# always mean equal environments. Environment: PYTHON, the interpreter to use (default: the first fit of python3.11, ...).
+# always mean equal environments. Environment: PYTHON, the interpreter to use (default: the first suitable one of python3.11, ...).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -81,7 +81,7 @@ install() {
     awk -v total="$total" '
       /^Collecting/ { if (++seen % 50 == 0) { print "  found " seen " of " total; fflush() } }
       /^Installing collected/ { if (seen > 50) { print "  all found; unpacking"; fflush() } }' ||
-    { grep -v '^ ' "$log" | tail -n 15 >&2; fail "pip failed, see above and $log; run the same command again when that is mended"; }
+    { grep -v '^ ' "$log" | tail -n 15 >&2; fail "pip failed, see above and $log; fix the cause, then run the same command again"; }
 }
 # The build tools first, and no others for the few packages without a wheel, so that these too build the same everywhere.
 awk '/^[^ ]/ { tool = /^(setuptools|wheel|packaging)==/ } tool' "$lock" >"$TMPDIR/build-tools.txt"
