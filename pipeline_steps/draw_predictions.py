@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> None:
     """Run the step."""
     from pipeline_steps.analysis.scenes import SceneReader
-    from pipeline_steps.analysis.selection import choose_examples, rank_scenes
+    from pipeline_steps.analysis.showcase import choose_examples, rank_scenes
     from pipeline_steps.data.lvis import read_lvis
     from pipeline_steps.report.gallery import gallery_page
     from pipeline_steps.report.picture import CANDIDATES, write_picture

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline_steps.analysis.scenes import MATCH_IOU, MISSED, Scene, SceneReader, Shape
-from pipeline_steps.analysis.selection import Section
+from pipeline_steps.analysis.showcase import ExampleGroup
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.images import UnreadableImageError, read_image
 from pipeline_steps.evaluation.matching import FALSE, IGNORED, TRUE, UNJUDGED
@@ -114,7 +114,9 @@ def _scene(scene: Scene, paths: DatasetPaths, positions: dict[int, int]) -> dict
     }
 
 
-def _group(section: Section, reader: SceneReader, paths: DatasetPaths, positions: dict[int, int]) -> dict[str, Any]:
+def _group(
+    section: ExampleGroup, reader: SceneReader, paths: DatasetPaths, positions: dict[int, int]
+) -> dict[str, Any]:
     group = GROUPS[section.letter]
     told = (
         f"Images in which most {group} objects are found: look at how masks follow the objects, and at the scores."
@@ -132,7 +134,12 @@ def _group(section: Section, reader: SceneReader, paths: DatasetPaths, positions
 
 
 def gallery_page(
-    reader: SceneReader, sections: list[Section], paths: DatasetPaths, title: str, source: str, lead: Sequence[str] = ()
+    reader: SceneReader,
+    sections: list[ExampleGroup],
+    paths: DatasetPaths,
+    title: str,
+    source: str,
+    lead: Sequence[str] = (),
 ) -> str:
     """The page as HTML.
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pipeline_steps.analysis.scenes import SceneReader, Shape
-from pipeline_steps.analysis.selection import Section, Story, choose_stories
+from pipeline_steps.analysis.showcase import ExampleGroup, Story, choose_stories
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.images import UnreadableImageError, read_image
@@ -110,7 +110,7 @@ class Tile:
         return tile.convert("RGB")
 
 
-def _pick(reader: SceneReader, sections: list[Section], paths: DatasetPaths) -> list[tuple[Story, np.ndarray]]:
+def _pick(reader: SceneReader, sections: list[ExampleGroup], paths: DatasetPaths) -> list[tuple[Story, np.ndarray]]:
     """Stories to show, one of each kind and no image twice; where there are too few, examples without a message."""
     ids = list(dict.fromkeys(image_id for section in sections for image_id in section.image_ids))
     scenes = [reader.scene(image_id) for image_id in (ids or list(reader.dataset.image_by_id)[:CANDIDATES])]
@@ -166,7 +166,7 @@ def _encoded(picture: Image.Image, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-def write_picture(reader: SceneReader, sections: list[Section], paths: DatasetPaths, output: Path) -> None:
+def write_picture(reader: SceneReader, sections: list[ExampleGroup], paths: DatasetPaths, output: Path) -> None:
     """Draw a few scenes into one file of at most :data:`MAX_BYTES` bytes.
 
     Args:

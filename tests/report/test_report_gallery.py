@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline_steps.analysis.scenes import MISSED, SceneReader, Shape
-from pipeline_steps.analysis.selection import Section, choose_examples, choose_stories, rank_scenes
+from pipeline_steps.analysis.showcase import ExampleGroup, choose_examples, choose_stories, rank_scenes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.draw_predictions import build_parser, main
@@ -233,7 +233,7 @@ def test_picture_without_any_detection_or_object_is_drawn(tmp_path: Path, world:
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] != bare]
     path.write_text(json.dumps(content))
     reader = SceneReader(read_lvis(path, "val"), world[1], 2.0)
-    every = Section("r", True, [bare, *(image["id"] for image in content["images"][1:3])])
+    every = ExampleGroup("r", True, [bare, *(image["id"] for image in content["images"][1:3])])
     for chosen in ([every], []):
         write_picture(reader, chosen, DatasetPaths(load_recipe(world[0])), tmp_path / "p.png")
         with Image.open(tmp_path / "p.png") as image:

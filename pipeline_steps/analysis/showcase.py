@@ -14,7 +14,7 @@ from pipeline_steps.evaluation.matching import FALSE, TRUE
 
 
 @dataclass(frozen=True)
-class Section:
+class ExampleGroup:
     """Examples of one kind."""
 
     letter: str
@@ -52,7 +52,7 @@ def rank_scenes(scenes: Iterable[Scene]) -> Rankings:
     return {key: [image_id for _, image_id in sorted(v, key=lambda e: (-e[0], e[1]))] for key, v in keys.items()}
 
 
-def choose_examples(rankings: Rankings, count: int) -> list[Section]:
+def choose_examples(rankings: Rankings, count: int) -> list[ExampleGroup]:
     """At most ``count`` images, shared evenly by the six sections; none is shown twice.
 
     Rare groups choose first, because they have the fewest images to choose from.
@@ -68,7 +68,7 @@ def choose_examples(rankings: Rankings, count: int) -> list[Section]:
                 used.add(free)
         if len(used) == before:
             break
-    return [Section(letter, good, image_ids) for (letter, good), image_ids in chosen.items()]
+    return [ExampleGroup(letter, good, image_ids) for (letter, good), image_ids in chosen.items()]
 
 
 @dataclass(frozen=True)
