@@ -51,6 +51,15 @@ class Measured:
         value = self.metrics.get(key)
         return float(value) if isinstance(value, int | float) else None
 
+    def interval(self, key: str) -> Mapping[str, float] | None:
+        """``low``, ``high`` and ``half_width`` of a metric's interval, None if there is none."""
+        return self.metrics.get("bootstrap", {}).get("intervals", {}).get(key)
+
+    def half_width(self, key: str) -> float:
+        """Half the width of a metric's interval, NaN if there is none."""
+        found = self.interval(key)
+        return float("nan") if found is None else found["half_width"]
+
     @property
     def evaluated(self) -> str:
         """What was compared: masks or boxes, under which protocol."""

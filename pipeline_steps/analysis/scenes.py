@@ -65,6 +65,10 @@ class Shape:
         simple = [cv2.approxPolyDP(contour, 0.7, closed=True)[:, 0] for contour in found]
         return [(contour + 0.5) / zoom for contour in simple if len(contour) > 2]
 
+    def outline(self) -> str:
+        """The contours as the path of an SVG."""
+        return "".join("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in contour) + "Z" for contour in self.contours())
+
     def centre(self) -> tuple[float, float]:
         """A point well inside."""
         x1, y1, x2, y2 = self.box

@@ -39,11 +39,6 @@ def colour(position: int) -> str:
     return f"hsl({position * 137.508 % 360:.0f} 85% {(62, 50, 72)[position % 3]}%)"
 
 
-def _outline(shape: Shape) -> str:
-    """The contours as the path of an SVG."""
-    return "".join("M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in contour) + "Z" for contour in shape.contours())
-
-
 def _tooltip(shape: Shape) -> str:
     text = f"{shape.name} ({GROUPS[shape.letter]})"
     if shape.score is not None:
@@ -82,7 +77,7 @@ def _panel(title: str, scene: Scene, shapes: list[tuple[str, str, Shape]], posit
                 "exact": None if shape.score is None else f"{shape.score:.4f}",
                 "tooltip": _tooltip(shape),
                 "tint": colour(positions[shape.category_id]),
-                "outline": _outline(shape),
+                "outline": shape.outline(),
                 "line": f"M{x:.1f},{y:.1f}L{badge.x:.1f},{badge.y:.1f}" if badge.moved else "",
                 **{name: round(getattr(badge, name), 2) for name in "xywh"},
             }

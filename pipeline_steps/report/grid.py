@@ -57,6 +57,6 @@ def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def with_spread(mean: float, spread: float, digits: int = 1) -> str:
-    """``mean ± standard deviation``; the mean alone if there is no spread."""
+def with_spread(mean: float | None, spread: float, digits: int = 1) -> str:
+    """``mean ± spread`` (a standard deviation, half an interval); the mean alone if there is no spread."""
     return number(mean, digits=digits) + ("" if pd.isna(spread) else f" ± {spread:.{digits}f}")

@@ -59,13 +59,15 @@ def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
         [
             entry.name,
             entry.evaluated or MISSING,
-            *(number(entry.get(key)) for key in COLUMNS),
+            *(with_spread(entry.get(key), entry.half_width(key)) for key in COLUMNS),
             MISSING if (kept := entry.get("detections_per_image")) is None else f"{kept:.0f}",
         ]
         for entry in measured
     ]
     header = ["model", "evaluated", *COLUMNS.values(), "kept per image"]
-    return Grid(f"Recipe {recipe.name}: results on val", header, rows, 2, _notes(measured, recipe))
+    samples = {entry.metrics["bootstrap"]["samples"] for entry in measured if "bootstrap" in entry.metrics}
+    spread = [f"±: half the 95 % interval, from {number(count)} resamples of the val images." for count in samples]
+    return Grid(f"Recipe {recipe.name}: results on val", header, rows, 2, [*spread, *_notes(measured, recipe)])
 
 
 def details_grid(measured: Sequence[Measured]) -> Grid:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.lvis import read_categories
+from pipeline_steps.evaluation.analyses import Analyses
+from pipeline_steps.evaluation.comparison import compare_systems
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.missing import missing_page
 from pipeline_steps.run.result_files import ResultFiles
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
+
+ANALYSES = Analyses(pool=True, bootstrap=20, errors=True, calibration=True)
 
 CAP = 6
 """Detections per image that count: low enough to bind."""
@@ -50,13 +54,15 @@ def write_finished_run(folder: Path) -> ResultFiles:
     detections.parent.mkdir(parents=True)
     fabricate(truth, detections, recipe="tiny")
     metrics, categories = lvis_metrics(
-        truth, files.ensemble("val"), "segm", CAP, 10000, "hotcoco", read_categories(train)
+        truth, files.ensemble("val"), "segm", CAP, 10000, "hotcoco", read_categories(train), analyses=ANALYSES
     )
     for name in files.recipe.evaluations:
         file = files.metrics.of(name=name)
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(metrics))
         categories.to_csv(file.with_name("categories.csv"), index=False)
+    systems = dict.fromkeys(("basic", "ensemble"), detections)
+    files.comparison.write_text(json.dumps(compare_systems(truth, systems, "segm", CAP, samples=20)))
     for seed, boxes in enumerate(files.members_boxes("val").values()):
         boxes.parent.mkdir(parents=True)
         fabricate(truth, boxes, recipe="tiny", seed=seed, masks=False)

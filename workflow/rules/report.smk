@@ -174,6 +174,10 @@ rule write_report:
     input:
         metrics=rules.plot_figures.input.metrics,
         models=rules.plot_figures.input.models,
+        comparison=rules.compare_results.output if recipe.evaluation.bootstrap else [],
+        # Confusions are drawn.
+        annotations=DATA.lvis_val,
+        detections=RESULT.ensemble("val"),
         figures=rules.plot_figures.output,
         gallery=rules.draw_predictions.output.page,
         missing=rules.count_samples.output.page,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline_steps.analysis.measured import Measured
 from pipeline_steps.recipe.schema import ENSEMBLE
-from pipeline_steps.report.grid import number
+from pipeline_steps.report.grid import number, with_spread
 
 _NAMES = {"AP": "Mask AP", "APr": "Mask AP of rare categories", "AP_fixed": "Mask AP_fixed, without a cap per image"}
 
@@ -29,5 +29,5 @@ def headline(measured: Sequence[Measured]) -> list[tuple[str, str, str]]:
         ours, theirs = (entry.get(key) if entry else None for entry in (result, best))
         if best and best is not result and ours is not None and theirs is not None:
             told += f"; {number(ours - theirs, signed=True)} over {best.name}, the best single model"
-        rows.append((name, number(ours), told))
+        rows.append((name, with_spread(ours, result.half_width(key)) if result else number(ours), told))
     return rows

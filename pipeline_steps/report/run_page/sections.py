@@ -16,6 +16,7 @@ from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.page import html_page, part
+from pipeline_steps.report.run_page.analyses import calibrated, how_sure, where_the_ap_goes
 from pipeline_steps.report.run_page.headline import headline
 from pipeline_steps.report.run_page.parts import Run, absent, embedded_page, sortable_table, table
 from pipeline_steps.report.run_page.rule_graph import benchmark_seconds, draw_graph, read_graph
@@ -58,6 +59,21 @@ def _comparisons(run: Run) -> Markup:
     if not parts and like_published(recipe):
         return absent("This recipe reproduces no row of the paper's tables (report.tables names none).")
     return Markup("").join(parts)
+
+
+@section("sure", "How sure")
+def _sure(run: Run) -> Markup:
+    return how_sure(run)
+
+
+@section("errors", "Where the AP goes")
+def _errors(run: Run) -> Markup:
+    return where_the_ap_goes(run)
+
+
+@section("calibration", "Calibration")
+def _calibration(run: Run) -> Markup:
+    return calibrated(run)
 
 
 @section("ablations", "Settings compared over seeds")
