@@ -22,6 +22,7 @@ from pipeline_steps.analysis.scenes import MISSED, Scene, Shape
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.data.records import Annotation, ImageRecord
+from pipeline_steps.evaluation.errors import ERRORS, error_codes
 from pipeline_steps.evaluation.matching import FALSE, TRUE
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ IOU_THRESHOLDS = (0.5, 0.75)
 TRUTH = "ground_truth"
 FOUND, FOUND_BY_SOME = "found", "found by some"
 """Verdicts on objects, beside ``missed``: by every model, by at least one."""
+
+UNEXPLAINED = "missed"
+"""Tag of objects that no detection matches, nor would match if it were mended (TIDE's missed), before the model."""
 
 Document = dict[str, Any]
 
@@ -59,7 +63,8 @@ def pattern_sample(models: Sequence[str]) -> fo.Sample:
     )
     sample[TRUTH] = labels(annotation_id=0, area=0.0, not_exhaustive=False)
     for name in map(field_name, models):
-        sample[name] = labels(confidence=0.0, rank_score=0.0, source="", matched_annotation=0)
+        own: Document = {"confidence": 0.0, "rank_score": 0.0, "source": "", "matched_annotation": 0}
+        sample[name] = labels(**own, error="", confused_with="")
         for verdict in (TRUE, FALSE, MISSED):
             sample[f"{name}_{verdict}"] = 0
     return sample
@@ -89,14 +94,37 @@ def _label(shape: Shape, image: ImageRecord) -> Document:
     }
 
 
+def errors_of(scene: Scene) -> tuple[list[str], list[int]]:
+    """TIDE's error of each detection that is drawn, "" for none, and the object that it is about, or -1.
+
+    An object is what a classification or a localisation error is about; see :mod:`pipeline_steps.evaluation.errors`.
+    """
+    if not scene.detections or not scene.truths:
+        false = [verdict == FALSE for verdict in scene.verdicts[0]]
+        return [ERRORS[4] if wrong else "" for wrong in false], [-1] * len(false)
+    every = (*scene.detections, *scene.truths)
+    by_masks = all(shape.mask is not None for shape in every)
+    boxes = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in (shape.box for shape in every)]
+    shapes: list[Any] = [shape.mask for shape in every] if by_masks else boxes
+    count = len(scene.detections)
+    ious = np.asarray(mask_utils.iou(shapes[:count], shapes[count:], [0] * len(scene.truths)))
+    own, theirs = (np.array([s.category_id for s in group]) for group in (scene.detections, scene.truths))
+    same, other = (np.where(alike, ious, 0.0) for alike in (own[:, None] == theirs, own[:, None] != theirs))
+    codes = error_codes(np.array(scene.verdicts[0]) == FALSE, same.max(axis=1), other.max(axis=1))
+    aims = np.select([codes == 1, codes == 0], [same.argmax(axis=1), other.argmax(axis=1)], -1)
+    return [ERRORS[code] if code >= 0 else "" for code in codes.tolist()], aims.tolist()
+
+
 def _predictions(scene: Scene, annotations: Sequence[Annotation]) -> list[Document]:
     """Labels of what a model says of an image."""
-    labels = []
+    labels, (errors, aims) = [], errors_of(scene)
     for position, shape in enumerate(scene.detections):
         matched = int(scene.matches[0, position])
         own = {
             "tags": [f"{row[position]}@{iou:g}" for iou, row in zip(IOU_THRESHOLDS, scene.verdicts)],
             "verdict": shape.verdict,
+            "error": errors[position],
+            "confused_with": scene.truths[aims[position]].name if errors[position] == ERRORS[0] else "",
             "confidence": shape.score,
             "rank_score": shape.rank_score,
             "source": shape.source,
@@ -109,6 +137,7 @@ def _predictions(scene: Scene, annotations: Sequence[Annotation]) -> list[Docume
 def _truths(scenes: Mapping[str, Scene], image: ImageRecord, annotations: Sequence[Annotation]) -> list[Document]:
     """Labels of what is annotated in an image, with what the models miss of it."""
     labels = []
+    aimed = {name: errors_of(scene)[1] for name, scene in scenes.items()}
     for position, annotation in enumerate(annotations):
         shapes = [scene.truths[position] for scene in scenes.values()]
         found = sum(shape.verdict == TRUE for shape in shapes)
@@ -118,6 +147,11 @@ def _truths(scenes: Mapping[str, Scene], image: ImageRecord, annotations: Sequen
                 for name, scene in scenes.items()
                 for iou, row in zip(IOU_THRESHOLDS, scene.matches)
                 if position not in row
+            ]
+            + [
+                f"{UNEXPLAINED}:{name}"
+                for name, scene in scenes.items()
+                if position not in scene.matches[0] and position not in aimed[name]
             ],
             "verdict": FOUND if found == len(scenes) else FOUND_BY_SOME if found else MISSED,
             "annotation_id": annotation.id,

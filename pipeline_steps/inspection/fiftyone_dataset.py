@@ -2,7 +2,8 @@
 
 Labels carry tags such as ``true@0.5`` (matched at IoU 0.5), ``false@0.75``, ``ignored@0.5`` and ``unjudged@0.5``, and
 objects of the ground truth ``missed@0.5:NAME`` for each model that does not find them. Their ``verdict`` is the one at
-IoU 0.5; the app colours by it. Verdicts are those of the official evaluator.
+IoU 0.5; the app colours by it. Verdicts are those of the official evaluator. Wrong detections have TIDE's ``error``,
+and what they are ``confused_with`` if it is the category; each error of each model has a view.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from pipeline_steps.analysis.scenes import MISSED, SceneReader
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.lvis import LvisDataset
+from pipeline_steps.evaluation.errors import ERRORS
 from pipeline_steps.evaluation.matching import FALSE, IGNORED, TRUE, UNJUDGED
 from pipeline_steps.inspection.documents import (
     FOUND,
     FOUND_BY_SOME,
     IOU_THRESHOLDS,
     TRUTH,
+    UNEXPLAINED,
     field_name,
     image_document,
     pattern_sample,
@@ -69,6 +72,18 @@ def _save_views(data: fo.Dataset, models: Sequence[str]) -> None:
             f"confident mistakes: {model}",
             mistakes.select_fields([name, TRUTH, f"{name}_false"]),
             description=f"Wrong detections with a score of at least {HIGH_SCORE:g}, highest first",
+        )
+        for error in ERRORS[:-1]:
+            found = data.filter_labels(name, F("error") == error)
+            data.save_view(
+                f"{error} errors: {model}",
+                found.sort_by(F(f"{name}.detections.confidence").max(), reverse=True).select_fields([name, TRUTH]),
+                description="By TIDE's definition among the detections shown, highest score first",
+            )
+        data.save_view(
+            f"missed errors: {model}",
+            data.filter_labels(TRUTH, F("tags").contains([f"{UNEXPLAINED}:{model}"])).select_fields([TRUTH, name]),
+            description="Objects that no detection shown matches, nor would if its category or place were mended",
         )
     data.save_view(
         "not exhaustive",

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.evaluation.errors import ERRORS
 from pipeline_steps.inspect_dataset import build_parser, main
 from pipeline_steps.inspection.database import URI, link_openssl, prepare_database
 from tests.report.fabricated import fabricate
@@ -31,6 +32,10 @@ found["rare"] = sorted({d.frequency for s in misses for d in s.ground_truth.dete
 mistakes = data.load_saved_view("confident mistakes: a-b")
 found["mistakes"] = [d.confidence for s in mistakes for d in s.predictions_a_b.detections]
 found["counts"] = [data.sum("predictions_a_b_true"), data.sum("predictions_a_b_false")]
+views = {name: data.load_saved_view(name) for name in data.list_saved_views() if " errors: " in name}
+kinds = {name: view.distinct("predictions_a_b.detections.error") for name, view in views.items()}
+found["errors"] = {name: kind for name, kind in kinds.items() if kind and not name.startswith("missed")}
+found["kinds"] = data.count_values("predictions_a_b.detections.error")
 scheme = data.app_config.color_scheme
 found["scheme"] = [scheme.color_by, scheme.opacity, scheme.fields]
 found["verdicts"] = [data.distinct(f"{field}.detections.verdict") for field in ("ground_truth", "predictions_a_b")]
@@ -107,13 +112,18 @@ def test_data_set_stays_in_a_real_database_with_tags_and_views(tmp_path: Path) -
     assert found["persistent"]
     assert found["files"]
     assert found["images"] == 10
-    assert set(found["views"]) == {"rare misses: a-b", "confident mistakes: a-b", "not exhaustive"}
+    errors = {f"{error} errors: a-b" for error in ERRORS}
+    assert set(found["views"]) == {"rare misses: a-b", "confident mistakes: a-b", "not exhaustive", *errors}
     always = {"id", "filepath", "tags", "metadata", "created_at", "last_modified_at"}
     assert {name: set(fields) - always for name, fields in found["fields"].items()} == {
         "rare misses: a-b": {"ground_truth", "predictions_a_b", "predictions_a_b_missed"},
         "confident mistakes: a-b": {"ground_truth", "predictions_a_b", "predictions_a_b_false"},
         "not exhaustive": {"ground_truth", "not_exhaustive"},
+        **{name: {"ground_truth", "predictions_a_b"} for name in errors},
     }
+    assert found["errors"] == {f"{error} errors: a-b": [error] for error in ERRORS[:-1] if found["kinds"].get(error)}
+    assert sum(count for error, count in found["kinds"].items() if error) == found["true"]["false@0.5"]
+    assert 0 < found["missed"]["missed:a-b"] <= found["missed"]["missed@0.5:a-b"]
     assert found["as_fiftyone"]
     assert found["schema"]
     by, opacity, coloured = found["scheme"]

@@ -259,3 +259,57 @@ def test_html_stands_in_templates_only() -> None:
     assert mixed == []
     assert {path.name for path in package.rglob("*.css")} == {"page.css", "colours.css"}  # pictures share the colours
     assert len(list(package.rglob("*.js"))) == 1
+
+
+def test_the_page_tells_how_sure_its_figures_are(finished: Path, run: ResultFiles) -> None:
+    metrics = json.loads(run.metrics.of(name="ensemble").read_text())
+    half = metrics["bootstrap"]["intervals"]["APr"]["half_width"]
+    page = write(finished, run)
+    shown = f"{metrics['APr']:.1f} ± {half:.1f}"
+    assert shown in section(page, "results")
+    assert shown in page.partition("<section")[0]  # the headline
+    told = section(page, "sure")
+    low, high = (metrics["bootstrap"]["intervals"]["AP_fixed"][end] for end in ("low", "high"))
+    assert f"{low:.1f} to {high:.1f}" in told
+    assert "+0.0 (+0.0 to +0.0): no difference shown" in told  # the same detections as both systems
+    run.comparison.write_text('{"first": 3}')
+    assert "is no comparison of systems" in section(write(finished, run), "sure")
+    run.comparison.unlink()
+    assert "python -m pipeline_steps.compare_results does it" in section(write(finished, run), "sure")
+
+
+def test_the_page_tells_what_errors_cost_and_draws_the_worst_confusions(finished: Path, run: ResultFiles) -> None:
+    errors = json.loads(run.metrics.of(name="ensemble").read_text())["errors"]
+    page = write(finished, run)
+    told = " ".join(section(page, "errors").split())
+    cost = errors["groups"]["all"]["errors"]["classification"]["cost"]
+    assert f"wrong category {cost:+.1f}" in told
+    assert "near-synonyms" not in told.partition("What is taken for what")[0]  # no table of parents was given
+    pairs = errors["confusions"][:8]
+    assert pairs
+    html = section_html(page, "errors")
+    assert html.count('class="positive" d="M') == html.count('class="called" d="M') == len(pairs)
+    for pair in pairs:
+        assert f"{pair['true_name']}, called {pair['predicted_name']}" in told
+    run.ensemble("val").unlink()
+    assert "Not drawn" in section(write(finished, run), "errors")
+
+
+def test_the_page_tells_what_scores_mean(finished: Path, run: ResultFiles) -> None:
+    scores = json.loads(run.metrics.of(name="ensemble").read_text())["calibration"]
+    told = section(write(finished, run), "calibration").split()
+    assert f"{scores['score']['all']['ece']:.1f}" in told
+    assert f"{scores['rank_score']['f']['ece']:.1f}" in told
+
+
+def test_without_analyses_the_sections_say_what_is_off(finished: Path, run: ResultFiles) -> None:
+    for name in run.recipe.evaluations:
+        path = run.metrics.of(name=name)
+        metrics = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({k: v for k, v in metrics.items() if k not in ("bootstrap", "errors", "calibration")})
+        )
+    page = write(finished, run)
+    assert "±" not in section(page, "results")
+    for anchor, key in (("sure", "bootstrap"), ("errors", "errors"), ("calibration", "calibration")):
+        assert f"evaluation.{key} is" in section(page, anchor)

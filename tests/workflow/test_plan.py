@@ -18,6 +18,7 @@ COMMON = {
     "rescore_ensemble": 2,
     "gather_masks": 4,
     "evaluate_lvis": 5,
+    "compare_results": 1,
     "write_submission": 1,
     "tabulate_summary": 1,
     "tabulate_table": 1,
