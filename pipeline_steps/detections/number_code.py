@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def write_counts(counts, number, text, position):  # type: ignore[no-untyped-def]
+def write_counts(counts, number, text, position):
     """Write the first ``number`` of the run lengths ``counts`` to ``text`` from ``position`` on; returns the end."""
     for i in range(number):
         value = counts[i]
@@ -27,7 +27,7 @@ def write_counts(counts, number, text, position):  # type: ignore[no-untyped-def
     return position
 
 
-def next_number(text, position, end):  # type: ignore[no-untyped-def]
+def next_number(text, position, end):
     """The number that begins at ``position`` and the position after it, which is -1 if it is malformed."""
     value, shift = np.int64(0), 0
     while position < end and shift <= 30:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipeline_steps.recipe.layers import is_section
 from pipeline_steps.recipe.schema import Recipe
 
 _MANY: dict[Any, tuple[str, str]] = {list: ("list of ", "`[]`"), dict: ("by name: ", "`{}`")}
@@ -63,16 +64,7 @@ def _limits(field: FieldInfo) -> str:
 
 
 def _inner_section(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    return f"`{json.dumps(field.default)}`"
+    return next((kind for kind in (annotation, *get_args(annotation)) if is_section(kind)), None)
 
 
 def _rows(section: type[BaseModel]) -> Iterator[str]:
@@ -87,7 +79,7 @@ def _rows(section: type[BaseModel]) -> Iterator[str]:
             default = "required" if field.is_required() else empty
         else:
             kind = f"`{_type_name(field.annotation)}`".replace("|", "\\|")
-            default = _default(field)
+            default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
             limits = _limits(field)
             kind += f" {limits}" if limits else ""
         yield f"| `{name}` | {kind} | {default} | {meaning} |"

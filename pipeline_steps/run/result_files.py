@@ -32,14 +32,17 @@ def variant_folder(name: str) -> str:
 class Pattern(str):
     """Names of files, with Snakemake's wildcards; ``variant`` is empty or ``variants/<name>/``."""
 
+    _root: Path
+    _name: str
+
     def __new__(cls, root: Path, name: str) -> Pattern:
         pattern = super().__new__(cls, f"{root}/{name}")
-        pattern._root, pattern._name = root, name  # type: ignore[attr-defined]
+        pattern._root, pattern._name = root, name
         return pattern
 
     def of(self, **wildcards: str) -> Path:
         """The file for a value of every wildcard; that of the recipe itself if no ``variant`` is given."""
-        return Path(self._root, self._name.format(**{"variant": "", **wildcards}))  # type: ignore[attr-defined]
+        return Path(self._root, self._name.format(**{"variant": "", **wildcards}))
 
 
 class ResultFiles:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe, load_recipe, resolve_recipe
 from pipeline_steps.recipe.layers import merged
+from pipeline_steps.recipe.load import CONFIG_FOLDER
 
 TREES = st.recursive(
     st.integers(0, 3) | st.lists(st.integers(0, 3), min_size=1, max_size=2),
@@ -85,6 +87,15 @@ def test_null_takes_away_entries_of_mappings_and_values_whose_default_then_holds
     assert recipe.report.ablations.comparisons == {k: v for k, v in comparisons.items() if k != "softmax"}
     assert recipe.report.tables == {name: rows for name, rows in base.report.tables.items() if name != "table1"}
     assert recipe.training.schedule.images == 1_440_000 != base.training.schedule.images
+
+
+def test_the_example_of_the_documentation_does_what_it_says():
+    page = (CONFIG_FOLDER / "README.md").read_text()
+    example = yaml.safe_load(next(text for text in page.split("```")[1::2] if text.startswith("yaml\n  extends"))[4:])
+    base, recipe = changed("challenge.yaml"), resolve_recipe(example)
+    assert [model.name for model in recipe.models] == ["x101"]
+    assert recipe.training_of(recipe.model("x101")).images_per_batch == 32
+    assert recipe.ensemble.members == [member for member in base.ensemble.members if member.name != "se154"]
 
 
 def test_null_is_a_value_where_the_key_has_it():
