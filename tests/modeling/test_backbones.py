@@ -87,7 +87,7 @@ class TestConversionRefuses:
 
         with torch.device("meta"):
             deeper = torchvision.models.resnet101(weights=None).state_dict()
-        with pytest.raises(UserError, match=r"no torchvision ResNet-50: it also has: layer3\.6"):
+        with pytest.raises(UserError, match=r"is not torchvision ResNet-50: it also has: layer3\.6"):
             convert(deeper, "torchvision_resnet", "w.pth")
 
     def test_weights_of_a_narrower_network(self):
