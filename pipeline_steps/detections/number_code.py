@@ -8,10 +8,12 @@ Plain Python, compiled where there are many masks (:mod:`pipeline_steps.detectio
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
-def write_counts(counts, number, text, position):
+def write_counts(counts: Any, number: int, text: Any, position: int) -> int:
     """Write the first ``number`` of the run lengths ``counts`` to ``text`` from ``position`` on; returns the end."""
     for i in range(number):
         value = counts[i]
@@ -27,7 +29,7 @@ def write_counts(counts, number, text, position):
     return position
 
 
-def next_number(text, position, end):
+def next_number(text: Any, position: int, end: int) -> tuple[Any, int]:
     """The number that begins at ``position`` and the position after it, which is -1 if it is malformed."""
     value, shift = np.int64(0), 0
     while position < end and shift <= 30:
