@@ -22,11 +22,15 @@ def build_parser() -> argparse.ArgumentParser:
         ("--metrics", "NAME=JSON", "metrics.json of each evaluation"),
         ("--categories", "NAME=CSV", "categories.csv of each evaluation"),
         ("--training", "NAME=JSONL", "metrics.jsonl of each training"),
-        ("--boxes", "NAME=PARQUET", "boxes of each member of the ensemble on val"),
     ):
         add_named_files(parser, option, files, text)
-    parser.add_argument("--detections", type=Path, metavar="PARQUET", help="the ensemble's detections on val")
-    parser.add_argument("--samples", type=Path, metavar="JSON", help="counts of the count_samples step")
+    for option, step in (
+        ("--ensemble-gain", "measure_ensemble_gain"),
+        ("--rescoring", "sweep_rescoring"),
+        ("--scores", "judge_detections"),
+        ("--samples", "count_samples"),
+    ):
+        parser.add_argument(option, type=Path, metavar="JSON", help=f"result of the {step} step")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
     return parser
 
@@ -42,8 +46,9 @@ def main(arguments: argparse.Namespace) -> None:
         metrics=arguments.metrics,
         categories=arguments.categories,
         trainings=arguments.training,
-        detections=arguments.detections,
-        boxes=arguments.boxes,
+        ensemble_gain=arguments.ensemble_gain,
+        rescoring=arguments.rescoring,
+        scores=arguments.scores,
         samples=arguments.samples,
     )
     with atomic_directory(arguments.output) as folder:

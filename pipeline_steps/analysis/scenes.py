@@ -119,6 +119,32 @@ def truth_masks(dataset: LvisDataset, annotations: list[Annotation], image: Imag
     ]
 
 
+def match_image(
+    categories: np.ndarray,
+    shapes: Sequence[Any],
+    found: ImageDetections,
+    size: Sequence[int] | None,
+    iou_thresholds: Sequence[float] = (MATCH_IOU,),
+) -> np.ndarray:
+    """Match the detections of an image to its objects, highest rank score first.
+
+    Args:
+        categories: int[g], of the objects.
+        shapes: g RLE objects, or g boxes x, y, width, height (lists, as pycocotools wants them).
+        found: d detections.
+        size: height and width of the masks, if these are compared; None compares boxes.
+        iou_thresholds: T thresholds.
+
+    Returns:
+        int64[T, d], index of the matched object or -1.
+    """
+    own: list[Any] = [{"size": size, "counts": rle} for rle in found.rles or ()]
+    if size is None:
+        corners, extents = found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]
+        own = np.concatenate([corners, extents], axis=1).astype(float).tolist()
+    return match_detections(categories, shapes, found.category_ids, found.rank_scores, own, iou_thresholds)
+
+
 def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
     """bool[d]: the chosen detections, and others that rank above one of them in its category and may take its object.
 
@@ -130,6 +156,22 @@ def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
     least = np.full(category.max(initial=-1) + 1, np.inf)
     np.minimum.at(least, category[chosen], found.rank_scores[chosen])
     return found.rank_scores >= least[category]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Objects and detections of one image."""
+
+    image: ImageRecord
+    annotations: list[Annotation]
+    objects: list[dict[str, Any] | None]
+    """Masks of the annotations as RLE objects; None where there is none."""
+    found: ImageDetections
+    """d detections, descending rank score."""
+    matches: np.ndarray
+    """int64[T, d], as in :class:`Scene`."""
+    verdicts: list[list[str]]
+    """T lists of d verdicts."""
 
 
 class SceneReader:
@@ -160,64 +202,48 @@ class SceneReader:
 
     def __iter__(self) -> Iterator[Scene]:
         """All images, first those of the table in its order, then those without detections."""
-        with_detections = [image_id for image_id in self._reader.image_ids if image_id in self.dataset.image_by_id]
-        others = sorted(set(self.dataset.image_by_id) - set(with_detections))
-        return (self.scene(image_id) for image_id in [*with_detections, *others])
+        others = sorted(set(self.dataset.image_by_id) - set(self.with_detections))
+        return (self.scene(image_id) for image_id in [*self.with_detections, *others])
 
-    def scene(self, image_id: int) -> Scene:
-        """The scene of one image."""
-        image = self.dataset.image_by_id[image_id]
-        annotations = self.dataset.annotations[image_id]
+    @property
+    def with_detections(self) -> list[int]:
+        """Images of the data set that have detections, in the order of the table."""
+        return [image_id for image_id in self._reader.image_ids if image_id in self.dataset.image_by_id]
+
+    def judged(self, image_id: int) -> Judged:
+        """Objects and detections of one image with all verdicts."""
+        image, annotations = self.dataset.image_by_id[image_id], self.dataset.annotations[image_id]
         found = self._reader.image(image_id)
         # Unknown categories have no name.
         chosen = (found.scores >= self.min_score) & np.isin(found.category_ids, self.dataset.categories.ids)
         found = found.take(_competing(found, chosen))
         objects = truth_masks(self.dataset, annotations, image)
         by_masks = found.rles is not None and all(mask is not None for mask in objects)
-        size = [image.height, image.width]
-        masks: list[dict[str, Any] | None] = (
-            [None] * len(found) if found.rles is None else [{"size": size, "counts": rle} for rle in found.rles]
-        )
-        boxes = [list(annotation.bbox) for annotation in annotations]  # pycocotools wants lists
-        widths = np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1).astype(float)
+        shapes = objects if by_masks else [list(annotation.bbox) for annotation in annotations]
+        size = [image.height, image.width] if by_masks else None
         categories = np.array([annotation.category_id for annotation in annotations], np.int64)
-        matches = match_detections(
-            categories,
-            objects if by_masks else boxes,
-            found.category_ids,
-            found.rank_scores,
-            masks if by_masks else widths.tolist(),
-            self.iou_thresholds,
-        )
+        matches = match_image(categories, shapes, found, size, self.iou_thresholds)
         # What was needed for the verdicts only goes, unless re-scoring differs within a category there is none.
         chosen = found.scores >= self.min_score
         found, matches = found.take(chosen), matches[:, chosen]
-        masks = [mask for mask, one in zip(masks, chosen) if one]
         present, negative, loose = set(categories.tolist()), image.neg_category_ids, image.not_exhaustive_category_ids
-        judged = [verdicts(row, found.category_ids, present, negative, loose) for row in matches]
-        return Scene(
-            image=image,
-            truths=[
-                self._shape(annotation.category_id, verdict, mask, (x, y, x + w, y + h))
-                for annotation, (x, y, w, h), mask, verdict in zip(
-                    annotations,
-                    boxes,
-                    objects,
-                    np.where(np.isin(np.arange(len(annotations)), matches[0]), TRUE, MISSED).tolist(),
-                )
-            ],
-            detections=self._detected(found, masks, judged[0]),
-            matches=matches,
-            verdicts=judged,
-        )
+        told = [verdicts(row, found.category_ids, present, negative, loose) for row in matches]
+        return Judged(image, annotations, objects, found, matches, told)
 
-    def _detected(self, found: ImageDetections, masks: list[dict[str, Any] | None], judged: list[str]) -> list[Shape]:
-        rows = zip(found.category_ids.tolist(), judged, masks, found.boxes.tolist())
+    def scene(self, image_id: int) -> Scene:
+        """The scene of one image."""
+        one = self.judged(image_id)
+        missed = np.where(np.isin(np.arange(len(one.annotations)), one.matches[0]), TRUE, MISSED).tolist()
+        truths = []
+        for annotation, mask, verdict in zip(one.annotations, one.objects, missed):
+            x, y, w, h = annotation.bbox
+            truths.append(self._shape(annotation.category_id, verdict, mask, (x, y, x + w, y + h)))
+        found, size = one.found, [one.image.height, one.image.width]
+        rles = [None] * len(found) if found.rles is None else [{"size": size, "counts": rle} for rle in found.rles]
+        rows = zip(found.category_ids.tolist(), one.verdicts[0], rles, map(tuple, found.boxes.tolist()))
         scores = zip(found.scores.tolist(), found.rank_scores.tolist(), found.sources.tolist())
-        return [
-            self._shape(category_id, verdict, mask, tuple(box), *values)
-            for (category_id, verdict, mask, box), values in zip(rows, scores)
-        ]
+        detections = [self._shape(*row, *values) for row, values in zip(rows, scores)]
+        return Scene(one.image, truths, detections, one.matches, one.verdicts)
 
     def _shape(
         self,

@@ -73,6 +73,9 @@ class ResultFiles:
         self.boxes = pattern("{variant}{boxes}/boxes.parquet")
         self.masks_shard = pattern(f"{{variant}}{{boxes}}/masks_shards/{self.shard}.parquet")
         self.detections = pattern("{variant}{boxes}/detections.parquet")
+        analysis = root / "analysis"  # what figures and the comparison of settings are drawn from
+        self.ensemble_gain, self.rescoring = analysis / "ensemble_gain.json", analysis / "rescoring.json"
+        self.scores, self.ablations_file = analysis / "scores.json", analysis / "ablations.json"
         self.evaluation = root / "evaluation"
         self.metrics = pattern("evaluation/{name}/metrics.json")
         self.categories = pattern("evaluation/{name}/categories.csv")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pipeline_steps import judge_detections, measure_ensemble_gain, sweep_rescoring
+from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.evaluation.analyses import Analyses
@@ -35,6 +37,25 @@ def made_up_samples(categories: list[dict]) -> dict[str, object]:
     return {"recipe": "tiny", "model": "basic", **numbers, "categories": rows}
 
 
+def member_boxes(folder: Path) -> dict[str, Path]:
+    """Boxes on val of the ensemble's members."""
+    return {name: folder / f"results/predictions/val/{name}/boxes.parquet" for name in ("basic", "bottleneck")}
+
+
+def analyse(folder: Path) -> None:
+    """What the steps between the detections and the figures write."""
+    recipe = ["--recipe", str(folder / "recipe.yaml")]
+    boxes = [f"{name}={path}" for name, path in member_boxes(folder).items()]
+    detections = ["--detections", str(folder / "results/ensemble/val/detections.parquet")]
+    for step, name, options in (
+        (measure_ensemble_gain, "ensemble_gain", ["--boxes", *boxes]),
+        (sweep_rescoring, "rescoring", detections),
+        (judge_detections, "scores", detections),
+    ):
+        output = ["--output", str(folder / f"results/analysis/{name}.json")]
+        assert call_step(step.build_parser(), step.main, [*recipe, *options, *output]) == 0
+
+
 def write_finished_run(folder: Path) -> ResultFiles:
     """Write ``datasets/``, ``recipe.yaml`` and ``results/`` below ``folder``."""
     members = [{"name": "basic"}, {"name": "bottleneck"}]
@@ -63,9 +84,10 @@ def write_finished_run(folder: Path) -> ResultFiles:
         categories.to_csv(file.with_name("categories.csv"), index=False)
     systems = dict.fromkeys(("basic", "ensemble"), detections)
     files.comparison.write_text(json.dumps(compare_systems(truth, systems, "segm", CAP, samples=20)))
-    for seed, boxes in enumerate(files.members_boxes("val").values()):
+    for seed, boxes in enumerate(member_boxes(folder).values()):
         boxes.parent.mkdir(parents=True)
         fabricate(truth, boxes, recipe="tiny", seed=seed, masks=False)
+    analyse(folder)
     files.samples.parent.mkdir()
     files.samples.write_text(json.dumps(made_up_samples(json.loads(truth.read_text())["categories"])))
     files.missing_annotations.write_text(missing_page("Missing annotations", ["1 of 2 proposals."], []))

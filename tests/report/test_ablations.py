@@ -12,20 +12,20 @@ import pytest
 import scipy.stats
 from pycocotools import mask as mask_utils
 
+from pipeline_steps import compare_settings, compute_ablations
+from pipeline_steps.analysis.ablations.compare import cpu_seconds
+from pipeline_steps.analysis.ablations.gradients import COLUMNS, category_ratios, group_ratios
+from pipeline_steps.analysis.ablations.runs import Runs
+from pipeline_steps.analysis.ablations.scores import GroupObjects
+from pipeline_steps.analysis.ablations.statistics import describe, paired_difference, paired_ratio
+from pipeline_steps.analysis.ablations.tables import finding, published_difference, runs_frame, settings_frame
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.files import noted_inputs
-from pipeline_steps.compare_settings import build_parser, main
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import iter_images
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.load import CONFIG_FOLDER
-from pipeline_steps.report.ablations.gradients import COLUMNS, category_ratios, group_ratios
-from pipeline_steps.report.ablations.runs import Runs
-from pipeline_steps.report.ablations.scores import GroupObjects
-from pipeline_steps.report.ablations.statistics import describe, paired_difference, paired_ratio
-from pipeline_steps.report.ablations.tables import finding, published_difference, settings_frame
 from pipeline_steps.report.ablations.text import design, explanation
-from pipeline_steps.report.ablations.write import cpu_seconds
 from tests.report.fabricated import fabricate
 from tests.report.test_report_tables import write_metrics
 from tests.report.tiny_world import write_tiny_world
@@ -221,12 +221,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(folder: Path, output: Path, leave_out: tuple[str, ...] = ()) -> int:
-    arguments = ["--recipe", str(folder / "recipe.yaml"), "--output", str(output)]
-    arguments += ["--benchmarks", str(folder / "benchmarks")]
+    recipe, computed = ["--recipe", str(folder / "recipe.yaml")], output.with_suffix(".json")
+    arguments = [*recipe, "--output", str(computed), "--benchmarks", str(folder / "benchmarks")]
     for option, suffix in (("--metrics", "json"), ("--detections", "parquet"), ("--gradients", "csv")):
         names = [f"{name}_s{seed}" for name in VALUES for seed in SEEDS]
         arguments += [option, *(f"{name}={folder / name}.{suffix}" for name in names if name not in leave_out)]
-    return call_step(build_parser(), main, arguments)
+    assert call_step(compute_ablations.build_parser(), compute_ablations.main, arguments) == 0
+    arguments = [*recipe, "--ablations", str(computed), "--output", str(output)]
+    return call_step(compare_settings.build_parser(), compare_settings.main, arguments)
 
 
 def differences(output: Path) -> pd.DataFrame:
@@ -237,7 +239,8 @@ def test_report_of_made_up_runs_has_every_table_figure_and_finding(run_folder: P
     with opened_files(run_folder) as opened, noted_inputs() as noted:
         assert compare(run_folder, tmp_path / "out") == 0
     read = {path.resolve() for path in opened if path.suffix != ".tsv"} - {run_folder / "recipe.yaml"}
-    assert {path.resolve() for path in noted if path.is_file()} == read, "inputs of the manifest"
+    noted = {path for path in noted if path.is_file() and path != tmp_path / "out.json"}
+    assert {path.resolve() for path in noted} == read, "inputs of the manifest"
     settings = pd.read_csv(tmp_path / "out/settings.csv").set_index("setting")
     assert settings.loc["sigmoid", "AP"] == pytest.approx(22.0)
     assert settings.loc["sigmoid", "AP_sd"] == pytest.approx(2.0)
@@ -278,7 +281,8 @@ def test_gradients_and_scores_are_compared_as_quotients_of_pairs(run_folder: Pat
 
 def test_text_says_what_pre_training_leaves_of_equal_numbers_of_images() -> None:
     recipe = load_recipe(CONFIG_FOLDER / "mini_ablations.yaml")
-    lines = design(Runs(recipe), settings_frame(Runs(recipe)))
+    runs = Runs(recipe)
+    lines = design(runs, settings_frame(runs_frame(runs)), runs.missing())
     assert any("Every setting sees 4,800 images in all" in line for line in lines)
     assert any(line.startswith("eql_pr and eql_rs_pr: 2,400 of them in pre-training") for line in lines)
     assert sum("missing. no metrics given" in line for line in lines) == 40
@@ -289,11 +293,12 @@ def test_a_reason_is_given_where_eqls_sign_does_not_show_and_nowhere_else(low_hi
     runs = Runs(load_recipe(CONFIG_FOLDER / "mini_crowded.yaml"))
     row = {"setting": "eql", "reference": "sigmoid", "metric": "AP_r", "report": 3.6}
     absent = pd.DataFrame([{**row, "finding": "open" if low_high[1] > 0 else "opposite"}])
-    (reason,) = explanation(runs, absent, 3100.0)
+    settings = settings_frame(runs_frame(runs))
+    (reason,) = explanation(runs, settings, absent, 3100.0)
     assert "(AP_r)" in reason
     assert "this world has 3,100 of frequent categories; LVIS v0.5 has about 48,000" in reason
-    assert explanation(runs, pd.DataFrame([{**row, "finding": "as reported"}]), 3100.0) == []
-    assert explanation(runs, absent, None) == []
+    assert explanation(runs, settings, pd.DataFrame([{**row, "finding": "as reported"}]), 3100.0) == []
+    assert explanation(runs, settings, absent, None) == []
 
 
 def test_a_metric_near_zero_is_called_so(run_folder: Path, tmp_path: Path) -> None:
@@ -303,7 +308,8 @@ def test_a_metric_near_zero_is_called_so(run_folder: Path, tmp_path: Path) -> No
         metrics[f"sigmoid_s{seed}"] = write_metrics(tmp_path / f"{seed}.json", 11.0)  # AP_r is 1
     row = {"setting": "eql", "reference": "sigmoid", "report": 3.0, "finding": "open"}
     frame = pd.DataFrame([{**row, "metric": "AP_r"}, {**row, "metric": "AP"}])
-    lines = explanation(Runs(recipe, metrics=metrics), frame, 470.0)
+    runs = Runs(recipe, metrics=metrics)
+    lines = explanation(runs, settings_frame(runs_frame(runs)), frame, 470.0)
     assert len(lines) == 2
     assert lines[0].startswith("AP_r is 1.0 with sigmoid: so close to 0")
 
@@ -347,7 +353,8 @@ def test_published_differences_come_from_a_table_that_has_both_settings(run_fold
 
 def test_a_recipe_that_compares_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_tiny_world(tmp_path, images=2)
-    assert call_step(build_parser(), main, ["--recipe", str(recipe), "--output", str(tmp_path / "out")]) == 2
+    arguments = ["--recipe", str(recipe), "--output", str(tmp_path / "out")]
+    assert call_step(compute_ablations.build_parser(), compute_ablations.main, arguments) == 2
     assert "names nothing to compare" in capsys.readouterr().err
 
 

@@ -10,8 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_steps import rescore_ensemble
+from pipeline_steps import measure_ensemble_gain, rescore_ensemble
+from pipeline_steps.analysis.files import read_analysis, write_analysis
+from pipeline_steps.analysis.rescoring import rescored, sweep_rescoring
+from pipeline_steps.analysis.samples.table import group_frame, sample_frame
+from pipeline_steps.analysis.scenes import SceneReader
 from pipeline_steps.common.cli import call_step
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.rescoring import alpha_by_category, rank_scores
 from pipeline_steps.detections.table import TableWriter, iter_images
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
@@ -24,12 +30,10 @@ from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import FIGURES
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.rescoring import rescored, rescoring
-from pipeline_steps.report.figures.samples import group_frame, sample_frame
-from pipeline_steps.report.figures.style import MissingInputError
+from pipeline_steps.report.figures.rescoring import rescoring
 from pipeline_steps.run.result_files import ResultFiles
 from tests.report.fabricated import fabricate
-from tests.report.finished_run import CAP, write_finished_run
+from tests.report.finished_run import CAP, member_boxes, write_finished_run
 
 NAMES = set(CAPTIONS)
 MEMBERS = ("basic", "bottleneck")
@@ -57,8 +61,8 @@ def every_input(folder: Path) -> list[str]:
         "--training": folder / "results/finetune/basic/metrics.jsonl",
     }
     options = [text for option, path in files.items() for text in (option, f"ensemble={path}")]
-    options += ["--detections", str(folder / "results/ensemble/val/detections.parquet")]
-    options += ["--boxes", *(f"{name}={folder}/results/predictions/val/{name}/boxes.parquet" for name in MEMBERS)]
+    for name in ("ensemble-gain", "rescoring", "scores"):
+        options += [f"--{name}", str(folder / f"results/analysis/{name.replace('-', '_')}.json")]
     return [*options, "--samples", str(folder / "results/report/samples.json")]
 
 
@@ -89,8 +93,9 @@ MISSING = {
     "metrics": {"ap_by_group", "precision_recall"},
     "categories": {"ap_by_category"},
     "trainings": {"training"},
-    "detections": {"rescoring", "scores"},
-    "boxes": {"ensemble_gain"},
+    "ensemble_gain": {"ensemble_gain"},
+    "rescoring": {"rescoring"},
+    "scores": {"scores"},
     "samples": {"samples"},
 }
 
@@ -102,9 +107,10 @@ def test_a_figure_tells_of_its_missing_input(run_folder: Path, tmp_path: Path, f
     gone = tmp_path / "gone"
     if needs is None:
         recipe = recipe.model_copy(update={"datasets_root": str(gone)})
-    named = {name: {"a": gone} for name in ("metrics", "categories", "trainings", "boxes")}
-    for files in ({}, {"detections": gone, "samples": gone, **named}):
-        with pytest.raises(MissingInputError) as raised:
+    named: dict[str, object] = {name: {"a": gone} for name in ("metrics", "categories", "trainings")}
+    named |= dict.fromkeys(("ensemble_gain", "rescoring", "scores", "samples"), gone)
+    for files in ({}, named):
+        with pytest.raises(UserError) as raised:
             FIGURES[figure](Inputs(recipe=recipe, **files))
         assert str(raised.value)
 
@@ -113,7 +119,7 @@ def test_missing_inputs_cost_only_their_figures_and_are_named(run_folder: Path, 
     options = every_input(run_folder)[:4]  # metrics and categories
     assert plot(run_folder, tmp_path / "figures", *options) == 0
     drawn = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert drawn == NAMES.difference(*(MISSING[name] for name in ("trainings", "detections", "boxes", "samples")))
+    assert drawn == NAMES.difference(*(MISSING[name] for name in MISSING if name not in ("metrics", "categories")))
     assert {name for name, reason in reasons(tmp_path / "figures").items() if reason} == NAMES - drawn
 
 
@@ -163,7 +169,9 @@ def test_rescoring_figure_shows_what_merging_and_evaluating_with_all_addends_giv
             ranks = rank_scores(image.scores, image.category_ids, alphas)
             writer.write_image(image.image_id, replace(image, rank_scores=ranks))
     metrics, _ = lvis_metrics(truth.path, tmp_path / "detections.parquet", "segm", CAP, 10000, "hotcoco")
-    figure = rescoring(Inputs(recipe=recipe, detections=tmp_path / "detections.parquet"))
+    table, used, own = sweep_rescoring(recipe, tmp_path / "detections.parquet")
+    write_analysis(tmp_path / "rescoring.json", recipe, {"rescoring": table}, alpha=used, alpha_of_recipe=own)
+    figure = rescoring(Inputs(recipe=recipe, rescoring=tmp_path / "rescoring.json"))
     left = figure.axes[0]
     curves = {line.get_label(): line for line in left.get_lines()}
     (at,) = next(line for line in left.get_lines() if len(set(line.get_xdata())) == 1).get_xdata()[:1]
@@ -233,34 +241,80 @@ def test_curves_of_precision_are_as_their_caption_says(run_folder: Path) -> None
     assert "counts as 0" in CAPTIONS["precision_recall"].text
 
 
-def test_boxes_of_another_split_cost_only_their_figure(run_folder: Path, tmp_path: Path) -> None:
+def test_boxes_of_another_split_cost_only_their_figure(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth = json.loads((run_folder / "datasets/lvis/lvis_v0.5_val.json").read_text())
     for record, key in [(i, "id") for i in truth["images"]] + [(a, "image_id") for a in truth["annotations"]]:
         record[key] += 100_000
     (tmp_path / "other.json").write_text(json.dumps(truth))
     fabricate(tmp_path / "other.json", tmp_path / "boxes.parquet", masks=False)
+    output = tmp_path / "ensemble_gain.json"
+    boxes = [f"basic={member_boxes(run_folder)['basic']}", f"bottleneck={tmp_path / 'boxes.parquet'}"]
+    options = ["--recipe", str(run_folder / "recipe.yaml"), "--boxes", *boxes, "--output", str(output)]
+    assert call_step(measure_ensemble_gain.build_parser(), measure_ensemble_gain.main, options) == 2
+    assert "no image in common" in capsys.readouterr().err
     options = every_input(run_folder)
-    options[options.index("--boxes") + 2] = f"bottleneck={tmp_path / 'boxes.parquet'}"
+    options[options.index("--ensemble-gain") + 1] = str(output)
     assert plot(run_folder, tmp_path / "figures", *options) == 0
     told = {name for name, reason in reasons(tmp_path / "figures").items() if reason}
     assert told == {"ensemble_gain"}
-    assert "no image in common" in reasons(tmp_path / "figures")["ensemble_gain"]
+    assert "measure_ensemble_gain" in reasons(tmp_path / "figures")["ensemble_gain"]
 
 
 @pytest.mark.parametrize("content", ['{"recipe": "tiny"', '{"recipe": "tiny"}', '{"recipe": "other"}', "[]"])
 def test_damaged_and_foreign_counts_are_not_drawn(run_folder: Path, tmp_path: Path, content: str) -> None:
     path = tmp_path / "samples.json"
     path.write_text(content)
-    with pytest.raises(MissingInputError, match=r"samples\.json"):
+    with pytest.raises(UserError, match=r"samples\.json"):
         FIGURES["samples"](Inputs(recipe=load_recipe(run_folder / "recipe.yaml"), samples=path))
 
 
 def test_group_table_sums_the_categories_of_a_group(run_folder: Path) -> None:
-    inputs = Inputs.of(ResultFiles(load_recipe(run_folder / "recipe.yaml"), run_folder / "results"))
-    frame = sample_frame(inputs)
+    frame = sample_frame(run_folder / "results/report/samples.json", load_recipe(run_folder / "recipe.yaml"))
     assert (frame["train_images"].diff().dropna() <= 0).all()
     table = group_frame(frame).set_index("categories")
     counts = frame["group"].value_counts()
     for group, count in counts.items():
         assert table.loc[group, "negatives from other objects"] == 90 * count
         assert table.loc[group, "left, %"] == pytest.approx(100 if group == "frequent" else 100 / 3)
+
+
+def test_a_file_of_an_analysis_keeps_every_digit_and_says_what_is_wrong_with_it(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    recipe, path = load_recipe(run_folder / "recipe.yaml"), tmp_path / "a.json"
+    table = pd.DataFrame({"name": ["a", "b", None], "value": [1 / 3, np.inf, np.nan], "count": [1, 2, 3]})
+    write_analysis(path, recipe, {"one": table, "empty": table[:0]}, fact=7)
+    content = read_analysis(path, recipe, "some_step")
+    assert content["fact"] == 7
+    expected = pd.DataFrame({"name": ["a", "b", None], "value": [1 / 3, np.nan, np.nan], "count": [1, 2, 3]})
+    pd.testing.assert_frame_equal(content["tables"]["one"], expected, check_exact=True)
+    assert list(content["tables"]["empty"]) == list(table)
+    other = recipe.model_copy(update={"name": "other"})
+    with pytest.raises(UserError, match=r"a\.json belongs to recipe 'tiny', not 'other'"):
+        read_analysis(path, other, "some_step")
+    for damaged in ("[]", "{}", '{"recipe": "tiny", "tables": {"one": {"rows": [[1]]}}}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"a\.json is not a file of some_step"):
+            read_analysis(path, recipe, "some_step")
+    for missing in (None, tmp_path / "nowhere.json"):
+        with pytest.raises(UserError, match="no results of some_step"):
+            read_analysis(missing, recipe, "some_step")
+
+
+def test_counted_scores_are_those_of_the_scenes(run_folder: Path) -> None:
+    recipe = load_recipe(run_folder / "recipe.yaml")
+    table = run_folder / "results/ensemble/val/detections.parquet"
+    dataset = read_lvis(run_folder / "datasets/lvis/lvis_v0.5_val.json", "val")
+    shapes = [shape for scene in SceneReader(dataset, table, -np.inf) for shape in scene.detections]
+    tables = read_analysis(run_folder / "results/analysis/scores.json", recipe, "judge_detections")["tables"]
+    assert len(tables["totals"]) == 6
+    for row in tables["totals"].itertuples():
+        scores = [s.score for s in shapes if (s.letter, s.verdict) == (row.frequency, row.verdict)]
+        assert row.detections == len(scores) > 0
+        assert row.median == np.median(scores)
+        bins = tables["scores"].query("frequency == @row.frequency and verdict == @row.verdict")
+        inside = [sum(low <= score < high for score in scores) for low, high in zip(bins["low"], bins["high"])]
+        assert bins["detections"].tolist()[1:-1] == inside[1:-1]
+        assert bins["detections"].sum() == len(scores)

@@ -161,10 +161,10 @@ def damage(run: ResultFiles, what: str) -> None:
         case "metrics of another recipe":
             metrics = json.loads(run.metrics.of(name="basic").read_text())
             run.metrics.of(name="basic").write_text(json.dumps(metrics | {"recipe": "other"}))
-        case "no detections":
-            run.ensemble("val").unlink()
-        case "truncated detections":
-            run.ensemble("val").write_bytes(run.ensemble("val").read_bytes()[:500])
+        case "no sweep of re-scoring":
+            run.rescoring.unlink()
+        case "truncated sweep of re-scoring":
+            run.rescoring.write_bytes(run.rescoring.read_bytes()[:500])
         case "no pictures":
             run.gallery.unlink()
         case "truncated page of pictures":
@@ -181,8 +181,8 @@ DAMAGE = {
     "missing model": ("missing", "basic: the model is missing; it has not been trained yet"),
     "interrupted training": ("missing", "bottleneck: the training was interrupted after 40 of 6,400 images"),
     "metrics of another recipe": ("missing", "belongs to recipe &#39;other&#39;, not &#39;tiny&#39;"),
-    "no detections": ("ensemble", "not drawn. no detections table"),
-    "truncated detections": ("ensemble", "not drawn."),
+    "no sweep of re-scoring": ("ensemble", "not drawn. no results of sweep_rescoring"),
+    "truncated sweep of re-scoring": ("ensemble", "not drawn."),
     "no pictures": ("pictures", "python -m pipeline_steps.draw_predictions makes it"),
     "truncated page of pictures": ("pictures", "truncated"),
     "no list of rules": ("workflow", "a run of the workflow writes it"),
@@ -195,7 +195,7 @@ DAMAGE = {
 def test_page_of_a_damaged_run_is_written_and_says_what_is_missing(finished: Path, run: ResultFiles, what: str) -> None:
     damage(run, what)
     anchor, told = DAMAGE[what]
-    page = write(finished, run, redraw="detections" in what)
+    page = write(finished, run, redraw="sweep" in what)
     if anchor == "missing":
         assert told in page[page.index('<section id="missing">') :].partition("</section>")[0]
     else:

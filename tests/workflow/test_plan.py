@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -24,6 +26,9 @@ COMMON = {
     "tabulate_table": 1,
     "draw_predictions": 1,
     "count_samples": 1,
+    "measure_ensemble_gain": 1,
+    "sweep_rescoring": 1,
+    "judge_detections": 1,
     "plot_figures": 1,
     "write_report": 1,
 }
@@ -143,6 +148,7 @@ def test_ablations_train_and_evaluate_every_setting_with_every_seed_and_nothing_
         "pretrain_coco": pretrainings,
         **of_runs,
         **needed,
+        "compute_ablations": 1,
         "compare_settings": 1,
         "ablations": 1,
     }
@@ -164,6 +170,23 @@ def test_a_larger_batch_trains_on_more_nodes_without_another_change(checkout):
     changes = ("--config", "training={images_per_batch: 64}", "compute={training_nodes: 8}")
     shown = checkout.run(*changes, "--cores", "1", "--dry-run", "--printshellcmds", "--", "finetune").stdout
     assert shown.count("pipeline_steps.launch --gpus 64 --nodes 8 ") == 4, shown
+
+
+def test_an_ensemble_of_one_member_has_no_gain_to_measure(checkout):
+    one = ("--config", "ensemble={members: [{name: basic}]}")
+    planned = checkout.planned("--configfile", "config/mini.yaml", *one, "--", "all")
+    assert (planned["measure_ensemble_gain"], planned["plot_figures"]) == (0, 1)
+
+
+def test_what_draws_asks_for_no_more_than_every_job_does(checkout):
+    shown = checkout.run(
+        "--configfile", "config/mini.yaml", "--cores", "1", "-n", "--quiet", "host", "--", "all"
+    ).stdout
+    asked = dict(re.findall(r"^rule (\w+):$.*?^ +resources: (.*?)$", shown, re.M | re.S))
+    drawn = ("plot_figures", "draw_predictions", "write_report", "tabulate_summary")
+    assert [name for name in drawn if "mem_mb" in asked[name] or "runtime" in asked[name]] == []
+    computed = ("measure_ensemble_gain", "sweep_rescoring", "evaluate_lvis")
+    assert all("mem_mb=8000" in asked[name] and "runtime" in asked[name] for name in computed)
 
 
 def test_adding_a_model_and_a_scale_is_a_change_of_the_recipe_only(checkout):

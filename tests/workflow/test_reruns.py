@@ -20,8 +20,8 @@ pytestmark = pytest.mark.slow
 TABLES = {"tabulate_summary": 1, "plot_figures": 1, "write_report": 1}
 EVALUATION = {"evaluate_lvis": 5, **TABLES}
 ENSEMBLE_MASKS = {"predict_masks": 4, "gather_masks": 2, "evaluate_lvis": 1, **TABLES, "draw_predictions": 1}
-ENSEMBLE_MASKS |= {"write_submission": 1}
-ENSEMBLE = {"rescore_ensemble": 2, **ENSEMBLE_MASKS}
+ENSEMBLE_MASKS |= {"write_submission": 1, "sweep_rescoring": 1, "judge_detections": 1}
+ENSEMBLE = {"rescore_ensemble": 2, "measure_ensemble_gain": 1, **ENSEMBLE_MASKS}
 ALL_MASKS = {**ENSEMBLE_MASKS, "predict_masks": 8, "gather_masks": 4, "evaluate_lvis": 3}
 INFERENCE = {"predict_boxes": 16, "gather_boxes": 8, **ENSEMBLE, **ALL_MASKS, "evaluate_lvis": 5}
 ONE_EXPERT = {"train_expert": 1, "predict_boxes": 4, "gather_boxes": 2, **ENSEMBLE, "evaluate_lvis": 2}
@@ -77,7 +77,10 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ),
         ("ensemble={alpha: {rare: 0.3}}", ENSEMBLE),
         ("ensemble={fusion: soft_nms}", ENSEMBLE),
-        ("evaluation={max_detections: 20}", {**EVALUATION, "write_submission": 1}),
+        (
+            "evaluation={max_detections: 20}",
+            {**EVALUATION, "measure_ensemble_gain": 1, "sweep_rescoring": 1, "write_submission": 1},
+        ),
         ("report={gallery_images: 2}", {"draw_predictions": 1, "write_report": 1}),
         ("report={sample_images: 8}", {"count_samples": 1, "plot_figures": 1, "write_report": 1}),
         ("compute={threads: 2, memory_gb: 3, training_hours: 1, inference_hours: 1, longest_hours: 2}", {}),
@@ -111,6 +114,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
         ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
         ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "write_report": 1}),
         ("pipeline_steps/report/figures/samples.py", {"plot_figures": 1, "write_report": 1}),
+        ("pipeline_steps/analysis/rescoring.py", {"sweep_rescoring": 1, "plot_figures": 1, "write_report": 1}),
         ("pipeline_steps/report/gallery.py", {"draw_predictions": 1, "write_report": 1}),
         ("config/smoke.yaml", {}),
         ("config/mini.yaml", {}),

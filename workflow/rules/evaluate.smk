@@ -1,10 +1,14 @@
+# Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts; and
+# what figures show of the ensemble beside it.
+
 ANALYSES = [f"--{name}" for name in ("pool", "errors", "calibration") if getattr(recipe.evaluation, name)]
 ANALYSES += ["--bootstrap", str(recipe.evaluation.bootstrap), "--seed", str(recipe.seed)]
 # Systems whose masks are compared on the same resamples of the images, each with the first one.
 SYSTEMS = [*names(recipe.models), ENSEMBLE]
+# Decides AP, besides the detections.
+CAPS = [recipe.evaluation.max_detections, recipe.evaluation.fixed_per_category]
 
 
-# Evaluation on val: mask AP of every LVIS model, of the ensemble and of variants in tables, box AP of the experts.
 rule evaluate_lvis:
     input:
         annotations=lambda wildcards: DATA.coco_val if vocabulary(wildcards) == "coco" else DATA.lvis_val,
@@ -82,6 +86,77 @@ rule compare_results:
         "python -m pipeline_steps.compare_results --annotations {input.annotations:q} --detections {params.detections:q}"
         " --max-detections {params.maximum:q} --fixed-per-category {params.fixed:q} --bootstrap {params.bootstrap:q}"
         " --seed {params.seed:q} --output {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule measure_ensemble_gain:
+    input:
+        boxes=list(RESULT.members_boxes("val").values()),
+        tables=DATA.category_tables,
+        annotations=[DATA.lvis_train, DATA.lvis_val],
+        code=step_code("measure_ensemble_gain"),
+    output:
+        RESULT.ensemble_gain,
+    log:
+        RESULT.log("measure_ensemble_gain"),
+    benchmark:
+        RESULT.benchmark("measure_ensemble_gain")
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(120),
+    params:
+        recipe=RECIPE,
+        boxes=lambda wildcards, input: name_files(names(recipe.ensemble.members), input.boxes),
+        settings=stage_settings.ensemble_settings(recipe, "val"),
+        caps=CAPS,
+    shell:
+        "python -m pipeline_steps.measure_ensemble_gain --recipe {params.recipe:q} --boxes {params.boxes:q}"
+        " --output {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule sweep_rescoring:
+    input:
+        detections=RESULT.ensemble("val"),
+        annotations=DATA.lvis_val,
+        code=step_code("sweep_rescoring"),
+    output:
+        RESULT.rescoring,
+    log:
+        RESULT.log("sweep_rescoring"),
+    benchmark:
+        RESULT.benchmark("sweep_rescoring")
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        recipe=RECIPE,
+        caps=CAPS,
+    shell:
+        "python -m pipeline_steps.sweep_rescoring --recipe {params.recipe:q} --detections {input.detections:q}"
+        " --output {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule judge_detections:
+    input:
+        detections=RESULT.ensemble("val"),
+        annotations=DATA.lvis_val,
+        code=step_code("judge_detections"),
+    output:
+        RESULT.scores,
+    log:
+        RESULT.log("judge_detections"),
+    benchmark:
+        RESULT.benchmark("judge_detections")
+    conda:
+        ENVIRONMENT
+    params:
+        recipe=RECIPE,
+    shell:
+        "python -m pipeline_steps.judge_detections --recipe {params.recipe:q} --detections {input.detections:q}"
+        " --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule evaluation:

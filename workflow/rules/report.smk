@@ -96,13 +96,12 @@ rule plot_figures:
         metrics=[RESULT.metrics.of(name=name) for name in recipe.evaluations],
         categories=[RESULT.categories.of(name=name) for name in recipe.evaluations],
         models=[RESULT.model(name) for name in RESULT.trained],
-        detections=RESULT.ensemble("val"),
-        boxes=list(RESULT.members_boxes("val").values()),
+        gain=rules.measure_ensemble_gain.output if len(recipe.ensemble.members) > 1 else [],
+        rescoring=rules.sweep_rescoring.output,
+        scores=rules.judge_detections.output,
         samples=rules.count_samples.output.counts,
-        tables=DATA.category_tables,
         annotations=[
             DATA.lvis_train,
-            DATA.lvis_val,
             *([DATA.openimages_summary] if recipe.data.openimages.enabled else []),
         ],
         code=step_code("plot"),
@@ -120,22 +119,19 @@ rule plot_figures:
         RESULT.benchmark("plot_figures")
     conda:
         ENVIRONMENT
-    resources:
-        mem_mb=growing(16000),
-        runtime=growing(240),
     params:
         recipe=RECIPE,
         captions=CaptionTexts(),
         metrics=lambda wildcards, input: name_files(recipe.evaluations, input.metrics),
         categories=lambda wildcards, input: name_files(recipe.evaluations, input.categories),
-        boxes=lambda wildcards, input: name_files(names(recipe.ensemble.members), input.boxes),
+        gain=lambda wildcards, input: ["--ensemble-gain", *input.gain] if input.gain else [],
         training=lambda wildcards, input: name_files(
             RESULT.trained, [RESULT.beside_model(name, METRICS_FILE) for name in RESULT.trained]
         ),
     shell:
         "python -m pipeline_steps.plot --recipe {params.recipe:q} --metrics {params.metrics:q}"
-        " --categories {params.categories:q} --training {params.training:q} --detections {input.detections:q}"
-        " --boxes {params.boxes:q} --samples {input.samples:q} --output {output:q} 2>&1 | tee -i {log:q}"
+        " --categories {params.categories:q} --training {params.training:q} {params.gain:q} --rescoring {input.rescoring:q}"
+        " --scores {input.scores:q} --samples {input.samples:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule tabulate_table:

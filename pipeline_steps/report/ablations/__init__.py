@@ -1,1 +1,1 @@
-"""Settings compared over seeds: means and spread, differences of runs of equal seed, and the loss's mechanism."""
+"""The comparison of settings over seeds as tables, sentences, figures and a page."""

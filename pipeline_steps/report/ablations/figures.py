@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from pipeline_steps.report.ablations.statistics import describe
-from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, MissingInputError, new_figure
+from pipeline_steps.common.errors import UserError
+from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +23,11 @@ def differences(frame: pd.DataFrame) -> Figure:
     """Mean difference of each comparison with its interval, one panel per metric; a ring is the paper's difference.
 
     Args:
-        frame: from :func:`pipeline_steps.report.ablations.tables.differences_frame`.
+        frame: from :func:`pipeline_steps.analysis.ablations.tables.differences_frame`.
     """
     shown = frame[frame["n"] > 0]
     if shown.empty:
-        raise MissingInputError("no pair of runs with metrics")
+        raise UserError("no pair of runs with metrics")
     pairs = list(dict.fromkeys(zip(shown["setting"], shown["reference"])))
     metrics = list(dict.fromkeys(shown["metric"]))
     figure, axes = new_figure(len(metrics), width=2.0 * len(metrics) + 1.4, height=0.42 * len(pairs) + 1.5)
@@ -49,34 +48,28 @@ def differences(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def ratios_over_training(ratios: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
+def ratios_over_training(ratios: Mapping[str, pd.DataFrame]) -> Figure:
     """Discouraging over encouraging gradient in each window, one panel per group, one line per setting.
 
     Args:
-        ratios: setting -> seed -> :func:`pipeline_steps.report.ablations.gradients.group_ratios`.
+        ratios: by setting, :attr:`pipeline_steps.analysis.ablations.mechanism.Mechanism.groups`.
     """
-    if not any(ratios.values()):
-        raise MissingInputError("no gradient records (training.record_gradients)")
+    if all(table.empty for table in ratios.values()):
+        raise UserError("no gradient records (training.record_gradients)")
     figure, axes = new_figure(3, width=8.4, height=3.3)
     for panel, letter in zip(axes, "rcf"):
-        for k, (setting, by_seed) in enumerate(ratios.items()):
-            tables = [t[(t["frequency"] == letter) & (t["window"] >= 0)] for t in by_seed.values()]
-            tables = [table for table in tables if len(table)]
-            if not tables:
+        for k, (setting, table) in enumerate(ratios.items()):
+            own = table[table["frequency"] == letter]
+            if own.empty:
                 continue
-            values = np.stack([table["ratio"].to_numpy(float) for table in tables])
-            images = tables[0]["images"].to_numpy()
-            panel.plot(
-                images,
-                values.mean(axis=0),
-                _LINES[k % len(_LINES)],
-                marker=_MARKERS[k % len(_MARKERS)],
-                color=GROUP_COLOURS[letter],
-                label=setting,
-            )
-            panel.fill_between(
-                images, values.min(axis=0), values.max(axis=0), color=GROUP_COLOURS[letter], alpha=0.15, linewidth=0
-            )
+            look: dict[str, Any] = {
+                "marker": _MARKERS[k % len(_MARKERS)],
+                "color": GROUP_COLOURS[letter],
+                "label": setting,
+            }
+            panel.plot(own["images"], own["ratio"], _LINES[k % len(_LINES)], **look)
+            band: dict[str, Any] = {"color": GROUP_COLOURS[letter], "alpha": 0.15, "linewidth": 0}
+            panel.fill_between(own["images"], own["low"], own["high"], **band)
         panel.axhline(1, color="#8b949e", linewidth=0.8)
         panel.set(title=GROUP_NAMES[letter], xlabel="images of the training", yscale="log", xlim=(0, None))
         panel.legend(fontsize=8)
@@ -97,33 +90,22 @@ def _common_ratios(panels: Sequence[Axes]) -> None:
         panel.minorticks_off()
 
 
-def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_counts: Mapping[int, int]) -> Figure:
+def ratios_by_category(ratios: Mapping[str, pd.DataFrame]) -> Figure:
     """The ratio of each category over the whole training, categories sorted by their train images, a panel per setting.
 
     Args:
-        ratios: setting -> seed -> :func:`pipeline_steps.report.ablations.gradients.category_ratios`.
-        image_counts: train images by category id.
+        ratios: by setting, :attr:`pipeline_steps.analysis.ablations.mechanism.Mechanism.categories`.
     """
-    settings = [setting for setting, by_seed in ratios.items() if by_seed]
-    if not settings:
-        raise MissingInputError("no gradient records (training.record_gradients)")
-    figure, axes = new_figure(len(settings), width=4.2 * len(settings), height=3.3)
-    for panel, setting in zip(axes, settings):
-        table = pd.concat(ratios[setting].values())
-        table = table[np.isfinite(table["ratio"]) & (table["ratio"] > 0)]
-        means = table.groupby(["category_id", "frequency"], as_index=False)["ratio"].mean()
-        means["images"] = means["category_id"].map(image_counts)
-        means = means.sort_values("images", ascending=False).reset_index(drop=True)
+    ratios = {setting: table for setting, table in ratios.items() if len(table)}
+    if not ratios:
+        raise UserError("no gradient records (training.record_gradients)")
+    figure, axes = new_figure(len(ratios), width=4.2 * len(ratios), height=3.3)
+    for panel, (setting, table) in zip(axes, ratios.items()):
+        table = table.sort_values("images", ascending=False).reset_index(drop=True)
         for letter in "fcr":
-            chosen = means[means["frequency"] == letter]
-            panel.plot(
-                chosen.index + 1,
-                chosen["ratio"],
-                "o",
-                color=GROUP_COLOURS[letter],
-                label=GROUP_NAMES[letter],
-                markersize=3.5,
-            )
+            own = table[table["frequency"] == letter]["ratio"]
+            look: dict[str, Any] = {"color": GROUP_COLOURS[letter], "label": GROUP_NAMES[letter], "markersize": 3.5}
+            panel.plot(own.index + 1, own, "o", **look)
         panel.axhline(1, color="#8b949e", linewidth=0.8)
         panel.set(title=setting, xlabel="categories, by number of train images", yscale="log")
     _common_ratios(axes)
@@ -132,21 +114,24 @@ def ratios_by_category(ratios: Mapping[str, Mapping[int, pd.DataFrame]], image_c
     return figure
 
 
-def rare_scores(medians: Mapping[str, Mapping[int, float]]) -> Figure:
+def rare_scores(mechanism: pd.DataFrame, means: pd.DataFrame) -> Figure:
     """Median score of matched rare objects in each run; a line joins the runs of a seed.
 
     Args:
-        medians: setting -> median by seed.
+        mechanism: one row per run, :attr:`pipeline_steps.analysis.ablations.mechanism.Mechanism.runs`.
+        means: its means by setting.
     """
-    settings = [setting for setting, by_seed in medians.items() if by_seed]
-    if not settings:
-        raise MissingInputError("no detections tables")
+    column = "median_score_matched_r"
+    means = means[means[column].notna()]
+    if means.empty:
+        raise UserError("no detections tables")
+    settings = means["setting"].tolist()
     figure, (axes,) = new_figure(width=max(4.2, 1.0 * len(settings) + 1.5), height=3.3)
-    for seed in sorted({seed for setting in settings for seed in medians[setting]}):
-        values = [medians[setting].get(seed, np.nan) for setting in settings]
-        axes.plot(range(len(settings)), values, ".-", color="#b8bfc6", linewidth=0.9)
-    means = [describe(list(medians[setting].values())).mean for setting in settings]
-    axes.plot(range(len(settings)), means, "_", color=GROUP_COLOURS["r"], markersize=26, markeredgewidth=2.5)
+    by_seed = mechanism[mechanism["setting"].isin(settings)].pivot(index="seed", columns="setting", values=column)
+    for _, values in by_seed.dropna(how="all").iterrows():
+        axes.plot(range(len(settings)), values[settings], ".-", color="#b8bfc6", linewidth=0.9)
+    look: dict[str, Any] = {"color": GROUP_COLOURS["r"], "markersize": 26, "markeredgewidth": 2.5}
+    axes.plot(range(len(settings)), means[column], "_", **look)
     axes.set_xticks(range(len(settings)), settings)
     axes.set(ylabel="median score", xlim=(-0.5, len(settings) - 0.5))
     axes.set_ylim(bottom=0)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from pipeline_steps.report.ablations.runs import METRICS, Runs
-from pipeline_steps.report.ablations.statistics import CONFIDENCE, describe
-from pipeline_steps.report.grid import MISSING, number
+from pipeline_steps.analysis.ablations.runs import METRICS, Runs
+from pipeline_steps.analysis.ablations.statistics import CONFIDENCE
+from pipeline_steps.report.grid import number
 
 LVIS_FREQUENT_PER_RARE = 48_000
 """Annotated objects of all frequent categories for each object that a rare category has in the mean: LVIS v0.5 train,
@@ -19,8 +19,14 @@ FLOOR = 2.0
 """Points of AP below which a mean is called close to 0."""
 
 
-def design(runs: Runs, settings: pd.DataFrame) -> list[str]:
-    """How the comparison was made."""
+def design(runs: Runs, settings: pd.DataFrame, missing: Mapping[str, str]) -> list[str]:
+    """How the comparison was made.
+
+    Args:
+        runs: the compared settings.
+        settings: from :func:`pipeline_steps.analysis.ablations.tables.settings_frame`.
+        missing: models without metrics, and why.
+    """
     recipe = runs.recipe
     counts = sorted({len(runs.models(setting)) for setting in runs.settings})
     seen = settings["images_seen"].dropna().unique().tolist()
@@ -36,7 +42,7 @@ def design(runs: Runs, settings: pd.DataFrame) -> list[str]:
         lines += _pretraining(runs)
     else:
         lines.append("The settings do not all see the same number of images (pre-training counted): see the table.")
-    lines += [f"{name}: missing. {why}" for name, why in runs.missing().items()]
+    lines += [f"{name}: missing. {why}" for name, why in missing.items()]
     return lines
 
 
@@ -94,33 +100,31 @@ def findings(differences: pd.DataFrame) -> list[str]:
     return lines
 
 
-def explanation(runs: Runs, differences: pd.DataFrame, frequent_per_rare: float | None) -> list[str]:
+def explanation(
+    runs: Runs, settings: pd.DataFrame, differences: pd.DataFrame, frequent_per_rare: float | None
+) -> list[str]:
     """Why EQL may do less here than in the paper, said only where its sign does not show on the mini world.
 
     Args:
-        runs: the comparison.
-        differences: from :func:`pipeline_steps.report.ablations.tables.differences_frame`.
+        runs: the compared settings.
+        settings: from :func:`pipeline_steps.analysis.ablations.tables.settings_frame`.
+        differences: from :func:`pipeline_steps.analysis.ablations.tables.differences_frame`.
         frequent_per_rare: annotated objects of frequent categories per object of a rare category, or None.
     """
     if runs.recipe.data.source != "mini" or frequent_per_rare is None:
         return []
-    losses = {s: {runs.recipe.training_of(m).loss for m in runs.models(s).values()} for s in runs.settings}
-    of_loss = [
-        row
-        for row in differences.itertuples()
-        if losses[row.setting] == {"eql"}
-        and losses[row.reference] == {"sigmoid"}
-        and row.finding in ("open", "opposite")
-    ]
-    absent = [row.metric for row in of_loss if row.report > 0]
+    hidden = differences[differences["finding"].isin(["open", "opposite"]) & (differences["report"] > 0)]
+    hidden = hidden.loc[[pair in runs.equalized for pair in zip(hidden["setting"], hidden["reference"])]]
+    absent = hidden["metric"].tolist()
     if not absent:
         return []
+    means = settings.set_index("setting")
     floor = [
-        f"{column} is {mean:.1f} with {setting}: so close to 0 that a difference could hardly show at this length of "
-        "training."
-        for setting in dict.fromkeys(row.reference for row in of_loss if row.report > 0)
-        for key, column in METRICS.items()
-        if column in absent and (mean := describe(list(runs.values(setting, key).values())).mean) < FLOOR
+        f"{column} is {means.loc[setting, column]:.1f} with {setting}: so close to 0 that a difference could hardly "
+        "show at this length of training."
+        for setting in hidden["reference"].unique()
+        for column in METRICS.values()
+        if column in absent and means.loc[setting, column] < FLOOR
     ]
     return [
         *floor,
@@ -133,29 +137,29 @@ def explanation(runs: Runs, differences: pd.DataFrame, frequent_per_rare: float 
     ]
 
 
-def mechanism_findings(contrast: Sequence[str], quotients: pd.DataFrame, negatives: Mapping[str, float]) -> list[str]:
-    """What EQL does to gradients and scores of rare categories, from the intervals.
+def mechanism_findings(runs: Runs, quotients: pd.DataFrame, means: pd.DataFrame) -> list[str]:
+    """What EQL does to gradients and scores of rare categories, from the intervals; its first comparison with sigmoid.
 
     Args:
-        contrast: the sigmoid setting and the EQL setting; anything else says nothing.
-        quotients: from :func:`pipeline_steps.report.ablations.tables.ratios_frame`.
-        negatives: valid negative samples per positive one of rare categories, mean over seeds, by setting.
+        runs: the compared settings.
+        quotients: from :func:`pipeline_steps.analysis.ablations.tables.quotients_frame`.
+        means: mechanism of each setting, over seeds.
     """
-    if len(contrast) != 2:
+    if not runs.equalized:
         return []
-    reference, setting = contrast
+    setting, reference = runs.equalized[0]
     lines = []
-    for row in quotients[(quotients["setting"] == setting) & (quotients["reference"] == reference)].itertuples():
-        if row.n < 2:
-            continue
+    own = quotients[(quotients["setting"] == setting) & (quotients["reference"] == reference) & (quotients["n"] > 1)]
+    for row in own.itertuples():
         moved = "rises" if row.low > 1 else "falls" if row.high < 1 else "does not clearly move"
         moved = "hardly moves" if round(row.low, 2) == round(row.high, 2) == 1 else moved
         lines.append(
             f"{setting} against {reference}, {row.quantity}: {moved}, times {row.quotient:.2f} "
             f"[{row.low:.2f}, {row.high:.2f}] over {row.n} pairs."
         )
-    if reference in negatives and setting in negatives:
-        share = 1 - negatives[setting] / negatives[reference]
+    negatives = means.set_index("setting")["negatives_per_positive_r"]
+    share = 1 - negatives[setting] / negatives[reference]
+    if not np.isnan(share):
         lines.append(
             f"The loss takes away {share:.0%} of the valid negative samples of rare categories: those on objects of "
             "other categories. Negative samples on background stay."
@@ -163,16 +167,7 @@ def mechanism_findings(contrast: Sequence[str], quotients: pd.DataFrame, negativ
     return lines
 
 
-def cost(seconds: float, jobs: int) -> str:
-    """CPU time of all jobs, and what it is on two idle cores."""
-    return f"{jobs} jobs took {seconds / 60:.0f} CPU minutes: about {seconds / 120:.0f} minutes on two idle cores."
-
-
-def interval_cell(row: pd.Series) -> str:
-    """``difference [low, high]``, with the paper's difference behind it."""
-    if np.isnan(row["difference"]):
-        return MISSING
-    text = number(row["difference"], signed=True)
-    if not np.isnan(row["low"]):
-        text += f" [{row['low']:+.1f}, {row['high']:+.1f}]"
-    return text
+def interval_cell(value: float, low: float, high: float, digits: int = 1, signed: bool = False) -> str:
+    """``value [low, high]``."""
+    text = number(value, signed, digits)
+    return text if np.isnan(low) else f"{text} [{number(low, signed, digits)}, {number(high, signed, digits)}]"

@@ -14,7 +14,7 @@ from pipeline_steps.common.files import read_json
 from pipeline_steps.report.figures import ensemble_gain, rescoring, results, samples, training
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import MissingInputError, save
+from pipeline_steps.report.figures.style import save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ FIGURES: dict[str, Callable[[Inputs], Figure | tuple[Figure, pd.DataFrame]]] = {
     "long_tail": training.long_tail,
     "training": training.training_curves,
 }
-"""Draws each figure of :data:`CAPTIONS`, some with a table of its numbers, or raises MissingInputError."""
+"""Draws each figure of :data:`CAPTIONS`, some with a table of its numbers, or raises UserError."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def draw_figures(inputs: Inputs, folder: Path) -> DrawnFigures:
             if table is not None:
                 table.to_csv(folder / f"{name}.csv", index=False)
             missing[name] = ""
-        except MissingInputError as error:
+        except UserError as error:
             logging.info("%s is not drawn: %s", name, error)
             missing[name] = str(error)
     write_json(folder / LIST, missing, indent=1)

@@ -13,9 +13,8 @@ from pipeline_steps.analysis.measured import Measured, read_measured
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input
 from pipeline_steps.data.categories import CategoryList
-from pipeline_steps.data.lvis import LvisDataset, read_categories, read_lvis
+from pipeline_steps.data.lvis import read_categories
 from pipeline_steps.recipe import Recipe
-from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.run.data_files import DatasetPaths
 from pipeline_steps.run.result_files import METRICS_FILE, ResultFiles
 
@@ -31,10 +30,12 @@ class Inputs:
     """categories.csv by evaluation."""
     trainings: dict[str, Path] = field(default_factory=dict)
     """metrics.jsonl by model."""
-    detections: Path | None = None
-    """Detections table of the ensemble on val."""
-    boxes: dict[str, Path] = field(default_factory=dict)
-    """Boxes table of each member on val."""
+    ensemble_gain: Path | None = None
+    """Result of the measure_ensemble_gain step."""
+    rescoring: Path | None = None
+    """Result of the sweep_rescoring step."""
+    scores: Path | None = None
+    """Result of the judge_detections step."""
     samples: Path | None = None
     """Counts of the count_samples step."""
 
@@ -47,8 +48,9 @@ class Inputs:
             metrics={name: files.metrics.of(name=name) for name in evaluations},
             categories={name: files.categories.of(name=name) for name in evaluations},
             trainings={name: files.beside_model(name, METRICS_FILE) for name in files.trained},
-            detections=files.ensemble("val"),
-            boxes=files.members_boxes("val"),
+            ensemble_gain=files.ensemble_gain,
+            rescoring=files.rescoring,
+            scores=files.scores,
             samples=files.samples,
         )
 
@@ -60,18 +62,7 @@ class Inputs:
     @cached_property
     def train_categories(self) -> CategoryList:
         """Categories of the train file, with their image counts."""
-        try:
-            return read_categories(self.paths.lvis_train)
-        except UserError as error:
-            raise MissingInputError(str(error)) from None
-
-    @cached_property
-    def val(self) -> LvisDataset:
-        """Ground truth of val."""
-        try:
-            return read_lvis(self.paths.lvis_val, "val")
-        except UserError as error:
-            raise MissingInputError(str(error)) from None
+        return read_categories(self.paths.lvis_train)
 
     @cached_property
     def lvis_evaluations(self) -> list[Measured]:
@@ -79,17 +70,8 @@ class Inputs:
         every = [read_measured(name, path, self.recipe) for name, path in self.metrics.items()]
         found = [entry for entry in every if entry.metrics.get("format") == "lvis"]
         if not found:
-            raise MissingInputError(
-                "; ".join(e.missing for e in every if e.missing) or "no metrics of an LVIS evaluation"
-            )
+            raise UserError("; ".join(e.missing for e in every if e.missing) or "no metrics of an LVIS evaluation")
         return found
-
-    @property
-    def table(self) -> Path:
-        """The detections table."""
-        if self.detections is None or not self.detections.is_file():
-            raise MissingInputError(f"no detections table ({self.detections or 'none given'})")
-        return self.detections
 
     def category_results(self) -> dict[str, pd.DataFrame]:
         """Per-category results of LVIS evaluations that can be read, by evaluation."""
@@ -104,7 +86,7 @@ class Inputs:
             ).all():
                 tables[name] = table
         if not tables:
-            raise MissingInputError("no per-category results of an LVIS evaluation")
+            raise UserError("no per-category results of an LVIS evaluation")
         return tables
 
     def training_curves(self) -> dict[str, pd.DataFrame]:
@@ -124,5 +106,5 @@ class Inputs:
             if lines:
                 curves[name] = pd.DataFrame(lines)
         if not curves:
-            raise MissingInputError("no training metrics (metrics.jsonl)")
+            raise UserError("no training metrics (metrics.jsonl)")
         return curves

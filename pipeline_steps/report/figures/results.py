@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import (
     BAR,
@@ -14,7 +15,6 @@ from pipeline_steps.report.figures.style import (
     GROUP_HATCHES,
     GROUP_LINES,
     GROUP_NAMES,
-    MissingInputError,
     new_figure,
     panels,
 )
@@ -65,7 +65,7 @@ def precision_recall(inputs: Inputs) -> Figure:
     """Curves: precision over recall at IoU 0.5, mean of the categories of a group, one panel per evaluation."""
     entries = [entry for entry in inputs.lvis_evaluations if entry.metrics.get("precision_at_recall")]
     if not entries:
-        raise MissingInputError("no metrics with precision at recall")
+        raise UserError("no metrics with precision at recall")
     figure, axes = panels(len(entries), 2.6, 2.6)
     for panel, entry in zip(axes, entries):
         for group, curve in entry.metrics["precision_at_recall"].items():

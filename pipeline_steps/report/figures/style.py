@@ -41,10 +41,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-class MissingInputError(Exception):
-    """A figure cannot be drawn; the message says what is missing."""
-
-
 def new_figure(columns: int = 1, rows: int = 1, width: float = 7.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """An empty figure and its axes in reading order; sizes in inches."""
     import matplotlib as mpl

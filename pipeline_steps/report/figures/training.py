@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import note_input
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import GROUP_COLOURS, MissingInputError, new_figure, panels
+from pipeline_steps.report.figures.style import GROUP_COLOURS, new_figure, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ def long_tail(inputs: Inputs) -> Figure:
     categories = inputs.train_categories
     before = np.array([category.image_count or 0 for category in categories.categories])
     if not before.any():
-        raise MissingInputError(f"{inputs.paths.lvis_train} has no image counts")
+        raise UserError(f"{inputs.paths.lvis_train} has no image counts")
     order = np.argsort(-before, kind="stable")
     after = _openimages_after(inputs)
     figure, (axes,) = new_figure()

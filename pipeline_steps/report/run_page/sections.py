@@ -14,7 +14,6 @@ from pipeline_steps.common.files import read_json
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.page import html_page, part
 from pipeline_steps.report.run_page.analyses import calibrated, how_sure, where_the_ap_goes
 from pipeline_steps.report.run_page.headline import headline
@@ -91,7 +90,7 @@ def category_frame(run: Run) -> pd.DataFrame:
     """One row per category: name, group, train images, objects on val, AP and AP_fixed of the ensemble, AP of others.
 
     Raises:
-        MissingInputError: there are no per-category results.
+        UserError: there are no per-category results.
     """
     tables = Inputs.of(run.files).category_results()
     last = ENSEMBLE if ENSEMBLE in tables else list(tables)[-1]
@@ -112,7 +111,7 @@ def category_frame(run: Run) -> pd.DataFrame:
 def _categories(run: Run) -> Markup:
     try:
         frame = category_frame(run)
-    except MissingInputError as error:
+    except UserError as error:
         return absent(f"Not shown: {error}.")
     hint = (
         "A click on a column sorts by it, a second click the other way round. Categories without objects on val have "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.style import MissingInputError
 from pipeline_steps.report.grid import Grid, number
 from pipeline_steps.run.result_files import ResultFiles
 
@@ -42,7 +42,7 @@ def training_states(files: ResultFiles) -> list[TrainingState]:
     """All trainings that the results of a recipe need."""
     try:
         curves = Inputs.of(files).training_curves()
-    except MissingInputError:
+    except UserError:
         curves = {}
     models = [files.recipe.model(name) for name in files.trained]
     return [

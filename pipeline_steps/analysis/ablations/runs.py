@@ -5,6 +5,7 @@ A *setting* is a model of the recipe with ``seeds``, or a single model; its *run
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,34 +47,39 @@ class Runs:
         """The runs of a setting by seed."""
         return {self.recipe.seed_of(model): model for model in self.recipe.replicates(setting)}
 
+    def all(self) -> Iterator[tuple[str, int, Model]]:
+        """Setting, seed and model of every run."""
+        return ((setting, seed, model) for setting in self.settings for seed, model in self.models(setting).items())
+
+    def existing(self, files: Mapping[str, Path]) -> Iterator[tuple[str, int, Path]]:
+        """Setting, seed and file of every run that has one of a kind."""
+        for setting, seed, model in self.all():
+            if model.name in files and files[model.name].is_file():
+                yield setting, seed, files[model.name]
+
+    def has_loss(self, setting: str, loss: str) -> bool:
+        """Whether all runs of a setting train with this loss."""
+        return {self.recipe.training_of(model).loss for model in self.models(setting).values()} == {loss}
+
+    @property
+    def equalized(self) -> list[tuple[str, str]]:
+        """Comparisons of EQL with the sigmoid loss."""
+        return [(a, b) for a, b in self.comparisons if self.has_loss(a, "eql") and self.has_loss(b, "sigmoid")]
+
     @cached_property
-    def _measured(self) -> dict[str, Measured]:
-        names = [model.name for setting in self.settings for model in self.models(setting).values()]
+    def measured(self) -> dict[str, Measured]:
+        """Metrics by model, missing ones included."""
         return {
-            name: read_measured(name, self.metrics[name], self.recipe)
-            if name in self.metrics
-            else Measured(name, missing="no metrics given")
-            for name in dict.fromkeys(names)
+            model.name: read_measured(model.name, self.metrics[model.name], self.recipe)
+            if model.name in self.metrics
+            else Measured(model.name, missing="no metrics given")
+            for _, _, model in self.all()
         }
-
-    def measured(self, setting: str) -> dict[int, Measured]:
-        """Metrics of each run of a setting by seed, missing ones included."""
-        return {seed: self._measured[model.name] for seed, model in self.models(setting).items()}
-
-    def values(self, setting: str, metric: str) -> dict[int, float]:
-        """A metric by seed, for the runs that have it."""
-        found = {seed: entry.get(metric) for seed, entry in self.measured(setting).items() if entry.is_lvis_mask_ap}
-        return {seed: value for seed, value in found.items() if value is not None}
 
     def missing(self) -> dict[str, str]:
         """Models without usable metrics, and why."""
         return {
             name: entry.missing or "no mask AP by the LVIS protocol"
-            for name, entry in self._measured.items()
+            for name, entry in self.measured.items()
             if not entry.is_lvis_mask_ap
         }
-
-    def files(self, which: dict[str, Path], setting: str) -> dict[int, Path]:
-        """Existing files of one kind by seed."""
-        found = {seed: which.get(model.name) for seed, model in self.models(setting).items()}
-        return {seed: path for seed, path in found.items() if path is not None and path.is_file()}

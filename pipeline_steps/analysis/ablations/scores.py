@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_steps.analysis.scenes import MATCH_IOU, truth_masks
+from pipeline_steps.analysis.scenes import match_image, truth_masks
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.lvis import LvisDataset
 from pipeline_steps.detections.table import iter_images
-from pipeline_steps.evaluation.matching import match_detections
 
 
 class GroupObjects:
@@ -60,14 +59,7 @@ class GroupObjects:
             if image.rles is None:
                 raise UserError(f"{table} has no masks")
             truth_categories, truth_masks = self.by_image[image.image_id]
-            rows = np.flatnonzero(np.isin(image.category_ids, truth_categories))
-            if not len(rows):
-                continue
-            masks = [{"counts": image.rles[k], "size": self.sizes[image.image_id]} for k in rows.tolist()]
-            found = image.scores[rows].astype(float)
-            (matches,) = match_detections(
-                truth_categories, truth_masks, image.category_ids[rows], found, masks, (MATCH_IOU,)
-            )
-            matched = matches >= 0
-            scores[image.image_id][matches[matched]] = found[matched]
+            own = image.take(np.isin(image.category_ids, truth_categories))
+            (matches,) = match_image(truth_categories, truth_masks, own, self.sizes[image.image_id])
+            scores[image.image_id][matches[matches >= 0]] = own.scores[matches >= 0]
         return np.concatenate(list(scores.values())) if scores else np.zeros(0)

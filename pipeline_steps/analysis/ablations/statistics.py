@@ -6,10 +6,11 @@ freedom; they hold for one comparison at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t
 
 CONFIDENCE = 0.95
 """Coverage of all intervals."""
@@ -17,16 +18,10 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Sample:
-    """Runs of one setting. ``sd``: standard deviation with n - 1; NaN with fewer than two runs."""
+    """Runs of one setting, or differences of pairs: mean, standard deviation with n - 1, interval of the mean.
 
-    n: int
-    mean: float
-    sd: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Differences of n pairs: mean, standard deviation and confidence interval of the mean; NaN where undefined."""
+    NaN where undefined: the mean of nothing, all else of fewer than two values.
+    """
 
     n: int
     mean: float
@@ -40,32 +35,30 @@ class Difference:
         return int(self.low > 0) - int(self.high < 0)
 
 
-def describe(values: Sequence[float]) -> Sample:
-    """Mean and standard deviation of runs."""
-    array = np.asarray(values, float)
-    if not len(array):
-        return Sample(0, np.nan, np.nan)
-    return Sample(len(array), float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else np.nan)
+def describe(values: Iterable[float]) -> Sample:
+    """Mean, spread and interval of values."""
+    array = np.array(list(values), float)
+    n = len(array)
+    mean = float(array.mean()) if n else np.nan
+    if n < 2:
+        return Sample(n, mean, np.nan, np.nan, np.nan)
+    sd = float(array.std(ddof=1))
+    # ttest_1samp gives the same up to rounding, but warns of values that are all equal.
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / np.sqrt(n)
+    return Sample(n, mean, sd, mean - half, mean + half)
 
 
-def paired_difference(ours: Mapping[int, float], reference: Mapping[int, float]) -> Difference:
+def paired_difference(ours: Mapping[int, float], reference: Mapping[int, float]) -> Sample:
     """Difference ``ours`` - ``reference`` over the seeds that both have.
 
     Args:
         ours: value by seed.
         reference: value by seed.
     """
-    from scipy.stats import t  # a second to import
-
-    seeds = sorted(ours.keys() & reference.keys())
-    sample = describe([ours[seed] - reference[seed] for seed in seeds])
-    if sample.n < 2:
-        return Difference(sample.n, sample.mean, np.nan, np.nan, np.nan)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, sample.n - 1)) * sample.sd / np.sqrt(sample.n)
-    return Difference(sample.n, sample.mean, sample.sd, sample.mean - half, sample.mean + half)
+    return describe(ours[seed] - reference[seed] for seed in sorted(ours.keys() & reference.keys()))
 
 
-def paired_ratio(ours: Mapping[int, float], reference: Mapping[int, float]) -> Difference:
+def paired_ratio(ours: Mapping[int, float], reference: Mapping[int, float]) -> Sample:
     """Geometric mean of the quotients ``ours`` / ``reference``, and its interval; values of 0 or less are left out.
 
     The interval is that of the mean difference of logarithms; ``sd`` is left in logarithms.
@@ -76,4 +69,4 @@ def paired_ratio(ours: Mapping[int, float], reference: Mapping[int, float]) -> D
 
     logs = paired_difference(logarithms(ours), logarithms(reference))
     mean, low, high = (float(np.exp(value)) for value in (logs.mean, logs.low, logs.high))
-    return Difference(logs.n, mean, logs.sd, low, high)
+    return Sample(logs.n, mean, logs.sd, low, high)
