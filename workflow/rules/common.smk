@@ -61,6 +61,7 @@ container: os.environ.get("LVIS_CONTAINER")  # used with --software-deployment-m
 RECIPE = str(RESULT.recipe_file.of())  # the resolved recipe: written when a run starts, read by every step
 START = start_command(sys.argv, "" if AS_MODULE else RECIPE)
 SHARDS = recipe.testing.shards
+TESTED_DATA = {split: DATA.for_testing(split) for split in SPLITS}
 TABLES = [*(f"table{number}" for number in range(1, 6)), "lvis_v1"]  # of the paper, and of later publications
 INFERENCE_TIME = growing_hours(recipe.compute.inference_hours, recipe.compute.longest_hours)
 

@@ -32,7 +32,7 @@ rule predict_masks:
     input:
         boxes=RESULT.boxes,
         weights=lambda wildcards: list(RESULT.mask_models(wildcards.boxes, wildcards.variant).values()),
-        images=lambda wildcards: DATA.for_testing(split_of(wildcards)),
+        images=lambda wildcards: TESTED_DATA[split_of(wildcards)],
     output:
         RESULT.masks_shard,
     log:

@@ -2,7 +2,7 @@
 rule predict_boxes:
     input:
         weights=lambda wildcards: RESULT.model(wildcards.member),
-        images=lambda wildcards: DATA.for_testing(wildcards.split),
+        images=lambda wildcards: TESTED_DATA[wildcards.split],
     output:
         RESULT.boxes_shard,
     log:
