@@ -27,6 +27,7 @@ from pipeline_steps.data.images_on_disk import image_problems
 from pipeline_steps.recipe import Recipe, load_recipe
 from pipeline_steps.run.provenance.record import root_of
 from pipeline_steps.run.provenance.verification import Verification, start_command, verify_results
+from pipeline_steps.run.result_files import RECIPE_FILE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,7 +79,7 @@ def remedies(outcome: Verification, start: str) -> list[str]:
 def _recipe_of(results: Path) -> Recipe | None:
     """The recipe of the results, which names the images; None if there is none, or one of another version."""
     try:
-        return load_recipe(results / "recipe.yaml")
+        return load_recipe(results / RECIPE_FILE)
     except UserError as error:
         print(f"images are not checked: {error}", file=sys.stderr)
         return None
@@ -95,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
     if recipe and recipe.data.source == "mini":
         data = Path(recipe.datasets_root)
         drawn = str(data.relative_to(Path.cwd()) if data.is_relative_to(Path.cwd()) else data)
-    start = arguments.start or start_command([], str(results / "recipe.yaml"))
+    start = arguments.start or start_command([], str(results / RECIPE_FILE))
     outcome = verify_results(results, arguments.expected, arguments.only, drawn)
     images = image_problems(recipe, start) if recipe and not arguments.only else {}
     named = {folder for finding in outcome.findings for folder in Path(finding.path).parents}

@@ -18,6 +18,7 @@ from pipeline_steps.detections.table import TableReader, TableWriter, table_meta
 from pipeline_steps.inference.sharding import SHARD_KEY
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.schema import names
+from pipeline_steps.run.stage_settings import merging
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,10 @@ def rescore_ensemble(recipe: Recipe, given: Mapping[str, Path], lvis: Path, spli
     with ExitStack() as stack:
         members, tables_used = open_members(recipe, files, categories, stack)
         check_members(members, split)
-        settings = recipe.ensemble.model_dump(exclude={"keep_per_image"})
         metadata = table_metadata(
             recipe.name,
             "rescore_ensemble",
-            {"split": split, "keep_per_image": keep, "ensemble": settings},
+            {"split": split, "keep_per_image": keep, "ensemble": merging(recipe)},
             {"categories": lvis, **files, **tables_used},
         )
         merger = EnsembleMerger(members, recipe.ensemble, alphas, keep)

@@ -164,7 +164,7 @@ class Recipe(Section):
         return [model for models in self.stages.values() for model in models]
 
     @property
-    def category_tables(self) -> dict[str, str]:
+    def expert_vocabularies(self) -> dict[str, str]:
         """Data set of the categories of each expert, by its name."""
         return {expert.name: expert.category_table for expert in self.experts}
 

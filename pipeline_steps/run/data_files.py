@@ -166,7 +166,7 @@ class DatasetPaths:
     @property
     def category_tables(self) -> list[Path]:
         """What members' categories are matched with; some experts' category ids are the places of classes in a list."""
-        mapped = set(self.recipe.category_tables.values()) - {"coco"}
+        mapped = set(self.recipe.expert_vocabularies.values()) - {"coco"}
         return [self.coco_table, self.openimages_table, *([self.openimages_classes] if mapped else [])]
 
     def for_training_on(self, name: str) -> list[Path]:
@@ -201,7 +201,7 @@ class DatasetPaths:
         return [
             *(file for name in sets for file in self.for_training_on(name)),
             self.coco_boxes_train,
-            *(self.checked(self.coco_val) if "coco" in recipe.category_tables.values() else []),
+            *(self.checked(self.coco_val) if "coco" in recipe.expert_vocabularies.values() else []),
             *self.for_testing("val"),
             *self.for_testing("test"),
         ]

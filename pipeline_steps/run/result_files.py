@@ -15,6 +15,8 @@ from pipeline_steps.recipe.schema import ENSEMBLE, Recipe, names
 from pipeline_steps.run.stage_settings import boxes_settings
 
 SPLITS = ("val", "test")
+RECIPE_FILE = "recipe.yaml"
+"""The resolved recipe of a run or a variant, in the folder of its results."""
 METRICS_FILE, GRADIENTS_FILE = "metrics.jsonl", "gradients.csv"
 """What a training leaves beside its model: its progress, and gradients by category if they are recorded."""
 
@@ -63,7 +65,7 @@ class ResultFiles:
         def pattern(name: str) -> Pattern:
             return Pattern(root, name)
 
-        self.recipe_file = pattern("{variant}recipe.yaml")
+        self.recipe_file = pattern("{variant}" + RECIPE_FILE)
         self.weights = pattern("weights/{name}.pth")
         self.training = {stage: pattern(f"{stage}/{{model}}/model.pth") for stage in recipe.stages}
         self.boxes_shard = pattern(f"{{variant}}predictions/{{split}}/{{member}}/boxes_shards/{self.shard}.parquet")
@@ -87,6 +89,7 @@ class ResultFiles:
         self.gallery, self.gallery_picture = report / "gallery.html", report / "gallery.png"
         self.samples, self.missing_annotations = report / "samples.json", report / "missing_annotations.html"
         self.figures, self.ablations, self.page = report / "figures", report / "ablations", report / "index.html"
+        self.comparison = self.ablations / "index.html"
 
     def log(self, name: str) -> str:
         """Pattern of the logs of a rule's jobs."""

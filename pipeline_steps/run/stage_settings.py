@@ -100,13 +100,18 @@ def expert_settings(recipe: Recipe, name: str) -> str:
     return _text(_sharing(recipe)[recipe.expert(name).category_table])
 
 
+def merging(recipe: Recipe) -> dict[str, Any]:
+    """Keys of the ``ensemble`` section that decide merging and re-scoring, besides how many detections are kept."""
+    return recipe.ensemble.model_dump(exclude={"keep_per_image"})
+
+
 def ensemble_settings(recipe: Recipe, split: str) -> str:
     """Settings of the re-scored ensemble of a split."""
     return _text(
         {
-            "ensemble": recipe.ensemble.model_dump(exclude={"keep_per_image"}),
+            "ensemble": merging(recipe),
             "keep": getattr(recipe.ensemble.keep_per_image, split),
             "sharing": _sharing(recipe),
-            "tables": recipe.category_tables,
+            "tables": recipe.expert_vocabularies,
         }
     )

@@ -99,7 +99,7 @@ def split_of(wildcards):
 
 def vocabulary(wildcards):
     """Whose categories are evaluated: an expert's are those of its data set."""
-    return recipe.category_tables.get(wildcards.name, "lvis")
+    return recipe.expert_vocabularies.get(wildcards.name, "lvis")
 
 
 def check_request(request):
