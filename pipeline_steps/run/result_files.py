@@ -89,7 +89,7 @@ class ResultFiles:
         self.gallery, self.gallery_picture = report / "gallery.html", report / "gallery.png"
         self.samples, self.missing_annotations = report / "samples.json", report / "missing_annotations.html"
         self.figures, self.ablations, self.page = report / "figures", report / "ablations", report / "index.html"
-        self.comparison = self.ablations / "index.html"
+        self.ablations_page = self.ablations / "index.html"
 
     def log(self, name: str) -> str:
         """Pattern of the logs of a rule's jobs."""

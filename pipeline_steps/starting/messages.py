@@ -73,7 +73,7 @@ def end_banner(files: ResultFiles) -> str:
     for what, path in (
         ("submission", files.submission),
         ("report", files.page),
-        ("comparison", files.comparison),
+        ("comparison", files.ablations_page),
         ("metrics", files.evaluation),
     ):
         if path.exists():

@@ -77,7 +77,7 @@ def _calibration(run: Run) -> Markup:
 
 @section("ablations", "Settings compared over seeds")
 def _ablations(run: Run) -> Markup:
-    path = run.files.comparison
+    path = run.files.ablations_page
     return embedded_page(path, "") if path.is_file() else Markup()
 
 
