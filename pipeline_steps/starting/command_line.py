@@ -45,7 +45,6 @@ class Request:
     Attributes:
         targets: rules and files that are asked for; none for the default target.
         named: these, and the rules and files named by -R, --until and --omit-from.
-        configfiles: recipes, later ones laid over earlier ones.
         profile: whether there is a profile besides the workflow's own.
         cluster: name of the executor; empty where jobs run on this machine.
         resources: names of the resources that are limited.
@@ -55,7 +54,6 @@ class Request:
 
     targets: tuple[str, ...]
     named: tuple[str, ...]
-    configfiles: tuple[Path, ...]
     profile: bool
     cluster: str
     resources: frozenset[str]
@@ -94,7 +92,6 @@ def _request(arguments: Any) -> Request:
     return Request(
         targets=targets,
         named=tuple(dict.fromkeys([*targets, *(str(name) for names in others for name in sorted(names or ()))])),
-        configfiles=tuple(map(Path, arguments.configfile or ())),
         profile=bool(arguments.profile),
         cluster="" if arguments.executor in (None, "local") else arguments.executor,
         resources=frozenset(arguments.resources or ()),
