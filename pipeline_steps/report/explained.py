@@ -46,6 +46,7 @@ WORDS = {
     "measure_ensemble_gain": "what members and re-scoring bring",
     "sweep_rescoring": "what members and re-scoring bring",
     "judge_detections": "scores of right and wrong detections",
+    "compare_results": "compare systems on the same images",
     "write_submission": "write and check submission.json",
     "tabulate_summary": "tables, the paper's beside ours",
     "tabulate_table": "tables, the paper's beside ours",
@@ -100,9 +101,11 @@ def pipeline_svg(rules: dict[str, Any]) -> str:
         rules: from :func:`workflow_rules`.
 
     Raises:
-        KeyError: a rule has no :data:`WORDS`.
+        UserError: a rule has no :data:`WORDS`.
     """
     graph = read_graph(rules)
+    if new := [name for name in graph if name not in WORDS]:
+        raise UserError(f"rules without plain words: {', '.join(new)}; add them to WORDS in {Path(__file__).name}")
     steps = nx.relabel_nodes(graph, {name: WORDS[name] for name in graph})
     stage_of = {WORDS[name]: stage for name, stage in graph.nodes(data="stage")}
     steps.remove_edges_from(list(nx.selfloop_edges(steps)))

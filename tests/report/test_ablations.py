@@ -13,12 +13,12 @@ import scipy.stats
 from pycocotools import mask as mask_utils
 
 from pipeline_steps import compare_settings, compute_ablations
-from pipeline_steps.analysis.ablations.compare import cpu_seconds
 from pipeline_steps.analysis.ablations.gradients import COLUMNS, category_ratios, group_ratios
 from pipeline_steps.analysis.ablations.runs import Runs
 from pipeline_steps.analysis.ablations.scores import GroupObjects
 from pipeline_steps.analysis.ablations.statistics import describe, paired_difference, paired_ratio
 from pipeline_steps.analysis.ablations.tables import finding, published_difference, runs_frame, settings_frame
+from pipeline_steps.analysis.benchmarks import job_seconds
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.files import noted_inputs
 from pipeline_steps.data.lvis import read_lvis
@@ -362,5 +362,6 @@ def test_cpu_time_is_summed_over_all_benchmark_files(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/x.tsv").write_text("s\tcpu_time\n9\t7.5\n")
     (tmp_path / "a/b/y.tsv").write_text("s\tcpu_time\n9\tNA\n")
-    assert cpu_seconds(tmp_path) == (7.5, 2)
-    assert cpu_seconds(None) == (0.0, 0)
+    (tmp_path / "a/b/damaged.tsv").write_text("")
+    assert job_seconds(sorted(tmp_path.rglob("*.tsv")), "cpu_time") == (7.5, 2)
+    assert job_seconds([], "cpu_time") == (0.0, 0)

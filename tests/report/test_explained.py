@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pipeline_steps.common.errors import UserError
 from pipeline_steps.report.explained import ABSENT, EXAMPLE, WORDS, eql_svg, pipeline_svg, pulls, workflow_rules
 from tests.workflow.checkout import ROOT, Checkout
 
@@ -40,7 +41,7 @@ def test_pipeline_is_drawn_from_the_rules_of_the_workflow(tmp_path: Path) -> Non
 def test_changed_rules_give_another_picture(tmp_path: Path, change: str) -> None:
     rules = {name: {"jobs": 1, "stage": "data" if name == "check_data" else "train"} for name in WORDS}
     if change == "new":
-        with pytest.raises(KeyError):
+        with pytest.raises(UserError, match="rule_without_words"):
             pipeline_svg({"rules": rules | {"rule_without_words": {"jobs": 1, "stage": "data"}}, "edges": []})
     else:
         edges = [["check_data", "pretrain_coco"]]

@@ -16,6 +16,7 @@ from pipeline_steps.analysis.ablations.tables import (
     runs_frame,
     settings_frame,
 )
+from pipeline_steps.analysis.benchmarks import job_seconds
 
 
 def compare(runs: Runs, benchmarks: Path | None = None) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -41,16 +42,5 @@ def compare(runs: Runs, benchmarks: Path | None = None) -> tuple[dict[str, pd.Da
         "gradients": mechanism.groups,
         "categories": mechanism.categories,
     }
-    seconds, jobs = cpu_seconds(benchmarks)
+    seconds, jobs = job_seconds(sorted(benchmarks.rglob("*.tsv")) if benchmarks else [], "cpu_time")
     return tables, {**mechanism.facts, "missing": runs.missing(), "seconds": seconds, "jobs": jobs}
-
-
-def cpu_seconds(folder: Path | None) -> tuple[float, int]:
-    """CPU seconds of all jobs that left a benchmark file, and their number."""
-    total, jobs = 0.0, 0
-    for path in sorted(folder.rglob("*.tsv")) if folder is not None else []:
-        table = pd.read_csv(path, sep="\t")
-        if "cpu_time" in table:
-            total += float(pd.to_numeric(table["cpu_time"], errors="coerce").fillna(0).sum())
-            jobs += 1
-    return total, jobs

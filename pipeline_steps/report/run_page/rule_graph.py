@@ -6,7 +6,6 @@ layers between as invisible nodes. Sweeps up and down the layers bring each node
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from scipy.optimize import isotonic_regression
 
+from pipeline_steps.analysis.benchmarks import job_seconds
 from pipeline_steps.common.progress import format_duration
 from pipeline_steps.report.page import render
 
@@ -101,18 +101,11 @@ def _edge(points: list[tuple[float, float]]) -> str:
     return path
 
 
-def benchmark_seconds(folder: Path, rule: str) -> float | None:
+def rule_seconds(folder: Path, rule: str) -> float | None:
     """Time of all jobs of a rule together, from the workflow's benchmark files; None if there are none."""
     files = [path for path in (folder / f"{rule}.tsv", *sorted((folder / rule).rglob("*.tsv"))) if path.is_file()]
-    seconds = []
-    for path in files:
-        with path.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                try:
-                    seconds.append(float(row["s"]))
-                except (KeyError, TypeError, ValueError):
-                    continue
-    return sum(seconds) if seconds else None
+    seconds, jobs = job_seconds(files, "s")
+    return seconds if jobs else None
 
 
 def draw_graph(graph: nx.DiGraph, seconds: Mapping[str, float | None], caption: str) -> Markup:

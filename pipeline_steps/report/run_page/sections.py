@@ -18,7 +18,7 @@ from pipeline_steps.report.page import html_page, part
 from pipeline_steps.report.run_page.analyses import calibrated, how_sure, where_the_ap_goes
 from pipeline_steps.report.run_page.headline import headline
 from pipeline_steps.report.run_page.parts import Run, absent, embedded_page, sortable_table, table
-from pipeline_steps.report.run_page.rule_graph import benchmark_seconds, draw_graph, read_graph
+from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph, rule_seconds
 from pipeline_steps.report.run_page.state import trainings_grid
 from pipeline_steps.report.tables import comparison_grid, details_grid, summary_grid
 from pipeline_steps.run.provenance.manifest import manifest_path
@@ -169,7 +169,7 @@ def _workflow(run: Run) -> Markup:
         "What is made from what, top to bottom; edges that a longer way implies are left out. Number of jobs, and the "
         "time of all jobs of a rule one after the other."
     )
-    return draw_graph(graph, {name: benchmark_seconds(run.files.benchmarks, name) for name in graph}, caption)
+    return draw_graph(graph, {name: rule_seconds(run.files.benchmarks, name) for name in graph}, caption)
 
 
 @section("origin", "Where this comes from")
