@@ -167,7 +167,6 @@ class Trainer:
             UserError: a loss is not finite, too many images are unreadable, or the memory does not suffice.
         """
         self.model.train()
-        every = self.training.images_per_batch
         with EventStorage(self.iteration) as storage:
             while self.iteration < self.iterations:
                 start = time.monotonic()
@@ -178,19 +177,19 @@ class Trainer:
                 self.seconds += took
                 iteration_seconds(took)
                 complete = self.iteration == self.iterations
-                if self._due(self.training.log_images, every) or complete or self.iteration == 1:
+                if self._due(self.training.log_images) or complete or self.iteration == 1:
                     self._report(report)
                 if complete:
                     break
-                if stop or self._due(self.training.checkpoint_images, every):
+                if stop or self._due(self.training.checkpoint_images):
                     save()
                 if stop:
                     return False
         return True
 
-    def _due(self, interval: int, batch: int) -> bool:
+    def _due(self, interval: int) -> bool:
         """Whether the batch just trained on crossed a multiple of ``interval`` images."""
-        return self.images_seen // interval > (self.images_seen - batch) // interval
+        return self.images_seen // interval > (self.images_seen - self.training.images_per_batch) // interval
 
     def _iterate(self, batches: Iterator[Samples], storage: EventStorage, stop_wanted: Callable[[], bool]) -> bool:
         """One optimizer step; returns whether to stop."""
@@ -201,8 +200,7 @@ class Trainer:
         if self.gradient_record is not None:
             self.gradient_record.begin(self.iteration, self.iterations)
         losses: dict[str, float] = {}
-        culprits: list[str] = []
-        unreadable: dict[str, str] = {}
+        culprits, unreadable = list[str](), dict[str, str]()
         for step in range(self.split.steps):
             samples = next(batches)
             for sample in samples:
