@@ -64,7 +64,7 @@ def _save_views(data: fo.Dataset, models: Sequence[str]) -> None:
         data.save_view(
             f"rare misses: {model}",
             rare.select_fields([TRUTH, name, f"{name}_missed"]),
-            description="Rare objects that no detection matches at IoU 0.5, beside what was said instead",
+            description="Rare objects that no detection matches at IoU 0.5, with what was predicted instead",
         )
         wrong = F("tags").contains([f"{FALSE}@{IOU_THRESHOLDS[0]:g}"]) & (F("confidence") >= HIGH_SCORE)
         mistakes = data.filter_labels(name, wrong).sort_by(F(f"{name}.detections.confidence").max(), reverse=True)

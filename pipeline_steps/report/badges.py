@@ -22,7 +22,7 @@ GRID = 3
 """Distance between the places that are tried for a name."""
 
 COVERING = 150
-"""A name moves so far rather than to cover objects with its whole box."""
+"""A name moves this far rather than cover objects with its whole box."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _group(
         f"Images in which most {group} objects are found: look at how masks follow the objects, and at the scores."
         if section.good
         else f"Images with {group} objects that no detection matches, or with wrong detections of {group} categories: "
-        "look for the object on the left, and for what was said instead on the right."
+        "look for the object on the left, and for what was predicted instead on the right."
     )
     scenes = []
     for image_id in section.image_ids:

@@ -252,8 +252,8 @@ def test_report_of_made_up_runs_has_every_table_figure_and_finding(run_folder: P
     text = (tmp_path / "out/ablations.md").read_text()
     assert "| eql − sigmoid" in text
     assert "+1.5 [+0.3, +2.7]" in text
-    assert "It does not show, the interval holding 0, in" in text
-    assert "eql_rs − eql AP (+0.2, report +0.5)" in text
+    assert "It is open, because the interval contains 0, in" in text
+    assert "eql_rs − eql AP (+0.2, paper +0.5)" in text
     assert "Every setting sees 500 images in all" in text
     assert "Nothing was changed." in text
     assert "9 jobs took 12 CPU minutes: about 6 minutes on two idle cores." in text
@@ -272,7 +272,7 @@ def test_gradients_and_scores_are_compared_as_quotients_of_pairs(run_folder: Pat
     text = (tmp_path / "out/ablations.md").read_text()
     assert "eql against sigmoid, discouraging / encouraging gradient, frequent: falls, times 0.24" in text
     assert "median score of matched rare objects: hardly moves, times 1.00" in text
-    assert "takes away 0% of the valid negative samples" in text
+    assert "removes 0% of the valid negative samples" in text
     runs = pd.read_csv(tmp_path / "out/mechanism.csv")
     assert len(runs) == 9
     assert runs["negatives_per_positive_r"].dropna().unique().tolist() == [100.0]
@@ -311,7 +311,7 @@ def test_a_metric_near_zero_is_called_so(run_folder: Path, tmp_path: Path) -> No
     runs = Runs(recipe, metrics=metrics)
     lines = explanation(runs, settings_frame(runs_frame(runs)), frame, 470.0)
     assert len(lines) == 2
-    assert lines[0].startswith("AP_r is 1.0 with sigmoid: so close to 0")
+    assert lines[0].startswith("AP_r is 1.0 with sigmoid: too close to 0")
 
 
 def test_missing_runs_are_shown_and_their_seeds_make_no_pair(run_folder: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def differences(frame: pd.DataFrame) -> Figure:
         panel.axvline(0, color="#8b949e", linewidth=1.0)
         panel.hlines(at, rows["low"], rows["high"], color=colour, linewidth=2.2, label="ours, 95 % interval")
         panel.plot(rows["difference"], at, "o", color=colour, markersize=5)
-        panel.plot(rows["report"], at, "o", color="black", markersize=7, fillstyle="none", label="report, on LVIS")
+        panel.plot(rows["report"], at, "o", color="black", markersize=7, fillstyle="none", label="paper, on LVIS")
         panel.set(title=metric, xlabel="points of AP", ylim=(-len(pairs) + 0.4, 0.6))
         panel.set_yticks(list(places.values()), [])
         panel.grid(visible=False, axis="y")

@@ -65,7 +65,7 @@ def _pretraining(runs: Runs) -> list[str]:
 def _listed(rows: pd.DataFrame) -> str:
     return ", ".join(
         f"{row.setting} − {row.reference} {row.metric} ({number(row.difference, signed=True)}"
-        + ("" if np.isnan(row.report) else f", report {number(row.report, signed=True)}")
+        + ("" if np.isnan(row.report) else f", paper {number(row.report, signed=True)}")
         + ")"
         for row in rows.itertuples()
     )
@@ -77,8 +77,8 @@ def findings(differences: pd.DataFrame) -> list[str]:
     reported = judged[judged["report"].notna() & (judged["report"] != 0)]
     lines = []
     for kind, words in (
-        ("as reported", "The paper's sign shows"),
-        ("opposite", "The opposite of the paper's sign shows"),
+        ("as reported", "The sign is the paper's"),
+        ("opposite", "The sign is opposite to the paper's"),
     ):
         rows = reported[reported["finding"] == kind]
         lines.append(
@@ -87,7 +87,7 @@ def findings(differences: pd.DataFrame) -> list[str]:
         )
     rows = reported[reported["finding"] == "open"]
     if len(rows):
-        lines.append(f"It does not show, the interval holding 0, in {len(rows)}: {_listed(rows)}.")
+        lines.append(f"It is open, because the interval contains 0, in {len(rows)}: {_listed(rows)}.")
     rows = judged[judged["finding"].isin(["higher", "lower"])]
     if len(rows):
         lines.append(f"Differences that the paper does not give: {_listed(rows)}.")
@@ -128,12 +128,12 @@ def explanation(
     ]
     return [
         *floor,
-        f"Why EQL's gain need not show here ({', '.join(absent)}): the loss takes away what objects of other "
-        "categories do to rare ones, and a small world has far fewer of these negative samples for each positive one "
+        f"Why EQL's gain need not show here ({', '.join(absent)}): the loss removes what objects of other "
+        "categories do to rare ones, but a small world has far fewer of these negative samples for each positive one "
         f"than LVIS. For each annotated object of a rare category this world has {frequent_per_rare:,.0f} of frequent "
         f"categories; LVIS v0.5 has about {LVIS_FREQUENT_PER_RARE:,}. What the loss does to gradients and scores is "
-        "shown below; whether that moves AP is another question. The objects whose discouragement the loss drops are "
-        "also those from which a category has to be told apart, here mostly objects of the same shape in another hue.",
+        "shown below; whether that moves AP is another question. The negative samples that the loss removes are also "
+        "those from which a category has to be told apart, here mostly objects of the same shape in another hue.",
     ]
 
 
@@ -161,7 +161,7 @@ def mechanism_findings(runs: Runs, quotients: pd.DataFrame, means: pd.DataFrame)
     share = 1 - negatives[setting] / negatives[reference]
     if not np.isnan(share):
         lines.append(
-            f"The loss takes away {share:.0%} of the valid negative samples of rare categories: those on objects of "
+            f"The loss removes {share:.0%} of the valid negative samples of rare categories: those on objects of "
             "other categories. Negative samples on background stay."
         )
     return lines

@@ -17,9 +17,8 @@ class Caption:
 CAPTIONS = {
     "ap_by_group": Caption(
         "AP by frequency group",
-        "Mask or box AP of every model on val. The short black lines are AP_fixed: where a line stands well above or "
-        "below its bar, the bar owes something to how categories share the places under the cap per image rather than "
-        "to better scores.",
+        "Mask or box AP of every model on val. The short black lines are AP_fixed: where a line is well above or "
+        "below its bar, part of the bar comes from how categories share the limit per image, not from better scores.",
     ),
     "ap_by_category": Caption(
         "AP and number of train images",
@@ -30,27 +29,27 @@ CAPTIONS = {
         "Scores by frequency group",
         "The models' scores, before re-scoring, of the ensemble's detections on val that count: right ones (IoU of at "
         "least 0.5 with an object of the category) and wrong ones. Compare the medians of the right ones between the "
-        "groups: re-scoring is meant to make up for their distance. Both axes are logarithmic.",
+        "groups: re-scoring is meant to close the gap between them. Both axes are logarithmic.",
     ),
     "precision_recall": Caption(
         "Precision and recall",
         "Precision over recall at IoU 0.5, the mean over the categories of a group; where a category does not reach a "
-        "recall, its precision counts as 0. So a curve falls both where wrong detections rank high and where objects "
-        "are never found, and its height at the right end is at most the share of categories of which every object is "
+        "recall, its precision counts as 0. A curve falls both where wrong detections rank high and where objects "
+        "are never found; its height at the right end is at most the share of categories in which every object is "
         "found.",
     ),
     "rescoring": Caption(
         "Re-scoring: where the gain comes from",
-        "The ensemble's detections on val ranked anew. Left: AP against alpha, what is added to the scores of each "
-        "frequency group, from nothing to three times the recipe's; the grey line is what the recipe adds. AP_fixed "
-        "cannot change: within a category the order stays. Right: overall (grey), rare (red, triangles) and frequent "
-        "(blue) AP against the cap per image; the grey line is the recipe's cap. Where the cap does not bind, "
-        "re-scoring does nothing. The table holds only what was kept per image under the recipe's alpha.",
+        "The ensemble's detections on val, ranked again. Left: AP against alpha, which is added to the scores of each "
+        "frequency group, from zero to three times the recipe's; the grey line is the recipe's alpha. AP_fixed "
+        "cannot change: the order within a category stays. Right: overall (grey), rare (red, triangles) and frequent "
+        "(blue) AP against the limit per image; the grey line is the recipe's. Where the limit is not reached, "
+        "re-scoring does nothing. The table has only what was kept per image under the recipe's alpha.",
     ),
     "ensemble_gain": Caption(
-        "What each member brings",
-        "Box AP of the merged boxes on val, with the recipe's way of merging, re-scoring and caps. Left: the members "
-        "in the recipe's order, each added to those before it. Right: what is lost when one member is left out of all "
+        "What each member contributes",
+        "Box AP of the merged boxes on val, with the recipe's fusion, re-scoring and limits. Left: the members "
+        "in the recipe's order, each added to those before it. Right: what is lost when one member is left out "
         "(a bar to the left: the ensemble is better without it). An expert can only help in the categories that its "
         "data set shares with LVIS.",
     ),
@@ -59,9 +58,9 @@ CAPTIONS = {
         "As figure 1 of the paper: a sample is a proposal and a category, and valid if it has a weight in the "
         "classification loss. Proposals are those that training would draw from the trained network. Left: number of "
         "valid samples of each category, most frequent categories first; right: negatives divided by positives. Where "
-        "the grey points rise above the red ones, the equalization loss spares a category the negatives from objects "
-        "of other categories: in rare and common categories, except in images in which they are known to be present "
-        "or absent. Background proposals stay negatives for all. Grey has two levels because "
+        "the grey points rise above the red ones, the equalization loss removes the negatives from objects of other "
+        "categories: for rare and common categories, except in images in which they are known to be present or absent."
+        " Background proposals stay negatives for all. Grey has two levels because "
         "box-only images say nothing of categories outside the vocabulary of OpenImages. The table below gives sums "
         "over each group.",
     ),
@@ -72,8 +71,8 @@ CAPTIONS = {
     ),
     "training": Caption(
         "Training curves",
-        "Losses of every training over the images seen, as means between two reports. Box-classification losses of "
-        "different loss functions cannot be compared with each other.",
+        "Losses of every training over the images seen, averaged between two log entries. Box-classification losses of "
+        "different loss functions cannot be compared.",
     ),
 }
 """By file name without suffix, in the order in which they are drawn."""
