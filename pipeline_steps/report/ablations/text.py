@@ -120,8 +120,8 @@ def explanation(
         return []
     means = settings.set_index("setting")
     floor = [
-        f"{column} is {means.loc[setting, column]:.1f} with {setting}: so close to 0 that a difference could hardly "
-        "show at this length of training."
+        f"{column} is {means.loc[setting, column]:.1f} with {setting}: too close to 0 for a difference to "
+        "show after this length of training."
         for setting in hidden["reference"].unique()
         for column in METRICS.values()
         if column in absent and means.loc[setting, column] < FLOOR
