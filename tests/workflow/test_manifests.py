@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 STEPS = {
     *("index_coco_boxes", "select_openimages", "train", "count_samples", "predict_boxes", "gather_shards"),
     *("rescore_ensemble", "predict_masks", "evaluate", "write_submission"),
-    *("measure_ensemble_gain", "sweep_rescoring", "judge_detections"),
+    *("compare_results", "measure_ensemble_gain", "sweep_rescoring", "judge_detections"),
     *("tabulate", "draw_predictions", "plot", "write_report"),
 }
 SEVERAL = {"train": ["basic_coco", "basic", "coco_expert", "openimages_expert"], "evaluate": ["basic", "coco_expert"]}

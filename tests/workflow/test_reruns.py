@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 TABLES = {"tabulate_summary": 1, "plot_figures": 1, "write_report": 1}
 EVALUATION = {"evaluate_lvis": 5, **TABLES}
 ENSEMBLE_MASKS = {"predict_masks": 4, "gather_masks": 2, "evaluate_lvis": 1, **TABLES, "draw_predictions": 1}
-ENSEMBLE_MASKS |= {"write_submission": 1, "sweep_rescoring": 1, "judge_detections": 1}
+ENSEMBLE_MASKS |= {"write_submission": 1, "compare_results": 1, "sweep_rescoring": 1, "judge_detections": 1}
 ENSEMBLE = {"rescore_ensemble": 2, "measure_ensemble_gain": 1, **ENSEMBLE_MASKS}
 ALL_MASKS = {**ENSEMBLE_MASKS, "predict_masks": 8, "gather_masks": 4, "evaluate_lvis": 3}
 INFERENCE = {"predict_boxes": 16, "gather_boxes": 8, **ENSEMBLE, **ALL_MASKS, "evaluate_lvis": 5}
@@ -79,7 +79,13 @@ def planned(smoke: Checkout, *arguments: str) -> dict[str, int]:
         ("ensemble={fusion: soft_nms}", ENSEMBLE),
         (
             "evaluation={max_detections: 20}",
-            {**EVALUATION, "measure_ensemble_gain": 1, "sweep_rescoring": 1, "write_submission": 1},
+            {
+                **EVALUATION,
+                "compare_results": 1,
+                "measure_ensemble_gain": 1,
+                "sweep_rescoring": 1,
+                "write_submission": 1,
+            },
         ),
         ("report={gallery_images: 2}", {"draw_predictions": 1, "write_report": 1}),
         ("report={sample_images: 8}", {"count_samples": 1, "plot_figures": 1, "write_report": 1}),

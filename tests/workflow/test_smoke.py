@@ -14,7 +14,7 @@ from tests.report.browser import BROKEN_LINKS, TOO_WIDE, UNDRAWN, browser_page, 
 pytestmark = pytest.mark.slow
 
 AFTER_BOXES = {"rescore_ensemble", "predict_masks", "gather_masks", "evaluate_lvis", "write_submission"}
-AFTER_BOXES |= {"measure_ensemble_gain", "sweep_rescoring", "judge_detections"}
+AFTER_BOXES |= {"compare_results", "measure_ensemble_gain", "sweep_rescoring", "judge_detections"}
 REPORT = {"tabulate_summary", "draw_predictions", "plot_figures", "write_report"}
 CHECKS = {"undrawn": UNDRAWN, "broken links": BROKEN_LINKS, "too wide": TOO_WIDE}
 TRAINING = {"make_mini", "pretrain_coco", "finetune_lvis", "train_expert"}
