@@ -99,7 +99,18 @@ def precision_and_recall(true, ignored, bounds, objects, recalls):
 
 @njit(cache=True, nogil=True)
 def resampled_ap(weights, images, true, ignored, bounds, object_images, object_bounds, recalls, thresholds):
-    """AP of each category over all thresholds under the weights, 0..1; -1 where no object is left."""
+    """AP of each category over all thresholds under weights of the images: float64[C], 0..1; -1 without objects.
+
+    Args:
+        weights: int32[N], how often each image counts.
+        images: int32[m], image of each detection, by category and descending score.
+        true, ignored: uint16[m], see :func:`match_ranked`.
+        bounds: int64[C + 1], where the detections of each category begin.
+        object_images: int32[g], image of each object, by category.
+        object_bounds: int64[C + 1].
+        recalls: float64[R].
+        thresholds: T.
+    """
     count = len(bounds) - 1
     result = np.full(count, -1.0)
     most = 1
@@ -135,7 +146,7 @@ def resampled_ap(weights, images, true, ignored, bounds, object_images, object_b
             precision, above = 0.0, 0
             for k in range(length[t] - 1, -1, -1):
                 # Recall levels that this detection reaches and the one before it does not have its precision.
-                precision = max(precision, right[t, k] / (wrong[t, k] + right[t, k] + 2.220446049250313e-16))
+                precision = max(precision, right[t, k] / (wrong[t, k] + right[t, k] + EPSILON))
                 before = right[t, k - 1] / objects if k else -1.0
                 if k == length[t] - 1:
                     recall = right[t, k] / objects
