@@ -59,7 +59,8 @@ def summary_grid(measured: Sequence[Measured], recipe: Recipe) -> Grid:
         [
             entry.name,
             entry.evaluated or MISSING,
-            *(with_spread(entry.get(key), entry.half_width(key)) for key in COLUMNS),
+            *(with_spread(entry.get(key), entry.half_width(key)) for key in GROUP_COLUMNS),
+            *(number(entry.get(key)) for key in FIXED),
             MISSING if (kept := entry.get("detections_per_image")) is None else f"{kept:.0f}",
         ]
         for entry in measured

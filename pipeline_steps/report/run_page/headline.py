@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
-from pipeline_steps.analysis.measured import Measured
+from pipeline_steps.analysis.measured import GROUP_COLUMNS, Measured
 from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.report.grid import number, with_spread
 
@@ -29,5 +30,6 @@ def headline(measured: Sequence[Measured]) -> list[tuple[str, str, str]]:
         ours, theirs = (entry.get(key) if entry else None for entry in (result, best))
         if best and best is not result and ours is not None and theirs is not None:
             told += f"; {number(ours - theirs, signed=True)} over {best.name}, the best single model"
-        rows.append((name, with_spread(ours, result.half_width(key)) if result else number(ours), told))
+        spread = result.half_width(key) if result and key in GROUP_COLUMNS else nan  # as in the table of results
+        rows.append((name, with_spread(ours, spread), told))
     return rows
