@@ -4,7 +4,7 @@ LVIS AP as the official evaluator defines it (at most 300 detections per image),
 10,000 per category over the data set), for boxes or masks, and for masks both by boundary IoU; with ``--format coco``
 COCO AP. With ``--expert`` LVIS AP over the categories that an expert shares with LVIS. Further questions, each by an
 option: AP_pool, intervals by a bootstrap over images, TIDE's errors in the federated protocol, calibration
-(docs/evaluation.md tells what each means).
+(docs/evaluation.md explains them).
 
 --iou-type segm takes nothing but the masks: a bbox beside a mask in a results file has no effect, and objects are
 small, medium or large by their masks. (The lvis package would take the areas, and so APs, APm and APl, from the boxes
@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
     parser.add_argument(
-        "--errors", action="store_true", help="which errors cost how much AP, and which categories are confused"
+        "--errors", action="store_true", help="how much AP each kind of error costs, and which categories are confused"
     )
     parser.add_argument(
         "--parents",
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="parents of categories (columns category, parent), for near-synonyms in --errors; for LVIS "
         "config/categories/parents.csv",
     )
-    parser.add_argument("--calibration", action="store_true", help="whether scores are shares of right detections")
+    parser.add_argument("--calibration", action="store_true", help="how well scores predict correctness")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe, for --expert")
     parser.add_argument(
         "--expert",
