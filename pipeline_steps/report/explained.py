@@ -43,7 +43,6 @@ WORDS = {
     "predict_masks": "predict masks of the merged boxes at five scales",
     "gather_masks": "gather the masks",
     "evaluate_lvis": "AP of rare, common, frequent categories",
-    "compare_results": "AP of rare, common, frequent categories",
     "measure_ensemble_gain": "what members and re-scoring bring",
     "sweep_rescoring": "what members and re-scoring bring",
     "judge_detections": "scores of right and wrong detections",
