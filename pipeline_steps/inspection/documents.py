@@ -34,7 +34,7 @@ FOUND, FOUND_BY_SOME = "found", "found by some"
 """Verdicts on objects, beside ``missed``: by every model, by at least one."""
 
 UNEXPLAINED = "missed"
-"""Tag of objects that no detection matches, nor would match if it were mended (TIDE's missed), before the model."""
+"""Tag of objects that no detection matches, nor would match if it were fixed (TIDE's missed), before the model."""
 
 Document = dict[str, Any]
 

@@ -83,7 +83,7 @@ def _save_views(data: fo.Dataset, models: Sequence[str]) -> None:
         data.save_view(
             f"missed errors: {model}",
             data.filter_labels(TRUTH, F("tags").contains([f"{UNEXPLAINED}:{model}"])).select_fields([TRUTH, name]),
-            description="Objects that no detection shown matches, nor would if its category or place were mended",
+            description="Objects that no detection shown matches, nor would if its category or place were fixed",
         )
     data.save_view(
         "not exhaustive",

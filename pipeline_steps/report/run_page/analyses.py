@@ -109,12 +109,12 @@ def where_the_ap_goes(run: Run) -> Markup:
             rows.append([name, *cells, number(groups["all"]["errors"][error]["count"])])
     header = ["", *("all" if group == "all" else GROUPS[group] for group in known), "number"]
     notes = [
-        f"Of {entry.name}. What AP50 would gain if one kind of error alone were mended (TIDE); gains do not add up. "
+        f"Of {entry.name}. What AP50 would gain if one kind of error alone were fixed (TIDE); gains do not add up. "
         "Only detections that the annotations can call wrong have errors: those of categories that nobody looked for "
         "in their image have none. Many errors of low scores cost less than few of high ones."
     ]
     if left := groups["all"]["none_left"]:
-        notes.append(f"Of {left} categories every object is missed: nothing ranks there, whatever is mended.")
+        notes.append(f"Of {left} categories every object is missed: nothing ranks there, whatever is fixed.")
     costs = table(Grid("What each error costs", header, rows, 1, notes))
     return costs + _confusions(run, entry)
 
