@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--evaluator",
-        choices=("compiled", "hotcoco", "official"),
+        choices=("compiled", "official"),
         default="compiled",
         help="who computes AP and AP_fixed; official: the lvis package, or pycocotools for COCO; same result, slower",
     )

@@ -1,7 +1,7 @@
 """COCO AP, for models that are trained on COCO categories.
 
 Every category counts in every image (COCO is annotated exhaustively), crowd regions are ignored, at most 100 detections
-per image and category count. Evaluated by our own matching, by hotcoco, or by pycocotools as the official evaluator.
+per image and category count. Evaluated by our own matching, or by pycocotools as the official evaluator.
 
 Symbols: n detections in file order, C categories, T, R, A as in :mod:`pipeline_steps.evaluation.precision`.
 """
@@ -94,23 +94,16 @@ def _by_package(
     rows: np.ndarray,
     sizes: dict[int, tuple[int, int]],
     iou_type: str,
-    evaluator: str,
 ) -> Accumulated:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with without_garbage_collection(), contextlib.redirect_stdout(io.StringIO()):
         records = as_records(results, rows, np.array([sizes[image] for image in results.image_ids[rows].tolist()]))
-        if evaluator == "official":
-            from pycocotools.coco import COCO
-            from pycocotools.cocoeval import COCOeval
-
-            truth = COCO()
-            truth.dataset = content
-            truth.createIndex()
-            run = COCOeval(truth, truth.loadRes(records), iou_type)
-        else:
-            import hotcoco
-
-            coco = hotcoco.COCO(content)
-            run = hotcoco.COCOeval(coco, coco.load_res(records), iou_type)
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+        run = COCOeval(truth, truth.loadRes(records), iou_type)
         run.evaluate()
         run.accumulate()
     # The last number of detections is 100.
@@ -133,7 +126,7 @@ def evaluate_coco(
         path: COCO annotation file.
         results: detections with COCO category ids.
         iou_type: ``segm`` or ``bbox``.
-        evaluator: ``compiled``, ours; ``hotcoco``; or ``official`` for pycocotools.
+        evaluator: ``compiled``, ours, or ``official`` for pycocotools.
         boundary_ratio: see :func:`match_results`.
 
     Raises:
@@ -160,7 +153,7 @@ def evaluate_coco(
         assert table is not None
         accumulated = table.accumulated()
     else:
-        accumulated = _by_package(content, results, rows, sizes, iou_type, evaluator)
+        accumulated = _by_package(content, results, rows, sizes, iou_type)
     place = {category_id: position for position, category_id in enumerate(category_ids.tolist())}
     annotated = [place[a["category_id"]] for a in content["annotations"] if not a.get("iscrowd")]
     return CocoEvaluation(

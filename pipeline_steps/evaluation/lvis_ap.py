@@ -16,14 +16,14 @@ from typing import Literal
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
-from pipeline_steps.evaluation import lvis_hotcoco, lvis_official
+from pipeline_steps.evaluation import lvis_official
 from pipeline_steps.evaluation.ground_truth import GroundTruth
 from pipeline_steps.evaluation.matched import MatchedDetections, loose_cells, match_results, read_objects
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
 from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
 
-Evaluator = Literal["compiled", "hotcoco", "official"]
+Evaluator = Literal["compiled", "official"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def evaluate_lvis(
         iou_type: ``segm`` or ``bbox``.
         max_detections: cap per image for AP.
         fixed_per_category: cap per category for AP_fixed.
-        evaluator: ``compiled``, ours, on :class:`MatchedDetections`; ``hotcoco``; or ``official`` for the lvis
-            package: the same figures to the last bit, in more and much more time and memory.
+        evaluator: ``compiled``, ours, on :class:`MatchedDetections`; or ``official`` for the lvis package: the same
+            figures to the last bit, in much more time and memory.
         least, boundary_ratio: see :func:`match_results`.
 
     Raises:
@@ -116,8 +116,7 @@ def evaluate_lvis(
         first = tables[0].accumulated()
         second = first if tables[1] is tables[0] else tables[1].accumulated()
     else:
-        run = lvis_official.accumulate if evaluator == "official" else lvis_hotcoco.accumulate
-        first, second = run(truth, results, images, categories, iou_type, [capped, fixed])
+        first, second = lvis_official.accumulate(truth, results, images, iou_type, [capped, fixed])
     known = categories >= 0
     return LvisEvaluation(
         capped=first,

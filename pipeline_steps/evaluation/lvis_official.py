@@ -49,11 +49,17 @@ def accumulate(
     truth: GroundTruth,
     results: Results,
     images: np.ndarray,
-    categories: np.ndarray,  # noqa: ARG001 - same signature as the other evaluator
     iou_type: str,
     selections: list[np.ndarray],
 ) -> list[Accumulated]:
-    """Same as :func:`pipeline_steps.evaluation.lvis_hotcoco.accumulate`, by the lvis package.
+    """Precision and recall of each selection of the detections.
+
+    Args:
+        truth: ground truth.
+        results: n detections.
+        images: int64[n], position of each detection's image.
+        iou_type: ``segm`` or ``bbox``.
+        selections: bool[n] each, after the caps.
 
     Raises:
         UserError: the lvis package is not installed.
@@ -61,7 +67,9 @@ def accumulate(
     try:
         from lvis import LVIS, LVISEval, LVISResults
     except ImportError as error:
-        raise UserError(f"the official evaluator needs the lvis package: {error}; or use --evaluator hotcoco") from None
+        raise UserError(
+            f"the official evaluator needs the lvis package: {error}; or use --evaluator compiled"
+        ) from None
     logging.getLogger("lvis").setLevel(logging.ERROR)
     done = []
     for selection in selections:

@@ -116,9 +116,9 @@ class Variant(Section):
 class Evaluation(Section):
     """LVIS evaluation on val."""
 
-    evaluator: Literal["compiled", "hotcoco", "official"] = "compiled"
-    """Who computes AP and AP_fixed: our compiled matching, hotcoco, or the lvis package (for COCO pycocotools). The
-    same result to the last bit, but slower and in more memory in this order."""
+    evaluator: Literal["compiled", "official"] = "compiled"
+    """Who computes AP and AP_fixed: our compiled matching, or the lvis package (for COCO pycocotools): the same
+    result to the last bit, in much more time and memory."""
     max_detections: int = Field(300, ge=1)
     """Detections per image that count for AP (LVIS: 300)."""
     fixed_per_category: int = Field(10000, ge=1)

@@ -190,7 +190,7 @@ CHANGES |= {
 }
 
 
-@pytest.mark.parametrize("evaluator", ["compiled", "hotcoco", "official"])
+@pytest.mark.parametrize("evaluator", ["compiled", "official"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_one_wrong_detection_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, evaluator: str

@@ -195,7 +195,7 @@ def test_boundary_ap_of_coco_is_that_of_pycocotools_with_the_official_overlaps(t
 
     world = coco_world(1)
     truth_path, results_path = write_world(tmp_path, world)
-    ours = evaluate_coco(truth_path, read_results(results_path, "segm"), "segm", "hotcoco", 0.05)
+    ours = evaluate_coco(truth_path, read_results(results_path, "segm"), "segm", "official", 0.05)
     known = {category["id"] for category in world[0]["categories"]}
     plain = [{k: v for k, v in r.items() if k != "bbox"} for r in world[1] if r["category_id"] in known]
     with contextlib.redirect_stdout(io.StringIO()):

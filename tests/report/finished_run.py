@@ -75,7 +75,7 @@ def write_finished_run(folder: Path) -> ResultFiles:
     detections.parent.mkdir(parents=True)
     fabricate(truth, detections, recipe="tiny")
     metrics, categories = lvis_metrics(
-        truth, files.ensemble("val"), "segm", CAP, 10000, "hotcoco", read_categories(train), analyses=ANALYSES
+        truth, files.ensemble("val"), "segm", CAP, 10000, "compiled", read_categories(train), analyses=ANALYSES
     )
     for name in files.recipe.evaluations:
         file = files.metrics.of(name=name)

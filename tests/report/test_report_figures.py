@@ -168,7 +168,7 @@ def test_rescoring_figure_shows_what_merging_and_evaluating_with_all_addends_giv
         for image in iter_images(run_folder / "results/ensemble/val/detections.parquet"):
             ranks = rank_scores(image.scores, image.category_ids, alphas)
             writer.write_image(image.image_id, replace(image, rank_scores=ranks))
-    metrics, _ = lvis_metrics(truth.path, tmp_path / "detections.parquet", "segm", CAP, 10000, "hotcoco")
+    metrics, _ = lvis_metrics(truth.path, tmp_path / "detections.parquet", "segm", CAP, 10000, "compiled")
     table, used, own = sweep_rescoring(recipe, tmp_path / "detections.parquet")
     write_analysis(tmp_path / "rescoring.json", recipe, {"rescoring": table}, alpha=used, alpha_of_recipe=own)
     figure = rescoring(Inputs(recipe=recipe, rescoring=tmp_path / "rescoring.json"))
@@ -195,7 +195,7 @@ def test_ensemble_gain_is_what_merging_and_evaluating_gives(run_folder: Path, tm
         options += ["--output", str(tmp_path / "merged.parquet"), "--detections"]
         arguments = rescore_ensemble.build_parser().parse_args([*options, *(f"{n}={boxes[n]}" for n in names)])
         rescore_ensemble.main(arguments)
-        metrics, _ = lvis_metrics(truth, tmp_path / "merged.parquet", "bbox", CAP, 10000, "hotcoco")
+        metrics, _ = lvis_metrics(truth, tmp_path / "merged.parquet", "bbox", CAP, 10000, "compiled")
         for key in ("AP", "APr", "AP_fixed"):
             assert frame.loc[label, key] == pytest.approx(metrics[key], abs=1e-9), (label, key)
     assert frame.loc["without bottleneck", "AP"] == frame.loc["basic", "AP"]

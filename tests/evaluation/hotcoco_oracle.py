@@ -1,6 +1,6 @@
-"""LVIS precision through hotcoco, an evaluator in Rust.
+"""LVIS and COCO precision through hotcoco, an evaluator in Rust that knows nothing of ours.
 
-Its precision array is bit-identical to the official one if the detections are prepared as here (tests compare them).
+Its LVIS precision array is bit-identical to the official one if the detections are prepared as here.
 
 Symbols: n detections in file order, m those that can change a result.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import hotcoco
@@ -16,8 +18,10 @@ import numpy as np
 
 from pipeline_steps.common.files import without_garbage_collection
 from pipeline_steps.evaluation.ground_truth import GroundTruth
+from pipeline_steps.evaluation.lvis_official import as_records
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
+from pipeline_steps.evaluation.selection import within_category_cap, within_image_cap
 
 
 def _masks(
@@ -76,26 +80,16 @@ def _accumulate(
     return Accumulated(precision, recall)
 
 
-def accumulate(
-    truth: GroundTruth,
-    results: Results,
-    images: np.ndarray,
-    categories: np.ndarray,
-    iou_type: str,
-    selections: list[np.ndarray],
+def evaluate_lvis(
+    truth: GroundTruth, results: Results, iou_type: str, max_detections: int, fixed_per_category: int
 ) -> list[Accumulated]:
-    """Precision and recall of each selection of the detections.
-
-    Args:
-        truth: ground truth.
-        results: n detections.
-        images: int64[n], position of each detection's image.
-        categories: int64[n], position of each detection's category, -1 for unknown ones.
-        iou_type: ``segm`` or ``bbox``.
-        selections: bool[n] each, after the caps.
-    """
-    judged = (categories >= 0) & truth.judged[images, categories]
-    rows = np.flatnonzero(judged & np.logical_or.reduce(selections))
+    """Precision and recall under the cap per image, and under the cap per category."""
+    images = np.searchsorted(truth.image_ids, results.image_ids)
+    categories = np.minimum(np.searchsorted(truth.category_ids, results.category_ids), len(truth.category_ids) - 1)
+    judged = (truth.category_ids[categories] == results.category_ids) & truth.judged[images, categories]
+    capped = within_image_cap(images, results.scores, max_detections)
+    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
+    rows = np.flatnonzero(judged)
     with without_garbage_collection():
         coco = _ground_truth(truth, iou_type)
         masks = None
@@ -109,19 +103,23 @@ def accumulate(
         columns = np.concatenate(
             [results.image_ids[rows, None], boxes, results.scores[rows, None], results.category_ids[rows, None]], axis=1
         ).astype(np.float64)
-        done: list[tuple[np.ndarray, Accumulated]] = []
-        for selection in selections:
-            chosen = selection[rows] & (areas > 0)
-            same = next((result for other, result in done if np.array_equal(other, chosen)), None)
-            if same is None:
-                picked = np.flatnonzero(chosen)
-                same = _accumulate(
-                    coco,
-                    columns[picked],
-                    None if masks is None else [masks[position] for position in picked.tolist()],
-                    areas[picked],
-                    iou_type,
-                    len(truth.categories),
-                )
-            done.append((chosen, same))
-    return [result for _, result in done]
+        found = []
+        for selection in (capped, fixed):
+            picked = np.flatnonzero(selection[rows] & (areas > 0))
+            chosen = None if masks is None else [masks[position] for position in picked.tolist()]
+            found.append(_accumulate(coco, columns[picked], chosen, areas[picked], iou_type, len(truth.categories)))
+        return found
+
+
+def evaluate_coco(path: Path, results: Results, iou_type: str) -> Accumulated:
+    """Precision and recall by the COCO protocol of at most 100 detections."""
+    truth = json.loads(path.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    rows = np.flatnonzero(np.isin(results.category_ids, [category["id"] for category in truth["categories"]]))
+    records = as_records(results, rows, np.array([sizes[image] for image in results.image_ids[rows].tolist()]))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = hotcoco.COCO(truth)
+        run = hotcoco.COCOeval(coco, coco.load_res(records), iou_type)
+        run.evaluate()
+        run.accumulate()
+    return Accumulated(*(np.ascontiguousarray(run.eval[name][..., -1]) for name in ("precision", "recall")))
