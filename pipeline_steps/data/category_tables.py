@@ -65,19 +65,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class CategoryMapping:
-    """The rows of a table that a recipe uses, for one LVIS category list.
+    """The rows of a table that a recipe uses, for one LVIS category list."""
 
-    Attributes:
-        rows: the rows, in file order.
-        lvis_ids: LVIS category id by source id.
-        covering_sources: sources that are equal to or broader than their LVIS category: an image without the source
-            has none of the LVIS category either. The absence of a narrower source says nothing.
-        contained_sources: sources that are equal to or narrower than it: where the source is, the category is.
-    """
-
-    rows: tuple[TableRow, ...]
-    lvis_ids: dict[str, int]
+    rows: tuple[TableRow, ...]  # the rows, in file order
+    lvis_ids: dict[str, int]  # LVIS category id by source id
+    # sources that are equal to or broader than their LVIS category: an image without the source has none of the LVIS
+    # category either. The absence of a narrower source says nothing.
     covering_sources: frozenset[str]
+    # sources that are equal to or narrower than it: where the source is, the category is
     contained_sources: frozenset[str]
 
     def by_number(self) -> dict[int, int]:

@@ -40,23 +40,16 @@ class Share(NamedTuple):
 
     rank: int = 0
     world_size: int = 1
-    images_per_step: int = 1
-    """Images that go through the network at once."""
+    images_per_step: int = 1  # images that go through the network at once
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The concatenated training sets of a model.
+    """The concatenated training sets of a model."""
 
-    Attributes:
-        images: all images, packed.
-        category_ids: the data sets' own id of each position.
-        tail: bool[C], rare and common categories of LVIS; None for data in other categories.
-    """
-
-    images: PackedImages
-    category_ids: list[int]
-    tail: np.ndarray | None
+    images: PackedImages  # all images, packed
+    category_ids: list[int]  # the data sets' own id of each position
+    tail: np.ndarray | None  # bool[C], rare and common categories of LVIS; None for data in other categories
 
 
 def read_coco_train(paths: DatasetPaths) -> LvisDataset:

@@ -38,24 +38,17 @@ FileType = TypeVar("FileType")
 
 @dataclass(frozen=True)
 class LvisDataset:
-    """A checked LVIS- or COCO-format data set.
+    """A checked LVIS- or COCO-format data set."""
 
-    Attributes:
-        path: the file it was read from.
-        categories: its categories, sorted by id.
-        images: all images, in file order.
-        annotations: annotations by image id, in file order; images without any have an empty list.
-        exhaustive: True for COCO: every category is judged in every image.
-        findings: what is wrong with the file short of a refusal; masks are checked where they are read.
-        unusable: ids of annotations whose boxes cannot be learned from.
-    """
-
-    path: Path
-    categories: CategoryList
-    images: list[ImageRecord]
+    path: Path  # the file it was read from
+    categories: CategoryList  # its categories, sorted by id
+    images: list[ImageRecord]  # all images, in file order
+    # annotations by image id, in file order; images without any have an empty list
     annotations: dict[int, list[Annotation]] = field(repr=False)
-    exhaustive: bool = False
+    exhaustive: bool = False  # true for COCO: every category is judged in every image
+    # what is wrong with the file short of a refusal; masks are checked where they are read
     findings: Findings = field(default_factory=Findings, repr=False)
+    # ids of annotations whose boxes cannot be learned from
     unusable: frozenset[int] = field(default=frozenset(), repr=False)
 
     @cached_property

@@ -17,15 +17,10 @@ REMEDY = "download OpenImages, or set data.openimages.enabled to false"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Boxable classes.
+    """Boxable classes."""
 
-    Attributes:
-        names: display name by MID.
-        parents: MIDs of the next broader classes by MID; classes at the top have no entry.
-    """
-
-    names: dict[str, str]
-    parents: dict[str, tuple[str, ...]]
+    names: dict[str, str]  # display name by MID
+    parents: dict[str, tuple[str, ...]]  # MIDs of the next broader classes by MID; classes at the top have no entry
 
     @cached_property
     def children(self) -> dict[str, tuple[str, ...]]:

@@ -20,54 +20,32 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PackedImages:
-    """The arrays. Attributes ending in ``_offsets`` are int64 and delimit the ragged array of the same name.
+    """The arrays. Attributes ending in ``_offsets`` are int64 and delimit the ragged array of the same name."""
 
-    Attributes:
-        image_ids: int64[N].
-        sizes: int32[N, 2], height and width as annotated.
-        box_only: bool[N], no masks in this image.
-        exhaustive: bool[N], every category is judged (COCO).
-        judged_only: bool[N], nothing is known of categories that are not judged.
-        known_set: int32[N], row of ``known_sets``; for other images.
-        known_sets: bool[K, C], categories of which an image says anything.
-        paths: uint8, UTF-8 file names; ragged over images.
-        positives: int32, categories annotated in an image (S_P), each once; ragged over images.
-        negatives: int32, verified absent categories (S_N); ragged over images.
-        regions: float32[n, 4], x1 y1 x2 y2 of down-weighted regions; ragged over images.
-        region_weights: float32[n].
-        region_groups: bool[n], regions around many objects (group-of boxes, crowds).
-        objects: A indices, implied; ``objects_offsets`` is ragged over images.
-        boxes: float32[A, 4], x1 y1 x2 y2, clipped to the image.
-        classes: int32[A].
-        polygons_offsets: int64[A + 1], polygons of an object.
-        points: float32, x y x y ... of a polygon; ``points_offsets`` int64[P + 1] delimits polygons.
-        rles: uint8, compressed run lengths; ragged over objects; empty where the mask is made of polygons.
-    """
-
-    image_ids: np.ndarray
-    sizes: np.ndarray
-    box_only: np.ndarray
-    exhaustive: np.ndarray
-    judged_only: np.ndarray
-    known_set: np.ndarray
-    known_sets: np.ndarray
-    paths: np.ndarray
+    image_ids: np.ndarray  # int64[N]
+    sizes: np.ndarray  # int32[N, 2], height and width as annotated
+    box_only: np.ndarray  # bool[N], no masks in this image
+    exhaustive: np.ndarray  # bool[N], every category is judged (COCO)
+    judged_only: np.ndarray  # bool[N], nothing is known of categories that are not judged
+    known_set: np.ndarray  # int32[N], row of ``known_sets``; for other images
+    known_sets: np.ndarray  # bool[K, C], categories of which an image says anything
+    paths: np.ndarray  # uint8, UTF-8 file names; ragged over images
     paths_offsets: np.ndarray
-    positives: np.ndarray
+    positives: np.ndarray  # int32, categories annotated in an image (S_P), each once; ragged over images
     positives_offsets: np.ndarray
-    negatives: np.ndarray
+    negatives: np.ndarray  # int32, verified absent categories (S_N); ragged over images
     negatives_offsets: np.ndarray
-    regions: np.ndarray
-    region_weights: np.ndarray
-    region_groups: np.ndarray
+    regions: np.ndarray  # float32[n, 4], x1 y1 x2 y2 of down-weighted regions; ragged over images
+    region_weights: np.ndarray  # float32[n]
+    region_groups: np.ndarray  # bool[n], regions around many objects (group-of boxes, crowds)
     regions_offsets: np.ndarray
-    objects_offsets: np.ndarray
-    boxes: np.ndarray
-    classes: np.ndarray
-    polygons_offsets: np.ndarray
-    points: np.ndarray
-    points_offsets: np.ndarray
-    rles: np.ndarray
+    objects_offsets: np.ndarray  # of the A indices of ``boxes`` and ``classes``; ragged over images
+    boxes: np.ndarray  # float32[A, 4], x1 y1 x2 y2, clipped to the image
+    classes: np.ndarray  # int32[A]
+    polygons_offsets: np.ndarray  # int64[A + 1], polygons of an object
+    points: np.ndarray  # float32, x y x y ... of a polygon
+    points_offsets: np.ndarray  # int64[P + 1], delimits polygons
+    rles: np.ndarray  # uint8, compressed run lengths; ragged over objects; empty where the mask is made of polygons
     rles_offsets: np.ndarray
 
     def __len__(self) -> int:

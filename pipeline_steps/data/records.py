@@ -39,8 +39,7 @@ class Category(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     synonyms: tuple[str, ...] = ()
     definition: str = msgspec.field(default="", name="def")
     supercategory: str = ""
-    freebase_id: str = ""
-    """OpenImages: MID of the class."""
+    freebase_id: str = ""  # OpenImages: MID of the class
 
 
 class ImageRecord(msgspec.Struct):
@@ -49,16 +48,12 @@ class ImageRecord(msgspec.Struct):
     id: Id
     width: Edge
     height: Edge
-    file_name: str = ""
-    """LVIS v0.5: the 2014 form, which is not the name on disk; absent in v1."""
-    coco_url: str = ""
-    """Its last two parts are folder and name on disk, e.g. ``train2017/000000000001.jpg``."""
-    neg_category_ids: tuple[int, ...] = ABSENT
-    """Categories verified to be absent (S_N)."""
+    file_name: str = ""  # LVIS v0.5: the 2014 form, which is not the name on disk; absent in v1
+    coco_url: str = ""  # its last two parts are folder and name on disk, e.g. ``train2017/000000000001.jpg``
+    neg_category_ids: tuple[int, ...] = ABSENT  # categories verified to be absent (S_N)
     not_exhaustive_category_ids: tuple[int, ...] = ABSENT
     """Categories that are present but of which not every instance is annotated."""
-    box_only: bool = False
-    """True for OpenImages: no masks, so no mask loss on this image."""
+    box_only: bool = False  # true for OpenImages: no masks, so no mask loss on this image
     known_category_ids: tuple[int, ...] | None = None
     """Categories that the annotators of this image had a name for; None: all."""
     judged_only: bool = False
@@ -87,8 +82,7 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
-    area: Annotated[float, msgspec.Meta(ge=0)] = -1.0
-    """Pixels²; negative if the file has none."""
+    area: Annotated[float, msgspec.Meta(ge=0)] = -1.0  # pixels²; negative if the file has none
     iscrowd: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     ignore: bool | int = 0
     segmentation: msgspec.Raw = msgspec.Raw()

@@ -36,17 +36,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class State:
-    """What is on the disk of a source.
+    """What is on the disk of a source."""
 
-    Attributes:
-        source: the source.
-        absent: members (or the file itself) that are not there.
-        problems: what is there and cannot be used, with the reason.
-    """
-
-    source: Source
-    absent: list[Path] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    source: Source  # the source
+    absent: list[Path] = field(default_factory=list)  # members (or the file itself) that are not there
+    problems: list[str] = field(default_factory=list)  # what is there and cannot be used, with the reason
 
 
 def is_whole_json(path: Path) -> bool:

@@ -52,14 +52,11 @@ class NotServed(UserError):
 class Patience:
     """How long a transfer goes on against faults."""
 
-    retries: int = 8
-    """Attempts in a row that leave the file no longer than it has ever been, before giving up."""
+    retries: int = 8  # attempts in a row that leave the file no longer than it has ever been, before giving up
     first_wait: float = 1.0
     """Seconds before the first new attempt; doubled each time, with jitter, up to ``longest_wait``."""
-    longest_wait: float = 120.0
-    """No wait is longer, whatever the server asks for (Retry-After)."""
-    timeout: float = 60.0
-    """Seconds without a byte after which a connection counts as broken."""
+    longest_wait: float = 120.0  # no wait is longer, whatever the server asks for (Retry-After)
+    timeout: float = 60.0  # seconds without a byte after which a connection counts as broken
 
 
 def _refuse_page(response: requests.Response, url: str, name: str) -> None:

@@ -23,17 +23,11 @@ class Rates:
 
 @dataclass(frozen=True)
 class Labels:
-    """LVIS labels of one picture.
+    """LVIS labels of one picture."""
 
-    Attributes:
-        annotated: positions in ``scene.objects`` of the annotated objects.
-        negative: 0-based categories verified to be absent, sorted.
-        not_exhaustive: 0-based annotated categories of which some objects are not annotated, sorted.
-    """
-
-    annotated: list[int]
-    negative: list[int]
-    not_exhaustive: list[int]
+    annotated: list[int]  # positions in ``scene.objects`` of the annotated objects
+    negative: list[int]  # 0-based categories verified to be absent, sorted
+    not_exhaustive: list[int]  # 0-based annotated categories of which some objects are not annotated, sorted
 
 
 def federate(scene: DrawnScene, vocabulary: MiniVocabulary, rates: Rates, rng: np.random.Generator) -> Labels:

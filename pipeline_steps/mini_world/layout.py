@@ -29,23 +29,14 @@ _UNITS = 16 * SUPERSAMPLING  # drawing units per image pixel
 
 @dataclass(frozen=True)
 class Wish:
-    """An object that an image is to show.
+    """An object that an image is to show."""
 
-    Attributes:
-        shape: name of its outline.
-        hue: angle on the colour circle in degrees; None: any.
-        key: LVIS category (0-based), or None if LVIS has none for it.
-        certain: the image is there for this object: it is placed first and always annotated.
-        group: members of one cluster share a number above 0.
-        depicted: hangs as a picture in a frame of its own.
-    """
-
-    shape: str
-    hue: int | None
-    key: int | None
-    certain: bool = False
-    group: int = 0
-    depicted: bool = False
+    shape: str  # name of its outline
+    hue: int | None  # angle on the colour circle in degrees; None: any
+    key: int | None  # LVIS category (0-based), or None if LVIS has none for it
+    certain: bool = False  # the image is there for this object: it is placed first and always annotated
+    group: int = 0  # members of one cluster share a number above 0
+    depicted: bool = False  # hangs as a picture in a frame of its own
 
 
 @dataclass

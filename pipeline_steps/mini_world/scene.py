@@ -15,19 +15,12 @@ from pipeline_steps.mini_world.stencil import SUPERSAMPLING, PlacedMask, cover
 
 @dataclass
 class SceneObject:
-    """One object in a picture.
+    """One object in a picture."""
 
-    Attributes:
-        wish: what it is.
-        visible: its visible part on the fine grid.
-        visible_share: visible pixels over all its pixels inside the image.
-        truncated: the image's border cuts it.
-    """
-
-    wish: Wish
-    visible: PlacedMask
-    visible_share: float
-    truncated: bool
+    wish: Wish  # what it is
+    visible: PlacedMask  # its visible part on the fine grid
+    visible_share: float  # visible pixels over all its pixels inside the image
+    truncated: bool  # the image's border cuts it
 
     def box(self) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of the visible part in fine pixels; right and bottom exclusive."""

@@ -24,9 +24,9 @@ EXTRA_SHAPES = ("bolt", "drop", "clover", "fish", "mushroom", "house")
 Points = list[tuple[float, float]]
 
 
-def _circle(points: int = 48, radius: float = 1.0, x: float = 0.0, y: float = 0.0, start: float = 0.0) -> Points:
-    angles = [start + 2 * math.pi * k / points for k in range(points)]
-    return [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
+def _circle(points: int = 48, radius: float = 1.0) -> Points:
+    angles = [2 * math.pi * k / points for k in range(points)]
+    return [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
 
 
 def _arc(x: float, y: float, radius: float, start: float, stop: float, points: int) -> Points:
@@ -70,59 +70,37 @@ def _fish() -> Points:
     return [(-0.5, 0.0), (-1.0, -0.6), (-0.86, 0.0), (-1.0, 0.6), *body[12:][::-1], *body[:12][::-1]]
 
 
-def _outlines(name: str) -> list[Points]:
-    match name:
-        case "disk":
-            return [_circle()]
-        case "square":
-            return [[(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]]
-        case "triangle":
-            return [[(0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)]]
-        case "star":
-            return [_star()]
-        case "cross":
-            return [_cross()]
-        case "ring":
-            return [_circle(), _circle(radius=0.5)]
-        case "crescent":
-            return [_arc(0.15, 0.0, 1.0, 0.35, 1.65, 30) + _arc(0.5, 0.0, 0.72, 1.6, 0.4, 30)]
-        case "hexagon":
-            return [_circle(points=6)]
-        case "heart":
-            return [_heart()]
-        case "arrow":
-            return [[(-1.0, -0.3), (0.1, -0.3), (0.1, -0.85), (1.0, 0.0), (0.1, 0.85), (0.1, 0.3), (-1.0, 0.3)]]
-        case "bar":
-            return [[(-1.0, -0.36), (1.0, -0.36), (1.0, 0.36), (-1.0, 0.36)]]
-        case "gear":
-            return [_gear()]
-        case "bolt":
-            return [[(0.25, -1.0), (-0.65, 0.15), (-0.1, 0.15), (-0.3, 1.0), (0.65, -0.25), (0.08, -0.25)]]
-        case "house":
-            return [
-                [(0.0, -1.0), (0.95, -0.15), (0.7, -0.15), (0.7, 0.85), (-0.7, 0.85), (-0.7, -0.15), (-0.95, -0.15)]
-            ]
-        case "drop":
-            return [[(0.0, -1.0), *_arc(0.0, 0.3, 0.68, -0.12, 1.12, 30)]]
-        case "clover":
-            return [
-                _arc(0.0, -0.45, 0.5, 0.85, 2.15, 16)
-                + _arc(0.48, 0.3, 0.5, -0.4, 0.7, 16)
-                + [(0.13, 0.6), (0.3, 1.0), (-0.3, 1.0), (-0.13, 0.6)]
-                + _arc(-0.48, 0.3, 0.5, 0.3, 1.4, 16)
-            ]
-        case "fish":
-            return [_fish()]
-        case "mushroom":
-            return [[*_arc(0.0, 0.0, 0.95, 1.0, 2.0, 24), (0.32, 0.1), (0.4, 0.95), (-0.4, 0.95), (-0.32, 0.1)]]
-        case "frame":
-            return [[(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]]
-    raise KeyError(name)
+_OUTLINES: dict[str, list[Points]] = {
+    "disk": [_circle()],
+    "square": [[(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]],
+    "triangle": [[(0.0, -1.0), (0.95, 0.8), (-0.95, 0.8)]],
+    "star": [_star()],
+    "cross": [_cross()],
+    "ring": [_circle(), _circle(radius=0.5)],
+    "crescent": [_arc(0.15, 0.0, 1.0, 0.35, 1.65, 30) + _arc(0.5, 0.0, 0.72, 1.6, 0.4, 30)],
+    "hexagon": [_circle(points=6)],
+    "heart": [_heart()],
+    "arrow": [[(-1.0, -0.3), (0.1, -0.3), (0.1, -0.85), (1.0, 0.0), (0.1, 0.85), (0.1, 0.3), (-1.0, 0.3)]],
+    "bar": [[(-1.0, -0.36), (1.0, -0.36), (1.0, 0.36), (-1.0, 0.36)]],
+    "gear": [_gear()],
+    "bolt": [[(0.25, -1.0), (-0.65, 0.15), (-0.1, 0.15), (-0.3, 1.0), (0.65, -0.25), (0.08, -0.25)]],
+    "house": [[(0.0, -1.0), (0.95, -0.15), (0.7, -0.15), (0.7, 0.85), (-0.7, 0.85), (-0.7, -0.15), (-0.95, -0.15)]],
+    "drop": [[(0.0, -1.0), *_arc(0.0, 0.3, 0.68, -0.12, 1.12, 30)]],
+    "clover": [
+        _arc(0.0, -0.45, 0.5, 0.85, 2.15, 16)
+        + _arc(0.48, 0.3, 0.5, -0.4, 0.7, 16)
+        + [(0.13, 0.6), (0.3, 1.0), (-0.3, 1.0), (-0.13, 0.6)]
+        + _arc(-0.48, 0.3, 0.5, 0.3, 1.4, 16)
+    ],
+    "fish": [_fish()],
+    "mushroom": [[*_arc(0.0, 0.0, 0.95, 1.0, 2.0, 24), (0.32, 0.1), (0.4, 0.95), (-0.4, 0.95), (-0.32, 0.1)]],
+    "frame": [[(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)]],
+}
 
 
 @cache
 def outlines(name: str) -> tuple[np.ndarray, ...]:
     """Closed outlines of the shape ``name``: int32 arrays ``[points, 2]`` (x, y); a second one is a hole."""
     return tuple(
-        np.array([[round(x * UNIT), round(y * UNIT)] for x, y in points], np.int32) for points in _outlines(name)
+        np.array([[round(x * UNIT), round(y * UNIT)] for x, y in points], np.int32) for points in _OUTLINES[name]
     )

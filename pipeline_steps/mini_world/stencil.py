@@ -40,19 +40,12 @@ def rotate(x: np.ndarray, y: np.ndarray, angle: int) -> tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class Stencil:
-    """One object's shape on its own patch.
+    """One object's shape on its own patch."""
 
-    Attributes:
-        mask: bool ``[s*h, s*w]`` on a patch of h x w image pixels.
-        center: centre of the object on the patch, in fine pixels.
-        half: half width and half height before turning, in fine pixels.
-        angle: turn, of TURN.
-    """
-
-    mask: np.ndarray
-    center: tuple[int, int]
-    half: tuple[int, int]
-    angle: int
+    mask: np.ndarray  # bool ``[s*h, s*w]`` on a patch of h x w image pixels
+    center: tuple[int, int]  # centre of the object on the patch, in fine pixels
+    half: tuple[int, int]  # half width and half height before turning, in fine pixels
+    angle: int  # turn, of TURN
 
     @cached_property
     def coverage(self) -> np.ndarray:
@@ -96,16 +89,11 @@ def make_stencil(shape: str, half: tuple[int, int], angle: int, phase: tuple[int
 
 @dataclass
 class PlacedMask:
-    """A fine mask at a place in the image, cut at the image's border.
+    """A fine mask at a place in the image, cut at the image's border."""
 
-    Attributes:
-        x, y: left upper corner in fine pixels of the image.
-        mask: bool ``[rows, columns]``.
-    """
-
-    x: int
+    x: int  # left upper corner in fine pixels of the image
     y: int
-    mask: np.ndarray
+    mask: np.ndarray  # bool ``[rows, columns]``
 
     def window(self) -> tuple[slice, slice]:
         """Rows and columns of the image's fine grid that the mask lies on."""

@@ -43,31 +43,18 @@ MAX_PROBLEM_SHARE = 0.01
 
 @dataclass(frozen=True)
 class BoxTable:
-    """Wanted boxes, grouped by image.
+    """Wanted boxes, grouped by image; m images with a plain box (no flag) of an LVIS category, every pair once."""
 
-    Attributes:
-        mids: class names by code.
-        image_ids: ``S16[images]``, ascending.
-        image: int32[n], position in ``image_ids``, ascending.
-        code: int16[n], position in ``mids``.
-        box: float32[n, 4], x1 y1 x2 y2 as fractions of width and height.
-        flags: uint8[n], bits GROUP_FLAG, DEPICTION_FLAG, INSIDE_FLAG of ``box_kernels``.
-        pair_image, pair_category: int32[m] and int16[m], images with a plain box (no flag) of an LVIS category, by
-            position; every pair once.
-        lines: lines in the file, without the header.
-        problems: unusable lines by kind: (how many, number of the first).
-    """
-
-    mids: list[str]
-    image_ids: np.ndarray
-    image: np.ndarray
-    code: np.ndarray
-    box: np.ndarray
-    flags: np.ndarray
-    pair_image: np.ndarray
-    pair_category: np.ndarray
-    lines: int
-    problems: dict[str, tuple[int, int]]
+    mids: list[str]  # class names by code
+    image_ids: np.ndarray  # ``S16[images]``, ascending
+    image: np.ndarray  # int32[n], position in ``image_ids``, ascending
+    code: np.ndarray  # int16[n], position in ``mids``
+    box: np.ndarray  # float32[n, 4], x1 y1 x2 y2 as fractions of width and height
+    flags: np.ndarray  # uint8[n], bits GROUP_FLAG, DEPICTION_FLAG, INSIDE_FLAG of ``box_kernels``
+    pair_image: np.ndarray  # int32[m], position of the image
+    pair_category: np.ndarray  # int16[m], position of the category
+    lines: int  # lines in the file, without the header
+    problems: dict[str, tuple[int, int]]  # unusable lines by kind: (how many, number of the first)
 
     def rows_of(self, image: int) -> slice:
         """The rows of an image, by its position."""

@@ -13,17 +13,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Choice:
-    """Result of :func:`choose_images`.
+    """Result of :func:`choose_images`."""
 
-    Attributes:
-        images: chosen image positions, ascending.
-        available: int64[C], images with a usable box, before choosing.
-        added: int64[C], chosen images with a usable box.
-    """
-
-    images: np.ndarray
-    available: np.ndarray
-    added: np.ndarray
+    images: np.ndarray  # chosen image positions, ascending
+    available: np.ndarray  # int64[C], images with a usable box, before choosing
+    added: np.ndarray  # int64[C], chosen images with a usable box
 
 
 def choose_images(

@@ -44,8 +44,7 @@ class Selection:
     inference: Inference
     boxes: BoxTable
     choice: Choice
-    judged_only: bool = False
-    """See :func:`~pipeline_steps.openimages.annotations.lvis_image`."""
+    judged_only: bool = False  # see :func:`~pipeline_steps.openimages.annotations.lvis_image`
 
     @property
     def image_ids(self) -> list[str]:

@@ -18,19 +18,12 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """Result of :func:`read_sizes`.
+    """Result of :func:`read_sizes`."""
 
-    Attributes:
-        sizes: (width, height) in pixels by image id, as stored in the file.
-        turned: ids of images that a viewer turns (EXIF orientation); their boxes may be for either view.
-        missing: ids of images without a file.
-        unreadable: ids of images whose header is damaged.
-    """
-
-    sizes: dict[str, tuple[int, int]]
-    turned: list[str]
-    missing: list[str]
-    unreadable: list[str]
+    sizes: dict[str, tuple[int, int]]  # (width, height) in pixels by image id, as stored in the file
+    turned: list[str]  # ids of images that a viewer turns (EXIF orientation); their boxes may be for either view
+    missing: list[str]  # ids of images without a file
+    unreadable: list[str]  # ids of images whose header is damaged
 
 
 def _read_size(path: Path) -> tuple[int, int] | str:

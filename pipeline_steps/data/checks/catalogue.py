@@ -76,20 +76,7 @@ EMPTY_RLE = Check("RLE mask without a pixel", LEFT_OUT)
 POLYGON_OUTSIDE = Check("polygon outside its image", harmless=True)
 POLYGON_UNLIKE_BOX = Check("polygon does not fill its box", harmless=True)
 MASKS = (
-    None,
-    MASK_ON_BOX_ONLY,
-    NO_MASK,
-    MALFORMED_MASK,
-    EMPTY_LIST,
-    SHORT_POLYGON,
-    FAR_POLYGON,
-    POLYGON_BEYOND,
-    FLAT_POLYGON,
-    RLE_SIZE,
-    MALFORMED_RLE,
-    RLE_TOTAL,
-    EMPTY_RLE,
-    POLYGON_OUTSIDE,
-    POLYGON_UNLIKE_BOX,
-)
+    None, MASK_ON_BOX_ONLY, NO_MASK, MALFORMED_MASK, EMPTY_LIST, SHORT_POLYGON, FAR_POLYGON, POLYGON_BEYOND,
+    FLAT_POLYGON, RLE_SIZE, MALFORMED_RLE, RLE_TOTAL, EMPTY_RLE, POLYGON_OUTSIDE, POLYGON_UNLIKE_BOX,
+)  # fmt: skip
 """By the codes of ``masks.read_masks``."""

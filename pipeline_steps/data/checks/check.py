@@ -40,26 +40,17 @@ class _RawFile(msgspec.Struct):
 
 @dataclass
 class Checked:
-    """A checked file.
-
-    Attributes:
-        style: ``LVIS v0.5``, ``LVIS v1``, ``OpenImages in LVIS format`` or ``COCO``.
-        categories: records by id.
-        images: records by id.
-        annotation_count: number of annotations; None if the file has no such list (image information).
-        images_of: images with an annotation, by category id.
-        instances_of: annotations by category id.
-    """
+    """A checked file."""
 
     path: Path
     split: Split | None
-    style: str
+    style: str  # ``LVIS v0.5``, ``LVIS v1``, ``OpenImages in LVIS format`` or ``COCO``
     findings: Findings
-    categories: dict[int, Category] = field(default_factory=dict)
-    images: dict[int, ImageRecord] = field(default_factory=dict)
-    annotation_count: int | None = None
-    images_of: Counter[int] = field(default_factory=Counter)
-    instances_of: Counter[int] = field(default_factory=Counter)
+    categories: dict[int, Category] = field(default_factory=dict)  # records by id
+    images: dict[int, ImageRecord] = field(default_factory=dict)  # records by id
+    annotation_count: int | None = None  # number of annotations; None if the file has no such list (image information)
+    images_of: Counter[int] = field(default_factory=Counter)  # images with an annotation, by category id
+    instances_of: Counter[int] = field(default_factory=Counter)  # annotations by category id
 
     @property
     def is_lvis(self) -> bool:

@@ -27,8 +27,7 @@ class Check(NamedTuple):
     name: str
     training: str = ""
     evaluation: str = ""
-    harmless: bool = False
-    """A warning: unusual, but harmless."""
+    harmless: bool = False  # a warning: unusual, but harmless
 
 
 @dataclass

@@ -32,23 +32,14 @@ _many = msgspec.json.Decoder(list[Segmentation])
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of n annotations.
+    """Masks of n annotations."""
 
-    Attributes:
-        codes: int8[n], what is wrong, by ``catalogue.MASKS``; the gravest of each.
-        values: polygons, RLE (text counts) or None; None too where the structure is wrong.
-        polygons: int64[n], polygons of each annotation.
-        lengths: int64[P], numbers of each polygon.
-        points: float64, the numbers.
-        rles: compressed counts, empty where there are none.
-    """
-
-    codes: np.ndarray
-    values: list[Segmentation]
-    polygons: np.ndarray
-    lengths: np.ndarray
-    points: np.ndarray
-    rles: list[bytes]
+    codes: np.ndarray  # int8[n], what is wrong, by ``catalogue.MASKS``; the gravest of each
+    values: list[Segmentation]  # polygons, RLE (text counts) or None; None too where the structure is wrong
+    polygons: np.ndarray  # int64[n], polygons of each annotation
+    lengths: np.ndarray  # int64[P], numbers of each polygon
+    points: np.ndarray  # float64, the numbers
+    rles: list[bytes]  # compressed counts, empty where there are none
 
 
 def _decoded(annotations: Sequence[Annotation], codes: np.ndarray) -> list[Segmentation]:

@@ -48,36 +48,21 @@ ROUNDED = 0.02
 class Source:
     """One row of the table of sources."""
 
-    group: str
-    """What it belongs to, one of :data:`GROUPS`."""
-    lvis_version: str
-    """Only for this LVIS release; empty for all."""
-    file: str
-    """Where the download is put, below ``datasets_root``."""
-    url: str
-    """Where it comes from."""
-    bytes: int | None
-    """Size, where known exactly."""
-    md5: str
-    """MD5 checksum, where published."""
-    sha256_prefix: str
-    """First digits of the SHA-256 checksum, where published."""
-    unpack_into: str
-    """Folder below ``datasets_root`` into which an archive is unpacked; empty: no archive."""
-    members: tuple[str, ...]
-    """Members that are unpacked: files, or folders with a slash at the end."""
-    images: int | None
-    """Images that the unpacked folder must hold."""
-    licence: str
-    """Licence as stated by the publisher."""
-    purpose: str
-    """What the recipe uses it for."""
-    contents: Contents | None = None
-    """What the unpacked JSON file must hold."""
-    least: int = 0
-    """Bytes that the file has at least, where the size is not known exactly."""
-    most: int | None = None
-    """Bytes that it has at most."""
+    group: str  # what it belongs to, one of :data:`GROUPS`
+    lvis_version: str  # only for this LVIS release; empty for all
+    file: str  # where the download is put, below ``datasets_root``
+    url: str  # where it comes from
+    bytes: int | None  # size, where known exactly
+    md5: str  # MD5 checksum, where published
+    sha256_prefix: str  # first digits of the SHA-256 checksum, where published
+    unpack_into: str  # folder below ``datasets_root`` into which an archive is unpacked; empty: no archive
+    members: tuple[str, ...]  # members that are unpacked: files, or folders with a slash at the end
+    images: int | None  # images that the unpacked folder must hold
+    licence: str  # licence as stated by the publisher
+    purpose: str  # what the recipe uses it for
+    contents: Contents | None = None  # what the unpacked JSON file must hold
+    least: int = 0  # bytes that the file has at least, where the size is not known exactly
+    most: int | None = None  # bytes that it has at most
     others: tuple[str, ...] = ()
     """Further members of the archive, which are somebody else's task: the archive is kept until they are there."""
 
