@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+import msgspec
 import numpy as np
 
 from pipeline_steps.common.errors import UserError, listing
@@ -113,11 +114,6 @@ class CategoryList:
         return np.array(letters, dtype="<U1")
 
     @property
-    def frequency_groups(self) -> dict[str, np.ndarray]:
-        """Positions (int64) of the categories of each group, by letter: ``{"r": ..., "c": ..., "f": ...}``."""
-        return {letter: np.flatnonzero(self.frequencies == letter) for letter in GROUPS}
-
-    @property
     def tail(self) -> np.ndarray:
         """bool[C]: rare or common, the categories that the Equalization Loss protects (paper, section 2).
 
@@ -129,27 +125,13 @@ class CategoryList:
 def with_counts(
     categories: Sequence[Category], images_of: dict[int, int], instances_of: dict[int, int]
 ) -> list[Category]:
-    """``categories`` with their counts and the frequency letters that follow from them.
-
-    Args:
-        categories: records without counts (COCO).
-        images_of: number of images with an annotation, by category id.
-        instances_of: number of annotations, by category id.
-    """
-    counted = []
-    for category in categories:
-        images = images_of.get(category.id, 0)
-        counted.append(
-            Category(
-                id=category.id,
-                name=category.name,
-                synset=category.synset,
-                frequency=frequency_letter(images),
-                image_count=images,
-                instance_count=instances_of.get(category.id, 0),
-                synonyms=category.synonyms,
-                definition=category.definition,
-                supercategory=category.supercategory,
-            )
+    """``categories`` (of COCO) with their counts by category id, and the frequency letters that follow from them."""
+    return [
+        msgspec.structs.replace(
+            category,
+            frequency=frequency_letter(images_of.get(category.id, 0)),
+            image_count=images_of.get(category.id, 0),
+            instance_count=instances_of.get(category.id, 0),
         )
-    return counted
+        for category in categories
+    ]

@@ -98,25 +98,14 @@ def match_hierarchy(sources: Sequence[SourceCategory], rows: Sequence[TableRow])
             seen.update(level)
         for key in dict.fromkeys(level):
             if key != source.id:
-                found += [
-                    TableRow(
-                        0,
-                        source.id,
-                        source.name,
-                        row.lvis_synset,
-                        "narrower",
-                        "",
-                        f"hierarchy: kind of {row.source_name}",
-                    )
-                    for row in accepted[key]
-                ]
+                for row in accepted[key]:
+                    note = f"hierarchy: kind of {row.source_name}"
+                    found.append(TableRow(0, source.id, source.name, row.lvis_synset, "narrower", "", note))
     return found
 
 
 def propose_rows(
-    sources: Sequence[SourceCategory],
-    lists: Mapping[str, CategoryList],
-    reviewed: Sequence[TableRow] = (),
+    sources: Sequence[SourceCategory], lists: Mapping[str, CategoryList], reviewed: Sequence[TableRow] = ()
 ) -> list[TableRow]:
     """The table to be reviewed next: all rows of ``reviewed`` as they are, and candidates that are not in it yet.
 

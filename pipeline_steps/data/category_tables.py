@@ -212,8 +212,7 @@ def map_categories(
         rows: a checked table.
         categories: LVIS categories of the data in use.
         lvis_version: ``v0.5`` or ``v1``; rows for other versions are left out.
-        relations: relations to use.
-        verdicts: verdicts to use.
+        relations, verdicts: those to use.
         origin: file name for messages.
 
     A source with several selected rows stands for its closest LVIS category: equal before narrower before broader.
@@ -252,10 +251,7 @@ def map_categories(
 def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categories: CategoryList) -> CategoryMapping:
     """The category mapping of a recipe; prints how many categories it shares.
 
-    Args:
-        recipe: names the tables, relations and verdicts.
-        source: which table.
-        categories: LVIS categories of the data in use.
+    ``categories`` are those of LVIS in the data in use.
     """
     paths = DatasetPaths(recipe)
     if source == "coco":
@@ -273,12 +269,7 @@ def load_mapping(recipe: Recipe, source: Literal["coco", "openimages"], categori
     beside = f" (the paper: {REPORTED_SHARED_CATEGORIES})" if source == "openimages" else ""
     log.info(
         "%s: %d source categories stand for %d LVIS categories%s; relations %s, verdicts %s, groups %s",
-        path.name,
-        len(mapping.lvis_ids),
-        len(mapping.known_lvis_ids),
-        beside,
-        "+".join(relations),
-        "+".join(verdicts),
-        "+".join(groups),
+        *(path.name, len(mapping.lvis_ids), len(mapping.known_lvis_ids), beside),
+        *("+".join(names) for names in (relations, verdicts, groups)),
     )
     return mapping

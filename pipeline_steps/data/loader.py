@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.categories import CategoryList
@@ -59,10 +59,9 @@ def read_coco_train(paths: DatasetPaths) -> LvisDataset:
 
 
 def _read(name: str, paths: DatasetPaths) -> LvisDataset:
-    path = paths.training_set(name)
     if name == "coco_train":
         return read_coco_train(paths)
-    return read_lvis(path, "train" if name == "lvis_train" else "openimages")
+    return read_lvis(paths.training_set(name), "train" if name == "lvis_train" else "openimages")
 
 
 def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
@@ -107,17 +106,9 @@ def load_training_set(recipe: Recipe, model_name: str) -> TrainingSet:
     return_free_memory()
     log.info(
         "%d images, %d objects of %d categories in %.1f MB (%s)",
-        len(images),
-        len(images.boxes),
-        len(categories),
-        images.nbytes / 1e6,
-        " + ".join(model.datasets),
+        *(len(images), len(images.boxes), len(categories), images.nbytes / 1e6, " + ".join(model.datasets)),
     )
-    return TrainingSet(
-        images=images,
-        category_ids=categories.ids.tolist(),
-        tail=None if own else categories.tail,
-    )
+    return TrainingSet(images, categories.ids.tolist(), None if own else categories.tail)
 
 
 def share_training_set(
@@ -162,16 +153,6 @@ def data_order(images: PackedImages, training: Training, seed: int) -> DataOrder
     return DataOrder(factors, seed, landscape, training.images_per_batch)
 
 
-class _Positions(Sampler[list[int]]):
-    """Positions of the micro-batches of one process from one iteration to another."""
-
-    def __init__(self, first: int, last: int, images_per_batch: int, share: Share) -> None:
-        self.arguments = (first, last, images_per_batch, share.images_per_step, share.rank, share.world_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return rank_batches(*self.arguments)
-
-
 WORKER_GRACE_SECONDS = 60
 """A loader worker that is told to end does so after this long at the latest."""
 
@@ -189,10 +170,6 @@ def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _as_list(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return samples
-
-
 def training_batches(
     images: PackedImages,
     training: Training,
@@ -207,22 +184,18 @@ def training_batches(
     What comes out at an iteration does not depend on where the iteration started, nor on the number of workers, nor
     (all processes taken together) on the number of processes.
 
-    Args:
-        images: packed training images.
-        training: the model's training settings.
-        seed: seed of the training.
-        max_unreadable_images: see :class:`pipeline_steps.data.mapper.TrainingSamples`.
-        first_iteration, last_iteration: range of iterations.
-        share: this process's part.
+    ``max_unreadable_images``: see :class:`pipeline_steps.data.mapper.TrainingSamples`.
     """
     mapper = TrainingMapper(images, training.augmentation, training.mask_format, seed)
     samples = TrainingSamples(mapper, data_order(images, training, seed), max_unreadable_images)
+    steps = first_iteration, last_iteration, training.images_per_batch
+    positions = rank_batches(*steps, share.images_per_step, share.rank, share.world_size)
     workers = training.loader_workers
     loader = DataLoader(
         samples,
-        batch_sampler=_Positions(first_iteration, last_iteration, training.images_per_batch, share),
+        batch_sampler=positions,
         num_workers=workers,
-        collate_fn=_as_list,
+        collate_fn=list,
         worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
         # Forked workers share the packed arrays with this process.

@@ -61,16 +61,6 @@ class LvisDataset:
         """Sorted category ids; position k of this list is contiguous index k."""
         return self.categories.ids.tolist()
 
-    @property
-    def frequency_groups(self) -> dict[str, np.ndarray]:
-        """Positions by frequency letter, see :attr:`CategoryList.frequency_groups`."""
-        return self.categories.frequency_groups
-
-    @property
-    def tail(self) -> np.ndarray:
-        """bool[C]: rare or common, see :attr:`CategoryList.tail`."""
-        return self.categories.tail
-
     def annotated_ids(self, image: ImageRecord) -> list[int]:
         """S_P: sorted category ids annotated in ``image``."""
         return sorted({annotation.category_id for annotation in self.annotations[image.id]})
@@ -202,17 +192,17 @@ def read_lvis(path: str | Path, kind: Kind = "train") -> LvisDataset:
     """
     path = Path(path)
     purpose: Purpose = "evaluation" if kind == "val" else "training"
-    if kind == "test_info":
-        content: ImageFile | AnnotationFile = decode_file(path, ImageFile, "LVIS image information")
-        annotations: list[Annotation] = []
+    annotated = kind != "test_info"
+    if annotated:
+        content: ImageFile = decode_file(path, AnnotationFile, "LVIS annotations")
     else:
-        content = decode_file(path, AnnotationFile, "LVIS annotations")
-        annotations = content.annotations
+        content = decode_file(path, ImageFile, "LVIS image information")
+    annotations = content.annotations if isinstance(content, AnnotationFile) else []
     categories = CategoryList(content.categories, str(path))
-    findings, annotated = Findings(), kind != "test_info"
+    findings, ids = Findings(), categories.ids.tolist()
     check_categories(content.categories, annotated, findings)
-    check_images(content.images, categories.ids.tolist(), kind in ("train", "val"), findings)
-    unusable = check_annotations(annotations, content.images, categories.ids.tolist(), True, findings)
+    check_images(content.images, ids, kind in ("train", "val"), findings)
+    unusable = check_annotations(annotations, content.images, ids, True, findings)
     findings.refuse(path, purpose)
     groups = group_annotations(annotations, content.images)
     dataset = LvisDataset(path, categories, content.images, groups, findings=findings, unusable=unusable)

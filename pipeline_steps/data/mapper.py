@@ -49,12 +49,7 @@ class TrainingMapper:
     """Makes samples. The augmentation depends on the seed and the position only, not on process or worker."""
 
     def __init__(self, images: PackedImages, augmentation: Augmentation, mask_format: str, seed: int) -> None:
-        """
-        Args:
-            images: packed training images.
-            augmentation: sizes and flips.
-            mask_format: ``polygon`` or ``bitmask``.
-            seed: seed of the training.
+        """``mask_format`` is ``polygon`` or ``bitmask``.
 
         Raises:
             UserError: RLE masks with the polygon format, or bounds that do not make a range.
@@ -66,10 +61,7 @@ class TrainingMapper:
             raise UserError(f"training.augmentation.shorter_edge: a range needs two ascending bounds, not {edges}")
         if not edges:
             raise UserError("training.augmentation.shorter_edge is empty")
-        self.images = images
-        self.augmentation = augmentation
-        self.mask_format = mask_format
-        self.seed = seed
+        self.images, self.augmentation, self.mask_format, self.seed = images, augmentation, mask_format, seed
         fits = 3 * int(images.sizes.astype(np.int64).prod(axis=1).sum()) <= CACHE_BYTES
         self._cache: dict[int, np.ndarray] | None = {} if fits else None
 

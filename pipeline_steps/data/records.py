@@ -93,27 +93,23 @@ class Annotation(msgspec.Struct, gc=False):
         return bytes(self.segmentation) not in (b"", b"null", b"[]")
 
 
-class AnnotationFile(msgspec.Struct):
-    """A whole file; keys that are not named here are skipped without being decoded."""
+class ImageFile(msgspec.Struct):
+    """A file without its annotations; keys that are not named here are skipped without being decoded."""
 
     images: list[ImageRecord]
     categories: list[Category]
+
+
+class AnnotationFile(ImageFile):
+    """The whole file."""
+
     annotations: list[Annotation]
 
 
-class AnyFile(msgspec.Struct):
+class AnyFile(ImageFile):
     """The same file, with or without annotations."""
 
-    images: list[ImageRecord]
-    categories: list[Category]
     annotations: list[Annotation] | None = None
-
-
-class ImageFile(msgspec.Struct):
-    """The same file without its annotations."""
-
-    images: list[ImageRecord]
-    categories: list[Category]
 
 
 class CategoryFile(msgspec.Struct):

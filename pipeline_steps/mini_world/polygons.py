@@ -77,11 +77,6 @@ def box_of(polygons: list[Polygon]) -> list[float]:
     return [float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])]
 
 
-def rasterize(polygons: list[Polygon], height: int, width: int) -> np.ndarray:
-    """Polygons as a mask by pycocotools: uint8 ``[height, width]``."""
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
-
-
 def area_of(polygons: list[Polygon], height: int, width: int) -> float:
     """Area in pixels of the rasterised polygons, as the LVIS and COCO tools count it."""
     return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))))

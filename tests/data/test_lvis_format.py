@@ -62,8 +62,9 @@ def test_positions_agree_with_a_loop_over_sorted_ids():
 
 
 def test_frequency_letters_decide_the_tail(dataset: LvisDataset):
-    assert dataset.tail.tolist() == [True, True, False, True]
-    assert {k: v.tolist() for k, v in dataset.frequency_groups.items()} == {"r": [0, 3], "c": [1], "f": [2]}
+    assert dataset.categories.tail.tolist() == [True, True, False, True]
+    letters = dataset.categories.frequencies
+    assert {k: np.flatnonzero(letters == k).tolist() for k in "rcf"} == {"r": [0, 3], "c": [1], "f": [2]}
 
 
 def test_image_count_stands_in_for_a_missing_letter_and_100_images_are_common(tmp_path: Path):
@@ -78,7 +79,7 @@ def test_image_count_stands_in_for_a_missing_letter_and_100_images_are_common(tm
 
 def test_a_letter_wins_over_a_count_of_another_split(tmp_path: Path):
     content = changed(lvis_content(), "categories", 2, "image_count", to=0)
-    assert not read_lvis(write(tmp_path / "val.json", content), "val").tail[2]
+    assert not read_lvis(write(tmp_path / "val.json", content), "val").categories.tail[2]
 
 
 def test_lvis_v1_without_file_names_is_read(tmp_path: Path):

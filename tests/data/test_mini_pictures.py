@@ -15,7 +15,7 @@ from pipeline_steps.mini_world import World
 from pipeline_steps.mini_world.coco_format import run_lengths
 from pipeline_steps.mini_world.layout import MIN_VISIBLE, MIN_VISIBLE_IN_GROUP, USUAL_SIZES, Wish, draw_size
 from pipeline_steps.mini_world.painting import Look, color, paint
-from pipeline_steps.mini_world.polygons import area_of, polygons_of, rasterize
+from pipeline_steps.mini_world.polygons import Polygon, area_of, polygons_of
 from pipeline_steps.mini_world.randomness import geometric_weights, pick, stream
 from pipeline_steps.mini_world.scene import draw_scene
 from pipeline_steps.mini_world.shapes import EXTRA_SHAPES, SHAPES, UNIT, outlines
@@ -30,6 +30,10 @@ S = SUPERSAMPLING
 def world() -> World:
     settings = MiniWorld(train_images=60, val_images=32, test_images=4, openimages_images=30, group_fraction=0.3)
     return World(settings)
+
+
+def rasterize(polygons: list[Polygon], height: int, width: int) -> np.ndarray:
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
 
 
 def on_canvas(part: PlacedMask, edge: int) -> np.ndarray:
