@@ -27,10 +27,7 @@ class _BoxIndex(msgspec.Struct):
 
 
 def read_coco(
-    path: str | Path,
-    keep_crowds: bool = False,
-    without: Collection[int] = (),
-    purpose: Purpose = "training",
+    path: str | Path, keep_crowds: bool = False, without: Collection[int] = (), purpose: Purpose = "training"
 ) -> LvisDataset:
     """Read COCO instances as a data set in which every category is judged in every image.
 

@@ -120,13 +120,7 @@ def _announced(response: requests.Response, part: Path) -> tuple[int, int | None
 
 
 def _attempt(
-    session: requests.Session,
-    url: str,
-    part: Path,
-    expected: Expected,
-    patience: Patience,
-    report: Report,
-    stop: Event,
+    session: requests.Session, url: str, part: Path, expected: Expected, patience: Patience, report: Report, stop: Event
 ) -> None:
     """One connection: append what comes to ``part``; returns when the server has sent all that it announced."""
     with _request(session, url, part, patience) as response:

@@ -117,44 +117,26 @@ def _note(problems, examples, kind, line):
 
 
 @njit(cache=True, nogil=True)
-def scan_block(
-    buffer,
-    newlines,
-    first_line,
-    roles,
-    keys,
-    codes,
-    wanted,
-    targets,
-    last_id,
-    last_run,
-    problems,
-    examples,
-    out_run,
-    out_ids,
-    out_code,
-    out_box,
-    out_flags,
-    out_first,
-):
-    """Scan whole lines; returns the number of rows written to the ``out_`` arrays.
+def scan_block(buffer, newlines, first_line, roles, classes, state, out):
+    """Scan whole lines; returns the number of rows written to the arrays of ``out``.
 
     Args:
         buffer: uint8[n], lines; the last byte is a line feed.
         newlines: int64[lines], positions of the line feeds.
         first_line: number of the first line in the file, for messages.
         roles: int8[columns], role of each column up to the last that is needed.
-        keys, codes: hash table of the classes.
-        wanted: bool[classes], classes whose rows are kept.
-        targets: int16[classes], LVIS position or -1.
-        last_id: uint8[17], in and out: ImageID of the current run; its last byte tells whether there is one.
-        last_run: int64[categories + 1], in and out: last run with a usable box of the category; the last element is
-            the number of the current run.
-        problems, examples: int64[PROBLEMS], in and out: how many lines of each kind, number of the first one.
-        out_run: int32[lines]; out_ids: uint8[lines, 16], ids of the runs that start in this block, in order;
-        out_code: int16[lines]; out_box: float32[lines, 4] (x1 y1 x2 y2, fractions); out_flags: uint8[lines];
-        out_first: bool[lines], first usable box of its category in its run.
+        classes: hash table of the classes (keys, codes); bool[classes], classes whose rows are kept; int16[classes],
+            LVIS position or -1.
+        state: in and out. uint8[17], ImageID of the current run, its last byte tells whether there is one;
+            int64[categories + 1], last run with a usable box of the category, the last element is the number of the
+            current run; twice int64[PROBLEMS], how many lines of each kind, number of the first one.
+        out: int32[lines], run; uint8[lines, 16], ids of the runs that start in this block, in order; int16[lines],
+            class; float32[lines, 4], x1 y1 x2 y2 as fractions; uint8[lines], flags; bool[lines], first usable box of
+            its category in its run.
     """
+    keys, codes, wanted, targets = classes
+    last_id, last_run, problems, examples = state
+    out_run, out_ids, out_code, out_box, out_flags, out_first = out
     starts, stops = np.zeros(ROLES, np.int64), np.zeros(ROLES, np.int64)
     number = np.zeros(4, np.float64)
     rows, begin = 0, 0

@@ -78,15 +78,14 @@ class _Scanner:
     def __init__(self, roles: np.ndarray, mids: list[str], wanted: Collection[str], targets: dict[str, int]) -> None:
         names = [mid.encode() for mid in mids]
         self.roles = roles
-        self.keys, self.codes = kernels.class_table(
-            np.frombuffer(b"".join(names), np.uint8), np.cumsum([len(name) for name in names])
-        )
-        self.wanted = np.array([mid in wanted for mid in mids])
+        ends = np.cumsum([len(name) for name in names])
+        table = kernels.class_table(np.frombuffer(b"".join(names), np.uint8), ends)
         self.targets = np.array([targets.get(mid, -1) for mid in mids], dtype=np.int16)
-        self.last_id = np.zeros(kernels.ID_BYTES + 1, np.uint8)
+        self.classes = (*table, np.array([mid in wanted for mid in mids]), self.targets)
         self.last_run = np.full(int(self.targets.max()) + 2, -1, np.int64)
         self.problems = np.zeros(kernels.PROBLEMS, np.int64)
         self.examples = np.zeros(kernels.PROBLEMS, np.int64)
+        self.state = (np.zeros(kernels.ID_BYTES + 1, np.uint8), self.last_run, self.problems, self.examples)
         self.lines = 0
         self.columns: tuple[list[np.ndarray], ...] = ([], [], [], [], [])
         """Blocks of run, code, box, flags and first."""
@@ -110,10 +109,7 @@ class _Scanner:
         if len(newlines) > self.capacity:
             self._allocate(len(newlines) * 5 // 4)
         runs_before = self.last_run[-1]
-        rows = kernels.scan_block(
-            block, newlines, self.lines + 2, self.roles, self.keys, self.codes, self.wanted, self.targets,
-            self.last_id, self.last_run, self.problems, self.examples, *self.out,
-        )  # fmt: skip
+        rows = kernels.scan_block(block, newlines, self.lines + 2, self.roles, self.classes, self.state, self.out)
         run, ids, *others = self.out
         for column, array in zip(self.columns, (run, *others), strict=True):
             column.append(array[:rows].copy())

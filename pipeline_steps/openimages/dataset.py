@@ -60,16 +60,6 @@ def lvis_image_counts(path: Path, categories: CategoryList) -> np.ndarray:
     return np.array(counts, dtype=np.int64)
 
 
-def _without_rotated(boxes: BoxTable, path: Path) -> np.ndarray:
-    """bool[pairs]: False for images that are known to be rotated."""
-    if not path.is_file():
-        log.warning("%s not found: rotated images cannot be left out", path)
-        return np.ones(len(boxes.pair_image), bool)
-    rotated = np.isin(boxes.image_ids, np.array(sorted(read_rotated(path)), dtype=boxes.image_ids.dtype))
-    log.info("%d rotated images left out", rotated.sum())
-    return ~rotated[boxes.pair_image]
-
-
 def usable_pairs(recipe: Recipe, boxes: BoxTable) -> tuple[np.ndarray, np.ndarray]:
     """Image and category positions of the pairs that count, int[m] each; without rotated images unless wanted."""
     paths = DatasetPaths(recipe)
@@ -77,7 +67,13 @@ def usable_pairs(recipe: Recipe, boxes: BoxTable) -> tuple[np.ndarray, np.ndarra
         log.warning("%s: left out: %s", paths.openimages_boxes, boxes.describe_problems())
     if not recipe.data.openimages.skip_rotated:
         return boxes.pair_image, boxes.pair_category
-    usable = _without_rotated(boxes, paths.openimages_rotation)
+    if not paths.openimages_rotation.is_file():
+        log.warning("%s not found: rotated images cannot be left out", paths.openimages_rotation)
+        return boxes.pair_image, boxes.pair_category
+    names = np.array(sorted(read_rotated(paths.openimages_rotation)), dtype=boxes.image_ids.dtype)
+    rotated = np.isin(boxes.image_ids, names)
+    log.info("%d rotated images left out", rotated.sum())
+    usable = ~rotated[boxes.pair_image]
     return boxes.pair_image[usable], boxes.pair_category[usable]
 
 
@@ -92,12 +88,9 @@ def choose_of_boxes(
     """Read the boxes of the mapped classes and choose among the images that have one of them.
 
     Args:
-        recipe: the recipe.
-        categories: C categories.
-        lvis_images: int64[C], LVIS train images of each.
-        inference: which categories follow from which classes.
+        recipe, categories, inference, judged_only: of the selection.
+        lvis_images: int64[C], LVIS train images of each category.
         choose: makes the choice from image and category positions of the pairs, and the ids of all images.
-        judged_only: of the selection.
 
     Raises:
         UserError: the boxes are missing or damaged, or there are none.
@@ -173,48 +166,26 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
     _check_files(found, paths.openimages_images, len(names))
     labels = read_verified_labels(paths.openimages_labels, names, selection.inference.vocabulary)
     folder = paths.openimages_images.relative_to(paths.root).as_posix()
-    boxes, counts = selection.boxes, Counter[str]()
+    boxes, inference, counts = selection.boxes, selection.inference, Counter[str]()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for position, name in zip(selection.choice.images.tolist(), names, strict=True):
         if name not in found.sizes:
             continue
-        rows = boxes.rows_of(position)
-        objects = collect_objects(
-            [boxes.mids[code] for code in boxes.code[rows].tolist()],
-            boxes.box[rows],
-            boxes.flags[rows],
-            found.sizes[name],
-            selection.inference,
-            counts,
-        )
+        rows, size = boxes.rows_of(position), found.sizes[name]
+        mids = [boxes.mids[code] for code in boxes.code[rows].tolist()]
+        objects = collect_objects(mids, boxes.box[rows], boxes.flags[rows], size, inference, counts)
         if not objects.annotated:  # boxes of less than 0.01 pixel
             counts["image without boxes"] += 1
             continue
-        image = lvis_image(
-            len(images),
-            f"{folder}/{name}.jpg",
-            found.sizes[name],
-            objects,
-            labels[name],
-            selection.inference,
-            counts,
-            selection.judged_only,
-        )
+        file, judged_only = f"{folder}/{name}.jpg", selection.judged_only
+        image = lvis_image(len(images), file, size, objects, labels[name], inference, counts, judged_only)
         images.append(image)
         for category, box in objects.annotated:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": category,
-                    "bbox": box,
-                    "area": round(box[2] * box[3], 2),
-                }
-            )
-    log.info(
-        "%d images, %d boxes; left out or corrected: %s", len(images), len(annotations), dict(+counts) or "nothing"
-    )
+            annotation = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": category, "bbox": box}
+            annotations.append(annotation | {"area": round(box[2] * box[3], 2)})
+    corrected = dict(+counts) or "nothing"
+    log.info("%d images, %d boxes; left out or corrected: %s", len(images), len(annotations), corrected)
     return {
         "info": {"description": f"OpenImages boxes in LVIS format for the recipe {recipe.name}"},
         "images": images,
@@ -225,11 +196,8 @@ def build_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
 
 def counted(dataset: dict[str, Any]) -> tuple[Counter[int], Counter[int]]:
     """Images with an annotation, and annotations, by category id."""
-    shown = {(annotation["image_id"], annotation["category_id"]) for annotation in dataset["annotations"]}
-    return (
-        Counter(category for _, category in shown),
-        Counter(annotation["category_id"] for annotation in dataset["annotations"]),
-    )
+    pairs = [(annotation["image_id"], annotation["category_id"]) for annotation in dataset["annotations"]]
+    return Counter(category for _, category in set(pairs)), Counter(category for _, category in pairs)
 
 
 def summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
@@ -239,13 +207,9 @@ def summary_csv(selection: Selection, dataset: dict[str, Any]) -> str:
     header = ["category_id", "name", "synset", "frequency", "shared", "lvis_images", "openimages_available"]
     rows = []
     for position, category in enumerate(selection.categories.categories):
-        before = int(selection.lvis_images[position])
-        rows.append(
-            [
-                *(category.id, category.name, category.synset, selection.categories.frequencies[position]),
-                *(int(category.id in known), before, int(selection.choice.available[position])),
-                *(added[category.id], boxes[category.id], before + added[category.id]),
-            ]
-        )
+        before, more = int(selection.lvis_images[position]), added[category.id]
+        about = [category.id, category.name, category.synset, selection.categories.frequencies[position]]
+        available = [int(category.id in known), before, int(selection.choice.available[position])]
+        rows.append([*about, *available, more, boxes[category.id], before + more])
     log.info("%d images added for %d categories", len(dataset["images"]), len(added))
     return csv_text([*header, "images_added", "boxes_added", "images_after"], rows)

@@ -54,22 +54,16 @@ def seeded_order(image_ids: list[bytes], seed: int) -> np.ndarray:
 
 
 def choose_seeded(
-    pair_image: np.ndarray,
-    pair_category: np.ndarray,
-    image_ids: np.ndarray,
-    categories: int,
-    max_images: int | None,
+    pair_image: np.ndarray, pair_category: np.ndarray, image_ids: np.ndarray, categories: int, max_images: int | None,
     seed: int,
-) -> Choice:
-    """Choose the first images of the seeded order that have a usable box.
+) -> Choice:  # fmt: skip
+    """Choose the first images (None: all) of the seeded order that have a usable box.
 
     Args:
-        pair_image: int[m], image positions.
-        pair_category: int[m], category positions; every pair occurs once.
+        pair_image, pair_category: int[m], positions; every pair occurs once.
         image_ids: ``S16[images]``.
         categories: C.
-        max_images: images to choose at most; None: all.
-        seed: seed of the order.
+        max_images, seed: of ``data.openimages_own``.
     """
     usable = np.unique(pair_image)
     order = seeded_order(image_ids[usable].tolist(), seed)[:max_images]
@@ -110,24 +104,16 @@ def build_own_dataset(recipe: Recipe, selection: Selection) -> dict[str, Any]:
     dataset = build_dataset(recipe, selection)
     images, instances = counted(dataset)
     dataset["categories"] = [
-        {
-            "id": category.id,
-            "name": category.name,
-            "freebase_id": category.freebase_id,
-            "image_count": images[category.id],
-            "instance_count": instances[category.id],
-        }
-        for category in selection.categories.categories
-        if instances[category.id]
+        {"id": c.id, "name": c.name, "freebase_id": c.freebase_id}
+        | {"image_count": images[c.id], "instance_count": instances[c.id]}
+        for c in selection.categories.categories
+        if instances[c.id]
     ]
     for image in dataset["images"]:
         for key in ("neg_category_ids", "not_exhaustive_category_ids"):
             image[key] = [category for category in image[key] if category in instances]
-    log.info(
-        "%d of %d classes have a box and become outputs of the network",
-        len(dataset["categories"]),
-        len(selection.categories),
-    )
+    kept, all_classes = len(dataset["categories"]), len(selection.categories)
+    log.info("%d of %d classes have a box and become outputs of the network", kept, all_classes)
     return dataset
 
 

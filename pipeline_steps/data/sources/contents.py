@@ -42,11 +42,7 @@ class Contents:
     annotations: int | None = None
 
 
-_NAMES = {
-    "r": "rare categories",
-    "c": "common categories",
-    "f": "frequent categories",
-}
+_NAMES = {"r": "rare categories", "c": "common categories", "f": "frequent categories"}
 
 
 def parse_contents(text: str, where: str) -> Contents | None:
