@@ -5,8 +5,6 @@ would refuse, leave out or misread. Warnings do not. Image files are looked for 
 that ends in .csv is a category table; its synsets are looked up in the LVIS files that are checked with it.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -17,16 +15,12 @@ from pipeline_steps.data.checks.check import Checked, check_file
 from pipeline_steps.data.checks.long_tail import plot_distribution, summary_lines
 from pipeline_steps.data.checks.mappings import check_table
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("check_dataset", __doc__)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="split (default: from the file name)")
-    parser.add_argument("--images", metavar="DIR", type=Path, help="datasets_root: every image file must be below it")
-    parser.add_argument("--plot", metavar="FILE", type=Path, help="figure of the category distribution (one FILE only)")
-    parser.add_argument("--examples", metavar="N", type=int, default=3, help="examples shown for each kind of problem")
-    return parser
+parser = step_parser("check_dataset", __doc__)
+parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")
+parser.add_argument("--split", choices=("train", "val", "test"), help="split (default: from the file name)")
+parser.add_argument("--images", metavar="DIR", type=Path, help="datasets_root: every image file must be below it")
+parser.add_argument("--plot", metavar="FILE", type=Path, help="figure of the category distribution (one FILE only)")
+parser.add_argument("--examples", metavar="N", type=int, default=3, help="examples shown for each kind of problem")
 
 
 def _is_table(path: str) -> bool:
@@ -58,4 +52,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

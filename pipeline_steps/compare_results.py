@@ -6,8 +6,6 @@ no difference shown. The interval covers the choice of the images, not another t
 seeds are for (python -m pipeline_steps.compare_settings).
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -16,24 +14,20 @@ from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("compare_results", __doc__ or "")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth in LVIS format")
-    about = "detections table or results file of each system; the others are compared with the first"
-    add_named_files(parser, "--detections", "NAME=FILE", about, least=1)
-    parser.add_argument("--iou-type", choices=("segm", "bbox"), default="segm", help="what overlaps: masks or boxes")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="also write the comparison")
-    parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of the images")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
-    parser.add_argument(
-        "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
-    )
-    parser.add_argument(
-        "--fixed-per-category", type=int, default=10000, metavar="N", help="AP_fixed: detections per category"
-    )
-    return parser
+parser = step_parser("compare_results", __doc__ or "")
+parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth in LVIS format")
+about = "detections table or results file of each system; the others are compared with the first"
+add_named_files(parser, "--detections", "NAME=FILE", about, least=1)
+parser.add_argument("--iou-type", choices=("segm", "bbox"), default="segm", help="what overlaps: masks or boxes")
+parser.add_argument("--output", type=Path, metavar="JSON", help="also write the comparison")
+parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="resamples of the images")
+parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
+parser.add_argument(
+    "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
+)
+parser.add_argument(
+    "--fixed-per-category", type=int, default=10000, metavar="N", help="AP_fixed: detections per category"
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -59,4 +53,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -3,8 +3,6 @@
 Shows what the step compute_ablations has computed. Missing runs are shown as missing.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -13,16 +11,12 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("compare_settings", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument(
-        "--ablations", type=Path, required=True, metavar="JSON", help="result of the compute_ablations step"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables, figures and page")
-    return parser
+parser = step_parser("compare_settings", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+parser.add_argument(
+    "--ablations", type=Path, required=True, metavar="JSON", help="result of the compute_ablations step"
+)
+parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables, figures and page")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -37,4 +31,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

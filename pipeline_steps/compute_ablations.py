@@ -4,8 +4,6 @@ Means with their spread, differences between runs of equal seed with confidence 
 to the gradients of the classification loss and to the scores of rare objects. The step compare_settings shows them.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -14,20 +12,14 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("compute_ablations", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
-    for option, files, text in (
-        ("--metrics", "NAME=JSON", "metrics.json of each model"),
-        ("--detections", "NAME=PARQUET", "detections table on val of each model, for the scores of rare objects"),
-        ("--gradients", "NAME=CSV", "gradients.csv of each model (training.record_gradients)"),
-    ):
-        add_named_files(parser, option, files, text)
-    parser.add_argument("--benchmarks", type=Path, metavar="DIR", help="benchmark files of the run, for its CPU time")
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="all tables of the comparison")
-    return parser
+parser = step_parser("compute_ablations", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
+add_named_files(parser, "--metrics", "NAME=JSON", "metrics.json of each model")
+about = "detections table on val of each model, for the scores of rare objects"
+add_named_files(parser, "--detections", "NAME=PARQUET", about)
+add_named_files(parser, "--gradients", "NAME=CSV", "gradients.csv of each model (training.record_gradients)")
+parser.add_argument("--benchmarks", type=Path, metavar="DIR", help="benchmark files of the run, for its CPU time")
+parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="all tables of the comparison")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -39,15 +31,10 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe)
     if not recipe.report.ablations.comparisons:
         raise UserError(f"{arguments.recipe}: report.ablations.comparisons names nothing to compare")
-    runs = Runs(
-        recipe=recipe,
-        metrics=arguments.metrics,
-        detections=arguments.detections,
-        gradients=arguments.gradients,
-    )
+    runs = Runs(recipe, arguments.metrics, arguments.detections, arguments.gradients)
     tables, facts = compare(runs, arguments.benchmarks)
     write_analysis(arguments.output, recipe, tables, **facts)
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

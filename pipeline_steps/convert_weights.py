@@ -1,7 +1,5 @@
 """Turn public ImageNet weights into a backbone file that ``train --init`` reads."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 
@@ -12,14 +10,10 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("convert_weights", __doc__)
-    parser.add_argument("--recipe", required=True, help="recipe file")
-    parser.add_argument("--name", required=True, help="name of an entry of the recipe's weights")
-    parser.add_argument("--output", required=True, help="file to write, e.g. results/challenge/weights/NAME.pth")
-    return parser
+parser = step_parser("convert_weights", __doc__)
+parser.add_argument("--recipe", required=True, help="recipe file")
+parser.add_argument("--name", required=True, help="name of an entry of the recipe's weights")
+parser.add_argument("--output", required=True, help="file to write, e.g. results/challenge/weights/NAME.pth")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -43,4 +37,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

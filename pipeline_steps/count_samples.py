@@ -4,8 +4,6 @@ Runs training images through the trained model, draws proposals as training woul
 samples that have a weight in the classification loss. Also draws images in which annotations are missing.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -14,17 +12,13 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("count_samples", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument("--model", required=True, metavar="NAME", help="an LVIS model of the recipe, with any loss")
-    parser.add_argument("--weights", type=Path, required=True, metavar="PTH", help="its trained weights")
-    parser.add_argument("--images", type=int, metavar="N", help="training images (default: report.sample_images)")
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="counts per category")
-    parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="page of missing annotations")
-    return parser
+parser = step_parser("count_samples", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+parser.add_argument("--model", required=True, metavar="NAME", help="an LVIS model of the recipe, with any loss")
+parser.add_argument("--weights", type=Path, required=True, metavar="PTH", help="its trained weights")
+parser.add_argument("--images", type=int, metavar="N", help="training images (default: report.sample_images)")
+parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="counts per category")
+parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="page of missing annotations")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -42,4 +36,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -6,8 +6,6 @@ checks that a schema cannot express; 1,800 lines would have to change with every
 shows of a workflow's configuration is the page with the tables.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -17,13 +15,9 @@ from pipeline_steps.recipe.document import readme_with_keys, schema_text
 
 README = Path("config/README.md")
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of this step."""
-    parser = step_parser("document_config", __doc__)
-    parser.add_argument("--readme", type=Path, default=README, help="page whose key tables are replaced")
-    parser.add_argument("--schema", type=Path, metavar="FILE.json", help="write only the JSON schema of recipe files")
-    return parser
+parser = step_parser("document_config", __doc__)
+parser.add_argument("--readme", type=Path, default=README, help="page whose key tables are replaced")
+parser.add_argument("--schema", type=Path, metavar="FILE.json", help="write only the JSON schema of recipe files")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,4 +29,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -3,22 +3,14 @@
 Both files are committed; a test fails when they differ from what is drawn here.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.cli import run_step, step_parser
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("document_pictures", __doc__)
-    parser.add_argument(
-        "--output", type=Path, default=Path("docs/pictures"), metavar="DIR", help="folder of the pictures"
-    )
-    return parser
+parser = step_parser("document_pictures", __doc__)
+parser.add_argument("--output", type=Path, default=Path("docs/pictures"), metavar="DIR", help="folder of the pictures")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,4 +23,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -4,8 +4,6 @@ Complete files on the disk are used in place. Interrupted downloads resume where
 sources is ``config/sources.csv``; ``data.download`` in the recipe sets mirrors, parallel files and retries.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -28,20 +26,16 @@ from pipeline_steps.downloads.openimages_images import (
 from pipeline_steps.downloads.transfer import Patience
 from pipeline_steps.recipe import Recipe, load_recipe
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("download", __doc__)
-    parser.add_argument("--recipe", required=True, help="recipe YAML file")
-    parser.add_argument("--only", choices=GROUPS, action="append", help="this group only (may be repeated)")
-    parser.add_argument(
-        "--file", default="*", help="only downloads, or files unpacked from them, whose name matches this pattern"
-    )
-    parser.add_argument("--image-list", type=Path, help="openimages_images: file with one image id per line")
-    parser.add_argument("--manifest", type=Path, help="write what is then on the disk to this JSON file")
-    parser.add_argument("--check", action="store_true", help="download nothing, check that everything is complete")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded, and how much")
-    return parser
+parser = step_parser("download", __doc__)
+parser.add_argument("--recipe", required=True, help="recipe YAML file")
+parser.add_argument("--only", choices=GROUPS, action="append", help="this group only (may be repeated)")
+parser.add_argument(
+    "--file", default="*", help="only downloads, or files unpacked from them, whose name matches this pattern"
+)
+parser.add_argument("--image-list", type=Path, help="openimages_images: file with one image id per line")
+parser.add_argument("--manifest", type=Path, help="write what is then on the disk to this JSON file")
+parser.add_argument("--check", action="store_true", help="download nothing, check that everything is complete")
+parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded, and how much")
 
 
 def _settings(recipe: Recipe) -> Settings:
@@ -154,4 +148,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

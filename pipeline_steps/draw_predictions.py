@@ -1,7 +1,5 @@
 """Step: a page of pictures, ground truth beside predictions, and optionally one small picture of a few of them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -10,16 +8,12 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("draw_predictions", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument("--detections", type=Path, required=True, metavar="PARQUET", help="detections to draw")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="split that they belong to")
-    parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="self-contained page")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="also write a small picture (.png or .jpg)")
-    return parser
+parser = step_parser("draw_predictions", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+parser.add_argument("--detections", type=Path, required=True, metavar="PARQUET", help="detections to draw")
+parser.add_argument("--split", choices=("val", "train"), default="val", help="split that they belong to")
+parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="self-contained page")
+parser.add_argument("--picture", type=Path, metavar="PNG", help="also write a small picture (.png or .jpg)")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,4 +39,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -5,8 +5,6 @@ are traced now (some 10 seconds each) and kept in results/traces.json, where the
 Exits with an error if the recipe does not fit compute.gpu_memory_gb.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -20,14 +18,10 @@ from pipeline_steps.recipe import Recipe, load_recipe
 from pipeline_steps.recipe.load import CONFIG_FOLDER
 from pipeline_steps.run.result_files import results_folder
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("estimate", __doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--recipe", type=Path, help="recipe file")
-    what.add_argument("--shipped", action="store_true", help="trace the detectors of all recipes of config/ again")
-    return parser
+parser = step_parser("estimate", __doc__)
+what = parser.add_mutually_exclusive_group(required=True)
+what.add_argument("--recipe", type=Path, help="recipe file")
+what.add_argument("--shipped", action="store_true", help="trace the detectors of all recipes of config/ again")
 
 
 def _add_missing(recipe: Recipe, traces: dict[str, Trace], new: dict[str, Trace]) -> None:
@@ -62,4 +56,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -28,94 +28,74 @@ from pipeline_steps.run.provenance.step import run_recorded_step
 if TYPE_CHECKING:
     from pipeline_steps.evaluation.analyses import Analyses
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("evaluate", __doc__)
-    parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth")
-    parser.add_argument(
-        "--detections",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="detections table (.parquet) or results file (.json)",
-    )
-    parser.add_argument("--iou-type", choices=("segm", "bbox"), required=True, help="compare masks or boxes")
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics in per cent")
-    parser.add_argument("--per-category", type=Path, metavar="CSV", help="also write one row per category")
-    parser.add_argument(
-        "--train-annotations",
-        type=Path,
-        metavar="JSON",
-        help="train file, for the column train_images of --per-category",
-    )
-    parser.add_argument(
-        "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
-    )
-    parser.add_argument(
-        "--fixed-per-category",
-        type=int,
-        default=10000,
-        metavar="N",
-        help="AP_fixed: detections per category that count",
-    )
-    parser.add_argument(
-        "--evaluator",
-        choices=("compiled", "official"),
-        default="compiled",
-        help="who computes AP and AP_fixed; official: the lvis package, or pycocotools for COCO; same result, slower",
-    )
-    parser.add_argument(
-        "--fixed-sizes",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also AP50, AP75 and AP by size under the rule of AP_fixed",
-    )
-    parser.add_argument(
-        "--recall",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also AR by size, by frequency group and by category",
-    )
-    parser.add_argument(
-        "--boundary-ratio",
-        type=float,
-        metavar="R",
-        help="also boundary AP and boundary AP_fixed, with boundaries of this share of the image's diagonal; 0 for "
-        "none (default: 0.02, that of the LVIS challenge 2021, with --iou-type segm)",
-    )
-    parser.add_argument(
-        "--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol"
-    )
-    parser.add_argument(
-        "--pool",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also AP_pool: all categories in one ranking",
-    )
-    parser.add_argument(
-        "--bootstrap", type=int, default=0, metavar="N", help="intervals from N resamples of the images, e.g. 1000"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
-    parser.add_argument(
-        "--errors", action="store_true", help="how much AP each kind of error costs, and which categories are confused"
-    )
-    parser.add_argument(
-        "--parents",
-        type=Path,
-        metavar="CSV",
-        help="parents of categories (columns category, parent), for near-synonyms in --errors; for LVIS "
-        "config/categories/parents.csv",
-    )
-    parser.add_argument("--calibration", action="store_true", help="how well scores predict correctness")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe, for --expert")
-    parser.add_argument(
-        "--expert",
-        metavar="NAME",
-        help="the detections are of this expert of the recipe: its categories are mapped to those of LVIS, and only "
-        "the shared ones count",
-    )
-    return parser
+parser = step_parser("evaluate", __doc__)
+parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="ground truth")
+parser.add_argument(
+    "--detections", type=Path, required=True, metavar="FILE", help="detections table (.parquet) or results file (.json)"
+)
+parser.add_argument("--iou-type", choices=("segm", "bbox"), required=True, help="compare masks or boxes")
+parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="metrics in per cent")
+parser.add_argument("--per-category", type=Path, metavar="CSV", help="also write one row per category")
+parser.add_argument(
+    "--train-annotations", type=Path, metavar="JSON", help="train file, for the column train_images of --per-category"
+)
+parser.add_argument(
+    "--max-detections", type=int, default=300, metavar="N", help="LVIS AP: detections per image that count"
+)
+parser.add_argument(
+    "--fixed-per-category", type=int, default=10000, metavar="N", help="AP_fixed: detections per category that count"
+)
+parser.add_argument(
+    "--evaluator",
+    choices=("compiled", "official"),
+    default="compiled",
+    help="who computes AP and AP_fixed; official: the lvis package, or pycocotools for COCO; same result, slower",
+)
+parser.add_argument(
+    "--fixed-sizes",
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="also AP50, AP75 and AP by size under the rule of AP_fixed",
+)
+parser.add_argument(
+    "--recall",
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="also AR by size, by frequency group and by category",
+)
+parser.add_argument(
+    "--boundary-ratio",
+    type=float,
+    metavar="R",
+    help="also boundary AP and boundary AP_fixed, with boundaries of this share of the image's diagonal; 0 for "
+    "none (default: 0.02, that of the LVIS challenge 2021, with --iou-type segm)",
+)
+parser.add_argument("--format", choices=("lvis", "coco"), default="lvis", help="format of the annotations and protocol")
+parser.add_argument(
+    "--pool", action=argparse.BooleanOptionalAction, default=True, help="also AP_pool: all categories in one ranking"
+)
+parser.add_argument(
+    "--bootstrap", type=int, default=0, metavar="N", help="intervals from N resamples of the images, e.g. 1000"
+)
+parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples")
+parser.add_argument(
+    "--errors", action="store_true", help="how much AP each kind of error costs, and which categories are confused"
+)
+parser.add_argument(
+    "--parents",
+    type=Path,
+    metavar="CSV",
+    help="parents of categories (columns category, parent), for near-synonyms in --errors; for LVIS "
+    "config/categories/parents.csv",
+)
+parser.add_argument("--calibration", action="store_true", help="how well scores predict correctness")
+parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe, for --expert")
+parser.add_argument(
+    "--expert",
+    metavar="NAME",
+    help="the detections are of this expert of the recipe: its categories are mapped to those of LVIS, and only "
+    "the shared ones count",
+)
 
 
 def _boundary_ratio(arguments: argparse.Namespace) -> float | None:
@@ -206,4 +186,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -4,8 +4,6 @@ The images of the result are ordered by id; its bytes do not depend on the numbe
 not grow with the number of images.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -13,13 +11,9 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.inference.gathering import gather_shards
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("gather_shards", __doc__)
-    parser.add_argument("--inputs", required=True, nargs="+", type=Path, metavar="SHARD.parquet", help="all shards")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="table to write")
-    return parser
+parser = step_parser("gather_shards", __doc__)
+parser.add_argument("--inputs", required=True, nargs="+", type=Path, metavar="SHARD.parquet", help="all shards")
+parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="table to write")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,4 +22,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

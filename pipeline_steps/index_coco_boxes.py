@@ -4,8 +4,6 @@ LVIS and COCO annotate the same images: a background proposal on a COCO box may 
 Boxes of crowds are left out: they are regions, not objects.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -17,13 +15,9 @@ from pipeline_steps.data.coco import index_boxes
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("index_coco_boxes", __doc__)
-    parser.add_argument("--recipe", metavar="FILE", required=True, type=Path, help="recipe, e.g. config/challenge.yaml")
-    parser.add_argument("--output", metavar="FILE", required=True, type=Path, help="JSON to write")
-    return parser
+parser = step_parser("index_coco_boxes", __doc__)
+parser.add_argument("--recipe", metavar="FILE", required=True, type=Path, help="recipe, e.g. config/challenge.yaml")
+parser.add_argument("--output", metavar="FILE", required=True, type=Path, help="JSON to write")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,4 +28,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

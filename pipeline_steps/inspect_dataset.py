@@ -5,8 +5,6 @@ mistakes, images that are not exhaustively annotated). The database is the one t
 FiftyOne's own.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -16,19 +14,15 @@ from pipeline_steps.common.cli import add_named_files, run_step, step_parser
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import load_recipe
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("inspect_dataset", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument("--split", choices=("val", "train"), default="val", help="split to show")
-    add_named_files(parser, "--detections", "NAME=PARQUET", "tables of any models", least=1)
-    parser.add_argument("--name", metavar="NAME", help="name of the data set (default: recipe and split)")
-    parser.add_argument("--images", type=int, metavar="N", help="only the first N images by id")
-    parser.add_argument("--min-score", type=float, default=0.1, metavar="S", help="leave out detections below this")
-    parser.add_argument("--launch", action="store_true", help="open the app and wait until it is closed")
-    parser.add_argument("--port", type=int, default=5151, help="port of the app")
-    return parser
+parser = step_parser("inspect_dataset", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+parser.add_argument("--split", choices=("val", "train"), default="val", help="split to show")
+add_named_files(parser, "--detections", "NAME=PARQUET", "tables of any models", least=1)
+parser.add_argument("--name", metavar="NAME", help="name of the data set (default: recipe and split)")
+parser.add_argument("--images", type=int, metavar="N", help="only the first N images by id")
+parser.add_argument("--min-score", type=float, default=0.1, metavar="S", help="leave out detections below this")
+parser.add_argument("--launch", action="store_true", help="open the app and wait until it is closed")
+parser.add_argument("--port", type=int, default=5151, help="port of the app")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -65,4 +59,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

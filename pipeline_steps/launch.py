@@ -7,8 +7,6 @@ machine without a cluster the workflow names the GPUs of its run, and a job take
 for.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
@@ -17,18 +15,14 @@ from pipeline_steps.cluster.gpus import take_gpus
 from pipeline_steps.cluster.launching import Layout, node_of_task, run_on_node, srun_command, step_command
 from pipeline_steps.common.cli import run_step, step_parser
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("launch", __doc__)
-    parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job, over all nodes")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes of the job")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads on each node")
-    parser.add_argument("--one-process", action="store_true", help="a single process, whatever the number of GPUs")
-    parser.add_argument("--on-each-node", action="store_true", help=argparse.SUPPRESS)  # given by srun_command only
-    parser.add_argument("step", help="step to run, for example train")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    return parser
+parser = step_parser("launch", __doc__)
+parser.add_argument("--gpus", type=int, default=0, help="GPUs of the job, over all nodes")
+parser.add_argument("--nodes", type=int, default=1, help="nodes of the job")
+parser.add_argument("--threads", type=int, default=1, help="CPU threads on each node")
+parser.add_argument("--one-process", action="store_true", help="a single process, whatever the number of GPUs")
+parser.add_argument("--on-each-node", action="store_true", help=argparse.SUPPRESS)  # given by srun_command only
+parser.add_argument("step", help="step to run, for example train")
+parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
 
 
 def _replace_process(command: list[str]) -> None:
@@ -54,4 +48,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

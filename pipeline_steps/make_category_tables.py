@@ -4,8 +4,6 @@ Run it again after a change of the lists: rows that are in the tables keep relat
 rows added by hand stay. New candidates come without a verdict, and no recipe can use a table with such rows.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -16,18 +14,14 @@ from pipeline_steps.data.category_parents import update_parents
 from pipeline_steps.data.lvis import read_category_list
 from pipeline_steps.data.openimages_classes import read_vocabulary
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("make_category_tables", __doc__)
-    versions = "LVIS categories by version, e.g. v0.5=lvis_v0.5_train.json v1=lvis_v1_train.json"
-    add_named_files(parser, "--lvis", "VERSION=FILE", versions, least=1)
-    parser.add_argument("--coco", metavar="FILE", help="COCO categories, e.g. instances_val2017.json")
-    parser.add_argument("--openimages-classes", metavar="FILE", help="class-descriptions-boxable.csv")
-    parser.add_argument("--openimages-hierarchy", metavar="FILE", help="bbox_labels_600_hierarchy.json")
-    parser.add_argument("--wordnet", metavar="DIR", help="database files of WordNet 3.0, for the parents of categories")
-    parser.add_argument("--output", metavar="DIR", default="config/categories", help="folder of the tables")
-    return parser
+parser = step_parser("make_category_tables", __doc__)
+versions = "LVIS categories by version, e.g. v0.5=lvis_v0.5_train.json v1=lvis_v1_train.json"
+add_named_files(parser, "--lvis", "VERSION=FILE", versions, least=1)
+parser.add_argument("--coco", metavar="FILE", help="COCO categories, e.g. instances_val2017.json")
+parser.add_argument("--openimages-classes", metavar="FILE", help="class-descriptions-boxable.csv")
+parser.add_argument("--openimages-hierarchy", metavar="FILE", help="bbox_labels_600_hierarchy.json")
+parser.add_argument("--wordnet", metavar="DIR", help="database files of WordNet 3.0, for the parents of categories")
+parser.add_argument("--output", metavar="DIR", default="config/categories", help="folder of the tables")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -48,4 +42,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -9,8 +9,6 @@ generator counts as other settings). Anything else below
 the output (derived/ for example) is left alone.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -18,13 +16,9 @@ from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.mini_world.making import make_mini
 from pipeline_steps.recipe import load_recipe
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("make_mini", __doc__)
-    parser.add_argument("--recipe", required=True, type=Path, help="recipe file; its data.mini is used")
-    parser.add_argument("--output", required=True, type=Path, help="folder of the data set (datasets_root)")
-    return parser
+parser = step_parser("make_mini", __doc__)
+parser.add_argument("--recipe", required=True, type=Path, help="recipe file; its data.mini is used")
+parser.add_argument("--output", required=True, type=Path, help="folder of the data set (datasets_root)")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -33,4 +27,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -3,8 +3,6 @@
 Also of all members but one. Merges as ``rescore_ensemble`` does, once for each of these sets.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -12,14 +10,10 @@ from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("measure_ensemble_gain", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
-    add_named_files(parser, "--boxes", "NAME=PARQUET", "boxes of each member on val", least=1)
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="box AP of each set of members")
-    return parser
+parser = step_parser("measure_ensemble_gain", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
+add_named_files(parser, "--boxes", "NAME=PARQUET", "boxes of each member on val", least=1)
+parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="box AP of each set of members")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,4 +28,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

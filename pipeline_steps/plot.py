@@ -3,8 +3,6 @@
 Any input may be missing: figures that need it are left out, and figures.json says what is missing.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -13,26 +11,19 @@ from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("plot", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
-    for option, files, text in (
-        ("--metrics", "NAME=JSON", "metrics.json of each evaluation"),
-        ("--categories", "NAME=CSV", "categories.csv of each evaluation"),
-        ("--training", "NAME=JSONL", "metrics.jsonl of each training"),
-    ):
-        add_named_files(parser, option, files, text)
-    for option, step in (
-        ("--ensemble-gain", "measure_ensemble_gain"),
-        ("--rescoring", "sweep_rescoring"),
-        ("--scores", "judge_detections"),
-        ("--samples", "count_samples"),
-    ):
-        parser.add_argument(option, type=Path, metavar="JSON", help=f"result of the {step} step")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
-    return parser
+parser = step_parser("plot", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
+add_named_files(parser, "--metrics", "NAME=JSON", "metrics.json of each evaluation")
+add_named_files(parser, "--categories", "NAME=CSV", "categories.csv of each evaluation")
+add_named_files(parser, "--training", "NAME=JSONL", "metrics.jsonl of each training")
+for option, step in (
+    ("--ensemble-gain", "measure_ensemble_gain"),
+    ("--rescoring", "sweep_rescoring"),
+    ("--scores", "judge_detections"),
+    ("--samples", "count_samples"),
+):
+    parser.add_argument(option, type=Path, metavar="JSON", help=f"result of the {step} step")
+parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -57,4 +48,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

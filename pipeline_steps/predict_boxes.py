@@ -5,8 +5,6 @@ Category ids are those of the data set that the model was trained on; rank_score
 processes the k-th share of the images; gather_shards joins the shares, and the result does not depend on n.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -15,15 +13,11 @@ from pipeline_steps.inference.sharding import Part, add_part_options
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("predict_boxes", __doc__)
-    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
-    parser.add_argument("--model", required=True, help="name of a model or expert of the recipe")
-    parser.add_argument("--weights", required=True, type=Path, help="its model.pth")
-    add_part_options(parser, "split to test")
-    return parser
+parser = step_parser("predict_boxes", __doc__)
+parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+parser.add_argument("--model", required=True, help="name of a model or expert of the recipe")
+parser.add_argument("--weights", required=True, type=Path, help="its model.pth")
+add_part_options(parser, "split to test")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -36,4 +30,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

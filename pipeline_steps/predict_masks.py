@@ -6,8 +6,6 @@ other columns stay as they are; a mask may be empty. With --shards n, job k proc
 gather_shards joins the shares, and the result does not depend on n.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -16,15 +14,11 @@ from pipeline_steps.inference.sharding import Part, add_part_options
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("predict_masks", __doc__)
-    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
-    add_named_files(parser, "--weights", "NAME=model.pth", "models to average", least=1)
-    parser.add_argument("--boxes", required=True, type=Path, metavar="FILE.parquet", help="detections table with boxes")
-    add_part_options(parser, "split of the boxes")
-    return parser
+parser = step_parser("predict_masks", __doc__)
+parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+add_named_files(parser, "--weights", "NAME=model.pth", "models to average", least=1)
+parser.add_argument("--boxes", required=True, type=Path, metavar="FILE.parquet", help="detections table with boxes")
+add_part_options(parser, "split of the boxes")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -38,4 +32,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -5,8 +5,6 @@ section; detections of experts are mapped by the category tables of the ``data``
 id, has at most ``ensemble.keep_per_image`` detections each, and no masks.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -15,18 +13,14 @@ from pipeline_steps.inference.members import rescore_ensemble
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("rescore_ensemble", __doc__)
-    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
-    parser.add_argument(
-        "--categories", required=True, type=Path, metavar="LVIS.json", help="LVIS file with categories and frequency"
-    )
-    add_named_files(parser, "--detections", "NAME=FILE", "boxes of every member", least=1)
-    parser.add_argument("--split", required=True, choices=("val", "test"), help="split of the tables")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="merged detections")
-    return parser
+parser = step_parser("rescore_ensemble", __doc__)
+parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+parser.add_argument(
+    "--categories", required=True, type=Path, metavar="LVIS.json", help="LVIS file with categories and frequency"
+)
+add_named_files(parser, "--detections", "NAME=FILE", "boxes of every member", least=1)
+parser.add_argument("--split", required=True, choices=("val", "test"), help="split of the tables")
+parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet", help="merged detections")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -36,4 +30,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

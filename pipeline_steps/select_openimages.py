@@ -7,8 +7,6 @@ First the images are chosen from the annotation files alone; --list-only stops t
 as train/<ImageID>, as downloaders expect. Without it the image files must be there: their sizes are read.
 """
 
-from __future__ import annotations
-
 import argparse
 
 import orjson
@@ -21,21 +19,17 @@ from pipeline_steps.openimages.own import build_own_dataset, own_summary_csv, se
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("select_openimages", __doc__)
-    parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe, e.g. config/challenge.yaml")
-    parser.add_argument(
-        "--dataset",
-        choices=("openimages_train", "openimages_own_train"),
-        default="openimages_train",
-        help="training set as the recipe's `datasets` name it (default: openimages_train)",
-    )
-    parser.add_argument("--output", metavar="FILE", help="LVIS-format JSON to write")
-    parser.add_argument("--summary", metavar="FILE", help="CSV to write: images and boxes of each category")
-    parser.add_argument("--list-only", metavar="FILE", help="only write the names of the chosen images to this file")
-    return parser
+parser = step_parser("select_openimages", __doc__)
+parser.add_argument("--recipe", metavar="FILE", required=True, help="recipe, e.g. config/challenge.yaml")
+parser.add_argument(
+    "--dataset",
+    choices=("openimages_train", "openimages_own_train"),
+    default="openimages_train",
+    help="training set as the recipe's `datasets` name it (default: openimages_train)",
+)
+parser.add_argument("--output", metavar="FILE", help="LVIS-format JSON to write")
+parser.add_argument("--summary", metavar="FILE", help="CSV to write: images and boxes of each category")
+parser.add_argument("--list-only", metavar="FILE", help="only write the names of the chosen images to this file")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -56,4 +50,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -4,8 +4,6 @@ Reads the manifests beside the results, and says which files have changed or are
 such a file.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -13,13 +11,9 @@ from pathlib import Path
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.run.provenance.trace import origins
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("show_origin", __doc__)
-    parser.add_argument("result", type=Path, help="any result, e.g. results/challenge/submission/submission.json")
-    parser.add_argument("--quick", action="store_true", help="compare sizes only, not digests")
-    return parser
+parser = step_parser("show_origin", __doc__)
+parser.add_argument("result", type=Path, help="any result, e.g. results/challenge/submission/submission.json")
+parser.add_argument("--quick", action="store_true", help="compare sizes only, not digests")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -37,4 +31,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

@@ -1,7 +1,5 @@
 """Step: mask AP of the ensemble on val under other amounts of re-scoring and other caps per image."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -9,16 +7,12 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("sweep_rescoring", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
-    parser.add_argument(
-        "--detections", type=Path, required=True, metavar="PARQUET", help="the ensemble's detections on val"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="AP by factor of alpha and by cap")
-    return parser
+parser = step_parser("sweep_rescoring", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run; names the data")
+parser.add_argument(
+    "--detections", type=Path, required=True, metavar="PARQUET", help="the ensemble's detections on val"
+)
+parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="AP by factor of alpha and by cap")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -33,4 +27,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -5,8 +5,6 @@ figures beside it, or ours alone if the data are not those of the paper; the rec
 evaluations belong to which row. Missing metrics are shown as missing.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -15,20 +13,16 @@ from pipeline_steps.common.cli import add_named_files, step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("tabulate", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    add_named_files(parser, "--metrics", "NAME=JSON", "metrics of each evaluation")
-    parser.add_argument(
-        "--table",
-        metavar="NAME",
-        help="table1 .. table5 of the paper, or lvis_v1 (later publications), instead of the summary",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="MD", help="the table as Markdown")
-    parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, unrounded")
-    return parser
+parser = step_parser("tabulate", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+add_named_files(parser, "--metrics", "NAME=JSON", "metrics of each evaluation")
+parser.add_argument(
+    "--table",
+    metavar="NAME",
+    help="table1 .. table5 of the paper, or lvis_v1 (later publications), instead of the summary",
+)
+parser.add_argument("--output", type=Path, required=True, metavar="MD", help="the table as Markdown")
+parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, unrounded")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -52,4 +46,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

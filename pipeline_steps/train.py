@@ -9,8 +9,6 @@ Exit codes: 0 model.pth is complete; 2 something to fix, see the message; 75 sto
 --stop-before-minutes with a checkpoint saved.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -20,28 +18,24 @@ from pipeline_steps.run.provenance.files import BESIDE
 from pipeline_steps.run.provenance.step import run_recorded_step
 from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("train", __doc__)
-    parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
-    parser.add_argument("--model", required=True, help="name of a model, expert or pre-training of the recipe")
-    parser.add_argument("--init", type=Path, help="weights to start from: another model.pth, or converted weights")
-    parser.add_argument("--output", required=True, type=Path, help="file of the final model, e.g. results/x/model.pth")
-    parser.add_argument(
-        "--stop-before-minutes",
-        type=float,
-        metavar="M",
-        help="save a checkpoint and stop before M minutes have passed (for jobs with a time limit)",
-    )
-    parser.add_argument(
-        "--on-mismatch",
-        choices=["refuse", "discard"],
-        default="refuse",
-        help="what to do if the folder holds a model or checkpoints of a training with other settings: stop and name "
-        "the differences, or throw them away",
-    )
-    return parser
+parser = step_parser("train", __doc__)
+parser.add_argument("--recipe", required=True, type=Path, help="recipe file")
+parser.add_argument("--model", required=True, help="name of a model, expert or pre-training of the recipe")
+parser.add_argument("--init", type=Path, help="weights to start from: another model.pth, or converted weights")
+parser.add_argument("--output", required=True, type=Path, help="file of the final model, e.g. results/x/model.pth")
+parser.add_argument(
+    "--stop-before-minutes",
+    type=float,
+    metavar="M",
+    help="save a checkpoint and stop before M minutes have passed (for jobs with a time limit)",
+)
+parser.add_argument(
+    "--on-mismatch",
+    choices=["refuse", "discard"],
+    default="refuse",
+    help="what to do if the folder holds a model or checkpoints of a training with other settings: stop and name "
+    "the differences, or throw them away",
+)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -69,4 +63,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

@@ -11,8 +11,6 @@ One core hashes about 1.3 GB a second, several files at once; the challenge reci
 and tables, so that the disk decides.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
@@ -29,26 +27,18 @@ from pipeline_steps.run.provenance.record import root_of
 from pipeline_steps.run.provenance.verification import Verification, start_command, verify_results
 from pipeline_steps.run.result_files import RECIPE_FILE
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("verify", __doc__)
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="results of a recipe, e.g. results/mini")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="only these results and what they were made from; no images",
-    )
-    parser.add_argument("--expected", nargs="*", default=[], metavar="FILE", help="results that should be there")
-    parser.add_argument(
-        "--start",
-        metavar="COMMAND",
-        help="how the workflow is started, for the commands that are shown "
-        "(default: snakemake --configfile RESULTS/recipe.yaml --cores all)",
-    )
-    return parser
+parser = step_parser("verify", __doc__)
+parser.add_argument("results", type=Path, metavar="RESULTS", help="results of a recipe, e.g. results/mini")
+parser.add_argument(
+    "--only", nargs="+", default=[], metavar="FILE", help="only these results and what they were made from; no images"
+)
+parser.add_argument("--expected", nargs="*", default=[], metavar="FILE", help="results that should be there")
+parser.add_argument(
+    "--start",
+    metavar="COMMAND",
+    help="how the workflow is started, for the commands that are shown "
+    "(default: snakemake --configfile RESULTS/recipe.yaml --cores all)",
+)
 
 
 def remedies(outcome: Verification, start: str) -> list[str]:
@@ -115,4 +105,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_step(build_parser(), main)
+    run_step(parser, main)

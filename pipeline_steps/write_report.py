@@ -3,8 +3,6 @@
 It uses what exists below the results folder and says what is missing, so an unfinished run has a page too.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path
@@ -14,19 +12,15 @@ from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("write_report", __doc__)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
-    parser.add_argument(
-        "--results", type=Path, metavar="DIR", help="folder of the run's results (default: results/<recipe>)"
-    )
-    parser.add_argument(
-        "--figures", type=Path, metavar="DIR", help="figures that the plot step has drawn (default: draw them now)"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="the page")
-    return parser
+parser = step_parser("write_report", __doc__)
+parser.add_argument("--recipe", type=Path, required=True, metavar="YAML", help="recipe of the run")
+parser.add_argument(
+    "--results", type=Path, metavar="DIR", help="folder of the run's results (default: results/<recipe>)"
+)
+parser.add_argument(
+    "--figures", type=Path, metavar="DIR", help="figures that the plot step has drawn (default: draw them now)"
+)
+parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="the page")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -50,4 +44,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

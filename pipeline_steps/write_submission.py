@@ -5,8 +5,6 @@ Writing takes the detections table with masks; ``score`` in the file is the tabl
 kind of violation with counts and examples and what the evaluator would do with it, and exits non-zero if there is one.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from pipeline_steps.common.cli import step_parser
@@ -15,20 +13,16 @@ from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.submission import write_submission
 from pipeline_steps.run.provenance.step import run_recorded_step
 
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of the step."""
-    parser = step_parser("write_submission", __doc__)
-    parser.add_argument(
-        "--annotations", required=True, metavar="LVIS.json", help="LVIS annotations or image information of the split"
-    )
-    parser.add_argument("--detections", metavar="FILE.parquet", help="detections table with masks, to write")
-    parser.add_argument("--output", metavar="FILE.json", help="results file to write")
-    parser.add_argument("--zip", metavar="FILE.zip", help="zipped copy to write")
-    parser.add_argument("--check", metavar="FILE", help="results file to validate (.json or .zip) instead of writing")
-    parser.add_argument("--iou-type", choices=("segm", "bbox"), default="segm", help="what --check expects")
-    parser.add_argument("--max-detections", type=int, default=300, help="detections per image at most")
-    return parser
+parser = step_parser("write_submission", __doc__)
+parser.add_argument(
+    "--annotations", required=True, metavar="LVIS.json", help="LVIS annotations or image information of the split"
+)
+parser.add_argument("--detections", metavar="FILE.parquet", help="detections table with masks, to write")
+parser.add_argument("--output", metavar="FILE.json", help="results file to write")
+parser.add_argument("--zip", metavar="FILE.zip", help="zipped copy to write")
+parser.add_argument("--check", metavar="FILE", help="results file to validate (.json or .zip) instead of writing")
+parser.add_argument("--iou-type", choices=("segm", "bbox"), default="segm", help="what --check expects")
+parser.add_argument("--max-detections", type=int, default=300, help="detections per image at most")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -57,4 +51,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_recorded_step(build_parser(), main)
+    run_recorded_step(parser, main)

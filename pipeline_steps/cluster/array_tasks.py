@@ -6,8 +6,6 @@ an array as if it were the first one, which then runs the task's own command. Af
 its own command failed (snakemake-executor-plugin-slurm, issue 447). So a task hands over to its own command at once.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

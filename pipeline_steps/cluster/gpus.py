@@ -6,8 +6,6 @@ processes lives. A GPU that is taken is a file locked by the kernel (flock): how
 Nothing here imports torch, which takes seconds.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re

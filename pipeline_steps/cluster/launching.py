@@ -4,8 +4,6 @@ One process per GPU, or a single one without GPUs. The processes of a node are s
 torchrun does); on several nodes srun starts one agent per node, and these meet at the first node of the job.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

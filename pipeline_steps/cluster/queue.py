@@ -1,7 +1,5 @@
 """Jobs that an earlier Snakemake left in the queue of a Slurm cluster."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What jobs ask for, as Snakemake wants it: more with every further attempt, and processes on one node or several."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,10 +1,8 @@
 """One command-line style for all steps: ``python -m pipeline_steps.<step> --help``.
 
-A step module has ``build_parser() -> argparse.ArgumentParser`` and ``main(arguments: argparse.Namespace) -> None``
-and ends with ``if __name__ == "__main__": run_step(build_parser(), main)``.
+A step module has its command line in ``parser`` and ``main(arguments: argparse.Namespace) -> None``, and ends with
+``if __name__ == "__main__": run_step(parser, main)``.
 """
-
-from __future__ import annotations
 
 import argparse
 import errno

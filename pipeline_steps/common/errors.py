@@ -1,7 +1,5 @@
 """Errors that are meant to be read by the person who started the step, and the exit codes they lead to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 EXIT_USER_ERROR = 2

@@ -1,7 +1,5 @@
 """Reading files with errors that name the file, digests of files, and which files a step has read."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import gc

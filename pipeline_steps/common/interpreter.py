@@ -1,7 +1,5 @@
 """Which Python the shell commands of the workflow run with."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Progress lines for long work: done, total, rate and time left, on standard error, at bounded intervals."""
 
-from __future__ import annotations
-
 import sys
 import time
 from typing import TextIO

@@ -5,8 +5,6 @@ images is accounted for in seconds on any machine. What a kernel allocates for i
 with one exception that is large and known: the columns of torchvision's deformable convolution.
 """
 
-from __future__ import annotations
-
 import math
 import weakref
 from collections import Counter

@@ -15,8 +15,6 @@ published for such a model; the A100's rate times the ratio of their memory band
 bound most of its layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Sizes of archives are those of ``data.download.sources``, or the most that they 
 is on the disk already.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, most_images, unpacked_bytes, used_sources

@@ -6,8 +6,6 @@ imports neither torch nor detectron2. ``one_line(estimate)`` and ``table_lines(e
 :mod:`pipeline_steps.estimates.memory` refuses what ``compute.gpu_memory_gb`` cannot hold.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

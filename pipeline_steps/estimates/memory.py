@@ -1,7 +1,5 @@
 """Recipes and trainings that do not fit the memory of a GPU are refused before they start."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline_steps.common.errors import UserError, listing

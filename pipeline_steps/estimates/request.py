@@ -1,7 +1,5 @@
 """What decides the numbers of a traced detector."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass

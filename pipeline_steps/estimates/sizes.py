@@ -3,8 +3,6 @@
 Pixels of an image are those of a 4:3 one, padded to multiples of 32 as the pyramid needs it.
 """
 
-from __future__ import annotations
-
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.recipe.training import Augmentation, Model

@@ -1,7 +1,5 @@
 """The estimate of a recipe in words: one line, and the table of the plan and of the step ``estimate``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 from pipeline_steps.common.errors import listing

@@ -7,8 +7,6 @@ torch is not part of it. After a change of the networks themselves: ``python -m 
 test traces some of them again).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -38,7 +38,7 @@ gpus._LOOK_AGAIN = 0.05
 from pipeline_steps import launch
 launch.step_command = lambda step, arguments: [sys.executable, step, *arguments]
 from pipeline_steps.common.cli import run_step
-run_step(launch.build_parser(), launch.main)
+run_step(launch.parser, launch.main)
 """
 
 

@@ -42,7 +42,7 @@ from pipeline_steps.cluster import launching
 launching.step_command = lambda step, arguments: [sys.executable, step, *arguments]
 from pipeline_steps import launch
 from pipeline_steps.common.cli import run_step
-run_step(launch.build_parser(), launch.main)
+run_step(launch.parser, launch.main)
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline_steps.make_mini import build_parser, main
+from pipeline_steps.make_mini import main, parser
 
 SMALL = """
   mini:
@@ -36,5 +36,5 @@ def make(folder: Path, mini: str = SMALL, more: str = "") -> Path:
     """Run the step for a small world; returns the root of its data set."""
     recipe = write_recipe(folder / "small.yaml", mini, more)
     root = folder / "world"
-    main(build_parser().parse_args(["--recipe", str(recipe), "--output", str(root)]))
+    main(parser.parse_args(["--recipe", str(recipe), "--output", str(root)]))
     return root

@@ -203,7 +203,7 @@ def run_command(tmp_path: Path, content: dict) -> int:
         tmp_path / "coco.json", [{"id": 1, "name": "acorns"}, {"id": 3, "name": "car"}, {"id": 4, "name": "cat"}]
     )
     arguments = ["--lvis", f"v0.5={lvis}", "--coco", str(coco), "--output", str(tmp_path / "tables")]
-    return call_step(make_category_tables.build_parser(), make_category_tables.main, arguments)
+    return call_step(make_category_tables.parser, make_category_tables.main, arguments)
 
 
 def test_running_the_command_again_keeps_the_review(tmp_path: Path):
@@ -261,7 +261,7 @@ def test_check_dataset_finds_what_the_mapping_of_categories_refuses(tmp_path: Pa
         origin, known = str(path), read_categories(lvis)
         map_categories(read_category_table(path), known, "v0.5", ["equal"], ["use"], origin).by_number()
 
-    code = call_step(check_dataset.build_parser(), check_dataset.main, [str(path), str(lvis)])
+    code = call_step(check_dataset.parser, check_dataset.main, [str(path), str(lvis)])
     if damage is None:
         map_as_a_step()
         assert code == 0

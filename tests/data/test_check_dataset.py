@@ -267,7 +267,7 @@ def test_summary_tells_the_long_tail(tmp_path: Path):
 
 
 def run(*arguments: str) -> int:
-    return call_step(check_dataset.build_parser(), check_dataset.main, arguments)
+    return call_step(check_dataset.parser, check_dataset.main, arguments)
 
 
 def test_the_exit_code_tells_errors_and_not_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -68,7 +68,7 @@ def test_the_index_holds_the_corners_of_single_objects_of_lvis_images(tmp_path: 
     write(tmp_path / "coco/annotations/instances_train2017.json", coco_content())
     output = tmp_path / "derived/coco_boxes_train.json"
     arguments = ["--recipe", str(recipe(tmp_path)), "--output", str(output)]
-    assert call_step(index_coco_boxes.build_parser(), index_coco_boxes.main, arguments) == 0
+    assert call_step(index_coco_boxes.parser, index_coco_boxes.main, arguments) == 0
     # The crowd, the box without width and the image that LVIS does not have are left out.
     assert json.loads(output.read_text()) == {"boxes": {"11": [[1.5, 2.25, 11.5, 22.75], [30, 30, 35, 35]]}}
     assert read_coco_boxes(output) == {11: [(1.5, 2.25, 11.5, 22.75), (30, 30, 35, 35)]}
@@ -106,7 +106,7 @@ def test_files_of_different_images_are_noticed(tmp_path: Path, capsys: pytest.Ca
     write(tmp_path / "lvis/lvis_v0.5_train.json", lvis_content())
     write(tmp_path / "coco/annotations/instances_train2017.json", content)
     arguments = ["--recipe", str(recipe(tmp_path)), "--output", str(tmp_path / "out.json")]
-    assert call_step(index_coco_boxes.build_parser(), index_coco_boxes.main, arguments) == 2
+    assert call_step(index_coco_boxes.parser, index_coco_boxes.main, arguments) == 2
     assert "has none of the images" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 

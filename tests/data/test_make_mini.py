@@ -16,7 +16,7 @@ import pytest
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import folder_digest
-from pipeline_steps.make_mini import build_parser, main
+from pipeline_steps.make_mini import main, parser
 from pipeline_steps.mini_world import PARTS, World
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.data import MiniWorld
@@ -157,13 +157,13 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None
     file = tmp_path / "taken"
     file.write_text("mine")
     with pytest.raises(UserError, match="taken is a file"):
-        main(build_parser().parse_args(["--recipe", str(recipe), "--output", str(file / below)]))
+        main(parser.parse_args(["--recipe", str(recipe), "--output", str(file / below)]))
     assert file.read_text() == "mine"
 
 
 def test_misuse_ends_with_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--recipe", str(tmp_path / "none.yaml"), "--output", str(tmp_path / "world")]
-    assert call_step(build_parser(), main, arguments) == 2
+    assert call_step(parser, main, arguments) == 2
     assert capsys.readouterr().err == f"error: recipe not found: {tmp_path / 'none.yaml'}\n"
 
 

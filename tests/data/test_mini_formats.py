@@ -318,13 +318,13 @@ def test_the_steps_of_the_data_stage_run_on_version_1(version_1: Path, tmp_path:
     recipe = write_recipe(tmp_path / "recipe.yaml", more=f"{V1}\ndatasets_root: {version_1}")
     boxes = version_1 / "derived_v1/coco_boxes_train.json"
     arguments = ["--recipe", str(recipe), "--output", str(boxes)]
-    assert call_step(index_coco_boxes.build_parser(), index_coco_boxes.main, arguments) == 0
+    assert call_step(index_coco_boxes.parser, index_coco_boxes.main, arguments) == 0
     assert DatasetPaths(load_recipe(recipe)).coco_boxes_train == boxes
     train = read_lvis(version_1 / "lvis/lvis_v1_train.json", "train")
     assert set(read_coco_boxes(boxes)) <= {image.id for image in train.images}
     output = tmp_path / "openimages_lvis.json"
     arguments = ["--recipe", str(recipe), "--output", str(output), "--summary", str(tmp_path / "summary.csv")]
-    assert call_step(select_openimages.build_parser(), select_openimages.main, arguments) == 0
+    assert call_step(select_openimages.parser, select_openimages.main, arguments) == 0
     chosen = read_lvis(output, "openimages")
     assert chosen.category_ids == train.category_ids
     assert all(find_image(version_1, image).is_file() for image in chosen.images)

@@ -80,7 +80,7 @@ def run(world: Path, *extra: str, **openimages: object) -> int:
     ]
     if not extra:
         arguments += ["--summary", str(world / "derived/summary.csv")]
-    return call_step(select_openimages.build_parser(), select_openimages.main, arguments)
+    return call_step(select_openimages.parser, select_openimages.main, arguments)
 
 
 def test_the_whole_way(world: Path):
@@ -194,7 +194,7 @@ def test_a_disabled_openimages_is_said(world: Path, capsys: pytest.CaptureFixtur
     content.update(models=[model], experts=[], ensemble={"members": [{"name": "m"}]}, pretraining=[])
     path.write_text(json.dumps(content))
     arguments = ["--recipe", str(path), "--list-only", str(world / "x")]
-    assert call_step(select_openimages.build_parser(), select_openimages.main, arguments) == 2
+    assert call_step(select_openimages.parser, select_openimages.main, arguments) == 2
     assert "data.openimages.enabled is false" in capsys.readouterr().err
 
 
@@ -215,7 +215,7 @@ def run_own(world: Path, **own: object) -> dict:
     path.write_text(json.dumps(content))
     files = ["--output", str(world / "derived/own.json"), "--summary", str(world / "derived/own.csv")]
     arguments = ["--recipe", str(path), *OWN, *files]
-    assert call_step(select_openimages.build_parser(), select_openimages.main, arguments) == 0
+    assert call_step(select_openimages.parser, select_openimages.main, arguments) == 0
     return json.loads((world / "derived/own.json").read_text())
 
 

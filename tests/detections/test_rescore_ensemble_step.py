@@ -67,7 +67,7 @@ def world(tmp_path):
 
 
 def run(argv):
-    return call_step(rescore_ensemble.build_parser(), rescore_ensemble.main, argv)
+    return call_step(rescore_ensemble.parser, rescore_ensemble.main, argv)
 
 
 def test_the_step_merges_models_and_experts_through_the_recipes_tables(world):

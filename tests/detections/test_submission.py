@@ -196,7 +196,7 @@ def info(tmp_path):
 
 
 def run(*argv):
-    return call_step(step.build_parser(), step.main, list(map(str, argv)))
+    return call_step(step.parser, step.main, list(map(str, argv)))
 
 
 def test_the_step_writes_a_file_that_its_own_check_accepts(table, info, tmp_path, capsys):

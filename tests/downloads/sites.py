@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.download import build_parser, main
+from pipeline_steps.download import main, parser
 
 ROOT = Path(__file__).parents[2]
 JPEG = b"\xff\xd8 image \xff\xd9"
@@ -71,7 +71,7 @@ def write_sources(folder: Path, archive_bytes: int | str, table_bytes: int | str
 
 def download(site: Path, *options: str) -> int:
     """Run the step in this process; returns its exit code."""
-    return call_step(build_parser(), main, ["--recipe", str(site / "recipe.yaml"), *options])
+    return call_step(parser, main, ["--recipe", str(site / "recipe.yaml"), *options])
 
 
 def start_download(site: Path, *options: str) -> subprocess.Popen[str]:

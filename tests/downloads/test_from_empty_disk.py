@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.make_mini import build_parser, main
+from pipeline_steps.make_mini import main, parser
 from tests.workflow.checkout import Checkout
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def site(server, tmp_path) -> Checkout:
     checkout = Checkout(tmp_path / "checkout")
     world = tmp_path / "world"
     smoke = checkout.folder / "config/smoke.yaml"
-    assert call_step(build_parser(), main, ["--recipe", str(smoke), "--output", str(world)]) == 0
+    assert call_step(parser, main, ["--recipe", str(smoke), "--output", str(world)]) == 0
     (checkout.folder / "config/sources.csv").write_text(publish(world, server.root))
     overlay = {
         "name": "fetched",

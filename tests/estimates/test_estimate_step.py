@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.estimate import build_parser, main
+from pipeline_steps.estimate import main, parser
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.estimates.text import one_line
 from pipeline_steps.recipe import load_recipe
@@ -44,14 +44,14 @@ def test_what_is_not_known_is_traced_once_and_then_found_by_the_plan(recipe, cap
     before = recipe_estimate(load_recipe(path), "results/own")
     assert len(before.unknown) == 3  # training, boxes, masks
     assert "own_detector, not traced yet" in one_line(before)
-    main(build_parser().parse_args(["--recipe", str(path)]))
+    main(parser.parse_args(["--recipe", str(path)]))
     told = capsys.readouterr()
     assert told.err.count("tracing own_detector") == 3
     assert "LVIS fine-tuning: own_detector" in told.out
     assert "V100 h" in told.out
     assert Path("results/traces.json").is_file()
     assert "not traced" not in one_line(recipe_estimate(load_recipe(path), "results/own"))
-    main(build_parser().parse_args(["--recipe", str(path)]))
+    main(parser.parse_args(["--recipe", str(path)]))
     assert "tracing" not in capsys.readouterr().err
     with pytest.raises(UserError, match="own_detector"):
-        main(build_parser().parse_args(["--recipe", str(recipe(gpu_memory_gb=0.5))]))
+        main(parser.parse_args(["--recipe", str(recipe(gpu_memory_gb=0.5))]))

@@ -20,7 +20,7 @@ def run_evaluate(folder: Path, truth: Path, results: Path, *options: str) -> dic
     output = folder / "metrics.json"
     files = ["--annotations", str(truth), "--detections", str(results), "--output", str(output)]
     asked = ["--iou-type", "segm", *([] if "--pool" in options else ["--no-pool"]), *options]
-    assert call_step(evaluate.build_parser(), evaluate.main, [*files, *asked]) == 0
+    assert call_step(evaluate.parser, evaluate.main, [*files, *asked]) == 0
     return json.loads(output.read_text())
 
 
@@ -85,7 +85,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
 ) -> None:
     truth, results = write_world(tmp_path, make_world(1, images=4, most=10))
     files = ["--annotations", str(truth), "--detections", str(results), "--output", str(tmp_path / "metrics.json")]
-    assert call_step(evaluate.build_parser(), evaluate.main, [*files, "--iou-type", "segm", *options]) != 0
+    assert call_step(evaluate.parser, evaluate.main, [*files, "--iou-type", "segm", *options]) != 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "metrics.json").exists()
 
@@ -93,7 +93,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
 def compare(folder: Path, truth: Path, systems: dict[str, Path], *options: str) -> int:
     pairs = [f"{name}={path}" for name, path in systems.items()]
     files = ["--annotations", str(truth), "--detections", *pairs, "--output", str(folder / "comparison.json")]
-    return call_step(compare_results.build_parser(), compare_results.main, [*files, *options])
+    return call_step(compare_results.parser, compare_results.main, [*files, *options])
 
 
 def write_results(path: Path, results: list[dict]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.evaluate import build_parser, main
+from pipeline_steps.evaluate import main, parser
 from tests.evaluation.worlds import make_world, write_table
 
 SHARED = 4
@@ -59,7 +59,7 @@ def run(folder: Path, *options: str) -> int:
         "--per-category",
         str(folder / "rows.csv"),
     ]
-    return call_step(build_parser(), main, [*common, *options, "--max-detections", "9", "--fixed-per-category", "40"])
+    return call_step(parser, main, [*common, *options, "--max-detections", "9", "--fixed-per-category", "40"])
 
 
 def expert(folder: Path, name: str = "openimages_expert") -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.evaluate import build_parser, main
+from pipeline_steps.evaluate import main, parser
 from pipeline_steps.evaluation import results, results_file
 from pipeline_steps.evaluation.metrics import KEYS
 from tests.evaluation.worlds import make_world, write_table, write_world
@@ -20,7 +20,7 @@ from tests.evaluation.worlds import make_world, write_table, write_world
 def run(folder: Path, annotations: Path, detections: Path, *options: str) -> int:
     required = ["--annotations", annotations, "--detections", detections, "--output", folder / "metrics.json"]
     iou_type = [] if "--iou-type" in options else ["--iou-type", "segm"]
-    return call_step(build_parser(), main, [str(argument) for argument in (*required, *iou_type, *options)])
+    return call_step(parser, main, [str(argument) for argument in (*required, *iou_type, *options)])
 
 
 def refusal(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: Any) -> str:
@@ -206,7 +206,7 @@ def test_one_wrong_detection_is_refused(
 
 
 def test_the_help_says_what_boxes_beside_masks_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "a bbox beside a mask in a results file has no effect" in " ".join(build_parser().format_help().split())
+    assert "a bbox beside a mask in a results file has no effect" in " ".join(parser.format_help().split())
 
 
 def test_boxes_beside_masks_have_no_effect(tmp_path: Path) -> None:

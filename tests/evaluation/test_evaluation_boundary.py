@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.evaluate import build_parser, main
+from pipeline_steps.evaluate import main, parser
 from pipeline_steps.evaluation.boundary import boundaries, boundary_ious
 from pipeline_steps.evaluation.coco_ap import evaluate_coco
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
@@ -209,7 +209,7 @@ def test_boundary_ap_of_coco_is_that_of_pycocotools_with_the_official_overlaps(t
 
 def evaluate(folder: Path, *options: str) -> int:
     files = [f"--annotations={folder}/truth.json", f"--output={folder}/metrics.json", f"--per-category={folder}/c.csv"]
-    return call_step(build_parser(), main, [*files, *options])
+    return call_step(parser, main, [*files, *options])
 
 
 def test_metrics_hold_what_is_asked_for_and_the_rest_stays_as_it_was(tmp_path: Path) -> None:

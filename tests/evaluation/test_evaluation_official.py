@@ -191,7 +191,7 @@ def test_written_submission_gives_officially_what_we_measure_on_its_table(tmp_pa
     from pycocotools import mask as mask_utils
 
     from pipeline_steps.common.cli import call_step
-    from pipeline_steps.write_submission import build_parser, main
+    from pipeline_steps.write_submission import main, parser
 
     truth, results = make_world(seed, most=450)
     known = {category["id"] for category in truth["categories"]}
@@ -206,7 +206,7 @@ def test_written_submission_gives_officially_what_we_measure_on_its_table(tmp_pa
     truth_path, _ = write_world(tmp_path, (truth, written))
     table = write_table(tmp_path / "table.parquet", written)
     files = ["--annotations", str(truth_path), "--detections", str(table), "--output", str(tmp_path / "s.json")]
-    assert call_step(build_parser(), main, files) == 0
+    assert call_step(parser, main, files) == 0
     submission = json.loads((tmp_path / "s.json").read_text())
     official = run_official(truth_path, submission, "segm")
     ours = evaluate_lvis(read_ground_truth(truth_path, "segm"), read_results(table, "segm"), "segm", 300, 150)

@@ -70,17 +70,17 @@ class World:
     def predict_boxes(self, output: Path, *more: str, model: str = "basic") -> int:
         command = ["--recipe", str(self.recipe), "--model", model, "--weights", str(self.weights(model))]
         command += ["--split", "val", "--output", str(output), *more]
-        return call_step(predict_boxes.build_parser(), predict_boxes.main, command)
+        return call_step(predict_boxes.parser, predict_boxes.main, command)
 
     def predict_masks(self, boxes: Path, output: Path, *more: str, models: tuple[str, ...] = ("basic",)) -> int:
         weights = [f"{name}={self.weights(name)}" for name in models]
         command = ["--recipe", str(self.recipe), "--boxes", str(boxes), "--output", str(output), "--split", "val"]
-        return call_step(predict_masks.build_parser(), predict_masks.main, [*command, "--weights", *weights, *more])
+        return call_step(predict_masks.parser, predict_masks.main, [*command, "--weights", *weights, *more])
 
 
 def gather(output: Path, *shards: Path) -> int:
     command = ["--inputs", *map(str, shards), "--output", str(output)]
-    return call_step(gather_shards.build_parser(), gather_shards.main, command)
+    return call_step(gather_shards.parser, gather_shards.main, command)
 
 
 @pytest.fixture(scope="module")

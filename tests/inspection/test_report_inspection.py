@@ -13,7 +13,7 @@ import pytest
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.evaluation.errors import ERRORS
-from pipeline_steps.inspect_dataset import build_parser, main
+from pipeline_steps.inspect_dataset import main, parser
 from pipeline_steps.inspection.database import URI, link_openssl, prepare_database
 from tests.report.fabricated import fabricate
 from tests.report.tiny_world import write_tiny_world
@@ -84,7 +84,7 @@ def test_bad_input_is_refused_before_fiftyone_is_imported(
     recipe = write_tiny_world(tmp_path)
     (tmp_path / "datasets/lvis/lvis_v0.5_val.json").unlink()
     monkeypatch.setitem(sys.modules, "fiftyone", None)  # an import would fail
-    assert call_step(build_parser(), main, ["--recipe", str(recipe), "--detections", "a=b.parquet"]) == 2
+    assert call_step(parser, main, ["--recipe", str(recipe), "--detections", "a=b.parquet"]) == 2
     assert "lvis_v0.5_val.json" in capsys.readouterr().err
 
 

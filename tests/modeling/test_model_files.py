@@ -140,7 +140,7 @@ def recipe_file(folder: Path, weights_file: Path, **entry: Any) -> Path:
 
 def convert(recipe: Path, output: Path, name: str = "imagenet_r50") -> int:
     arguments = ["--recipe", str(recipe), "--name", name, "--output", str(output)]
-    return call_step(convert_weights.build_parser(), convert_weights.main, arguments)
+    return call_step(convert_weights.parser, convert_weights.main, arguments)
 
 
 class TestConvertWeightsStep:

@@ -43,7 +43,7 @@ def schema(tmp_path_factory):
     """The schema that the step writes for editors."""
     path = tmp_path_factory.mktemp("schema") / "recipe.schema.json"
     page = (ROOT / "config/README.md").read_bytes()
-    document_config.main(document_config.build_parser().parse_args(["--schema", str(path)]))
+    document_config.main(document_config.parser.parse_args(["--schema", str(path)]))
     assert (ROOT / "config/README.md").read_bytes() == page
     return json.loads(path.read_text())
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_steps import write_report
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.draw_predictions import build_parser, main
+from pipeline_steps.draw_predictions import main, parser
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.index import draw_figures
 from pipeline_steps.report.figures.inputs import Inputs
@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     files = write_finished_run(folder)
     options = ["--recipe", str(folder / "recipe.yaml"), "--detections", str(files.ensemble("val"))]
-    assert call_step(build_parser(), main, [*options, "--output", str(files.gallery)]) == 0
+    assert call_step(parser, main, [*options, "--output", str(files.gallery)]) == 0
     files.figures.mkdir()
     assert draw_figures(Inputs.of(files), files.figures).drawn == list(CAPTIONS)
     return folder
@@ -35,7 +35,7 @@ def page(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "index.html"
     options = ["--recipe", str(finished / "recipe.yaml"), "--results", str(finished / "results")]
     options += ["--figures", str(finished / "results/report/figures"), "--output", str(path)]
-    assert call_step(write_report.build_parser(), write_report.main, options) == 0
+    assert call_step(write_report.parser, write_report.main, options) == 0
     return path
 
 

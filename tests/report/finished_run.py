@@ -53,7 +53,7 @@ def analyse(folder: Path) -> None:
         (judge_detections, "scores", detections),
     ):
         output = ["--output", str(folder / f"results/analysis/{name}.json")]
-        assert call_step(step.build_parser(), step.main, [*recipe, *options, *output]) == 0
+        assert call_step(step.parser, step.main, [*recipe, *options, *output]) == 0
 
 
 def write_finished_run(folder: Path) -> ResultFiles:

@@ -226,9 +226,9 @@ def compare(folder: Path, output: Path, leave_out: tuple[str, ...] = ()) -> int:
     for option, suffix in (("--metrics", "json"), ("--detections", "parquet"), ("--gradients", "csv")):
         names = [f"{name}_s{seed}" for name in VALUES for seed in SEEDS]
         arguments += [option, *(f"{name}={folder / name}.{suffix}" for name in names if name not in leave_out)]
-    assert call_step(compute_ablations.build_parser(), compute_ablations.main, arguments) == 0
+    assert call_step(compute_ablations.parser, compute_ablations.main, arguments) == 0
     arguments = [*recipe, "--ablations", str(computed), "--output", str(output)]
-    return call_step(compare_settings.build_parser(), compare_settings.main, arguments)
+    return call_step(compare_settings.parser, compare_settings.main, arguments)
 
 
 def differences(output: Path) -> pd.DataFrame:
@@ -354,7 +354,7 @@ def test_published_differences_come_from_a_table_that_has_both_settings(run_fold
 def test_a_recipe_that_compares_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_tiny_world(tmp_path, images=2)
     arguments = ["--recipe", str(recipe), "--output", str(tmp_path / "out")]
-    assert call_step(compute_ablations.build_parser(), compute_ablations.main, arguments) == 2
+    assert call_step(compute_ablations.parser, compute_ablations.main, arguments) == 2
     assert "names nothing to compare" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 from pipeline_steps.analysis.samples.count import Batch, SampleCounts, add_batch, sample_proposals
 from pipeline_steps.analysis.samples.examples import Examples
 from pipeline_steps.common.cli import call_step
-from pipeline_steps.count_samples import build_parser, main
+from pipeline_steps.count_samples import main, parser
 from pipeline_steps.data.loader import Share, load_training_set, training_batches
 from pipeline_steps.modeling.build import build_detector
 from pipeline_steps.modeling.weights import FORMAT
@@ -149,7 +149,7 @@ def run(folder: Path, root: Path, weights: Path, *options: str, **training: Any)
     recipe = write_recipe(folder / "recipe.yaml", root, **training)
     arguments = ["--recipe", str(recipe), "--model", "basic", "--weights", str(weights), "--images", "10"]
     arguments += ["--output", str(folder / "samples.json"), "--page", str(folder / "page.html")]
-    return call_step(build_parser(), main, [*arguments, *options])
+    return call_step(parser, main, [*arguments, *options])
 
 
 @pytest.mark.parametrize("training", [IGNORE, {"loss": "softmax", "coco_ignore": {"enabled": False}}])

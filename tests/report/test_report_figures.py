@@ -24,7 +24,7 @@ from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.metrics import lvis_metrics
 from pipeline_steps.evaluation.results import read_results
-from pipeline_steps.plot import build_parser, main
+from pipeline_steps.plot import main, parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.captions import CAPTIONS
@@ -50,7 +50,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plot(folder: Path, output: Path, *options: str) -> int:
     arguments = ["--recipe", str(folder / "recipe.yaml"), "--output", str(output)]
-    return call_step(build_parser(), main, [*arguments, *options])
+    return call_step(parser, main, [*arguments, *options])
 
 
 def every_input(folder: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_ensemble_gain_is_what_merging_and_evaluating_gives(run_folder: Path, tm
         (tmp_path / "recipe.yaml").write_text(json.dumps(settings | members))
         options = ["--recipe", str(tmp_path / "recipe.yaml"), "--categories", str(truth), "--split", "val"]
         options += ["--output", str(tmp_path / "merged.parquet"), "--detections"]
-        arguments = rescore_ensemble.build_parser().parse_args([*options, *(f"{n}={boxes[n]}" for n in names)])
+        arguments = rescore_ensemble.parser.parse_args([*options, *(f"{n}={boxes[n]}" for n in names)])
         rescore_ensemble.main(arguments)
         metrics, _ = lvis_metrics(truth, tmp_path / "merged.parquet", "bbox", CAP, 10000, "compiled")
         for key in ("AP", "APr", "AP_fixed"):
@@ -252,7 +252,7 @@ def test_boxes_of_another_split_cost_only_their_figure(
     output = tmp_path / "ensemble_gain.json"
     boxes = [f"basic={member_boxes(run_folder)['basic']}", f"bottleneck={tmp_path / 'boxes.parquet'}"]
     options = ["--recipe", str(run_folder / "recipe.yaml"), "--boxes", *boxes, "--output", str(output)]
-    assert call_step(measure_ensemble_gain.build_parser(), measure_ensemble_gain.main, options) == 2
+    assert call_step(measure_ensemble_gain.parser, measure_ensemble_gain.main, options) == 2
     assert "no image in common" in capsys.readouterr().err
     options = every_input(run_folder)
     options[options.index("--ensemble-gain") + 1] = str(output)

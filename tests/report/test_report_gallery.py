@@ -17,7 +17,7 @@ from pipeline_steps.analysis.scenes import MISSED, SceneReader, Shape
 from pipeline_steps.analysis.showcase import ExampleGroup, choose_examples, choose_stories, rank_scenes
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.data.lvis import read_lvis
-from pipeline_steps.draw_predictions import build_parser, main
+from pipeline_steps.draw_predictions import main, parser
 from pipeline_steps.evaluation.matching import TRUE
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.picture import MAX_BYTES, SHOWN, tiles, write_picture
@@ -51,7 +51,7 @@ class _Tags(HTMLParser):
 
 def draw(folder: Path, recipe: Path, table: Path, *options: str) -> int:
     arguments = ["--recipe", str(recipe), "--detections", str(table), "--output", str(folder / "gallery.html")]
-    return call_step(build_parser(), main, [*arguments, *options])
+    return call_step(parser, main, [*arguments, *options])
 
 
 @pytest.fixture

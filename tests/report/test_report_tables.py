@@ -14,7 +14,7 @@ from pipeline_steps.analysis.published import TABLES
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.report.grid import MISSING, markdown_table, number, with_spread
-from pipeline_steps.tabulate import build_parser, main
+from pipeline_steps.tabulate import main, parser
 
 
 def write_metrics(path: Path, ap: float, **other: object) -> Path:
@@ -44,7 +44,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def run(folder: Path, recipe: Path, *options: str) -> int:
     paths = ["--recipe", str(recipe), "--output", str(folder / "t.md"), "--csv", str(folder / "t.csv")]
-    return call_step(build_parser(), main, [*paths, *options])
+    return call_step(parser, main, [*paths, *options])
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:

@@ -20,7 +20,7 @@ from pipeline_steps.report.page import html_page
 from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph
 from pipeline_steps.report.run_page.sections import SECTIONS
 from pipeline_steps.run.result_files import ResultFiles
-from pipeline_steps.write_report import build_parser, main
+from pipeline_steps.write_report import main, parser
 
 ANCHORS = set(SECTIONS) - {"ablations", "report"}
 """Sections that every page has."""
@@ -37,7 +37,7 @@ def write(finished: Path, run: ResultFiles, redraw: bool = False) -> str:
     page = run.root / "report/index.html"
     arguments = ["--recipe", str(finished / "recipe.yaml"), "--results", str(run.root), "--output", str(page)]
     figures = [] if redraw else ["--figures", str(run.figures)]
-    assert call_step(build_parser(), main, [*arguments, *figures]) == 0
+    assert call_step(parser, main, [*arguments, *figures]) == 0
     return page.read_text()
 
 

@@ -117,7 +117,7 @@ def test_files_are_noted_in_the_innermost_block_only_and_nowhere_outside_of_one(
 
 def test_way_back_is_shown_with_what_has_changed(recipe, capsys):
     chain(recipe)
-    run = lambda: call_step(show_origin.build_parser(), show_origin.main, ["results/submission.json"])  # noqa: E731
+    run = lambda: call_step(show_origin.parser, show_origin.main, ["results/submission.json"])  # noqa: E731
     assert run() == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[0] == "results/submission.json  (write_submission)"

@@ -34,7 +34,7 @@ def results(recipe) -> Path:  # noqa: F811
 
 def run(*options: str, results: str = "results") -> int:
     try:
-        return call_step(verify.build_parser(), verify.main, [results, "--start", "snakemake", *options])
+        return call_step(verify.parser, verify.main, [results, "--start", "snakemake", *options])
     except SystemExit as end:
         return int(end.code)
 

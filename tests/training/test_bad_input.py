@@ -19,7 +19,7 @@ from pipeline_steps.common.errors import EXIT_USER_ERROR, UserError
 from pipeline_steps.data.loader import load_training_set
 from pipeline_steps.modeling.weights import read_model_file
 from pipeline_steps.recipe.load import CONFIG_FOLDER, resolve_recipe
-from pipeline_steps.train import build_parser, main
+from pipeline_steps.train import main, parser
 from pipeline_steps.training.checkpoint import checkpoints
 from pipeline_steps.training.run import train
 from tests.training.runs import command, job
@@ -29,7 +29,7 @@ from tests.training.world import make_recipe, recipe_values, write_recipe
 class TestBadInput:
     def call(self, world: Path, tmp_path: Path, capsys, model: str, *more: str, **settings: Any) -> str:
         recipe = write_recipe(tmp_path / "recipe.yaml", world, **settings)
-        code = call_step(build_parser(), main, command(recipe, model, tmp_path / "out", *more)[3:])
+        code = call_step(parser, main, command(recipe, model, tmp_path / "out", *more)[3:])
         errors = capsys.readouterr().err
         assert code == EXIT_USER_ERROR, errors
         assert "Traceback" not in errors
@@ -106,7 +106,7 @@ class TestBadInput:
         ]
         content |= {"experts": [], "ensemble": {"members": [{"name": "m"}]}}
         values.write_text(yaml.safe_dump(content))
-        code = call_step(build_parser(), main, command(values, "m", tmp_path / "out")[3:])
+        code = call_step(parser, main, command(values, "m", tmp_path / "out")[3:])
         assert code == EXIT_USER_ERROR
         assert "loss 'eql' needs LVIS categories" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ import torch
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.common.errors import EXIT_STOPPED_EARLY, StoppedEarly, UserError
 from pipeline_steps.modeling.weights import read_model_file
-from pipeline_steps.train import build_parser, main
+from pipeline_steps.train import main, parser
 from pipeline_steps.training.checkpoint import checkpoints
 from pipeline_steps.training.run import Job, train
 from pipeline_steps.training.stopping import StopRequest
@@ -138,7 +138,7 @@ class TestInterruptions:
     def test_stopping_before_the_time_limit_has_the_same_exit_code(self, world, tmp_path, capsys):
         recipe = write_recipe(tmp_path / "r.yaml", world)
         arguments = command(recipe, "basic_coco", tmp_path, "--stop-before-minutes", "0.001")[3:]
-        assert call_step(build_parser(), main, arguments) == EXIT_STOPPED_EARLY == 75
+        assert call_step(parser, main, arguments) == EXIT_STOPPED_EARLY == 75
         assert "run the same command again to continue" in capsys.readouterr().err
 
     def test_budget_keeps_back_time_for_saving(self):

@@ -49,7 +49,7 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
 def run_again(manifest: dict[str, Any], folder: Path) -> set[str]:
     """Run the step of a manifest without writing a manifest; returns what it opened, relative to ``folder``."""
     step = importlib.import_module(f"pipeline_steps.{manifest['step']}")
-    arguments = step.build_parser().parse_args(manifest["command"][3:])
+    arguments = step.parser.parse_args(manifest["command"][3:])
     if manifest["step"] == "train":  # a finished training reads nothing
         shutil.rmtree(arguments.output.parent)
     with opened_files(folder) as opened:
