@@ -24,7 +24,7 @@ from pipeline_steps.evaluation.lvis_official import as_records
 from pipeline_steps.evaluation.matched import MatchedDetections, match_results, read_objects
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
-from pipeline_steps.evaluation.selection import within_image_cap
+from pipeline_steps.evaluation.selection import within_cap
 
 MAX_DETECTIONS = 100
 """Detections of one category in one image that count (COCO)."""
@@ -71,29 +71,16 @@ def _match(
     place[1, rows] = np.searchsorted(truth.category_ids, results.category_ids[rows])
     chosen = np.zeros(len(results), bool)
     cells = place[0, rows] * len(categories) + place[1, rows]
-    chosen[rows] = within_image_cap(cells, results.scores[rows], MAX_DETECTIONS)
+    chosen[rows] = within_cap(cells, results.scores[rows], MAX_DETECTIONS)
     every = np.ones((len(images), len(categories)), bool)
-    objects = read_objects(truth, iou_type)
     return match_results(
-        results,
-        place[0],
-        place[1],
-        chosen,
-        every,
-        ~every,
-        objects,
-        truth.sizes,
-        empty_counts=True,
-        boundary_ratio=ratio,
-    )
+        results, place[0], place[1], chosen, every, ~every, read_objects(truth, iou_type), truth.sizes,
+        empty_counts=True, boundary_ratio=ratio,
+    )  # fmt: skip
 
 
 def _by_package(
-    content: dict[str, Any],
-    results: Results,
-    rows: np.ndarray,
-    sizes: dict[int, tuple[int, int]],
-    iou_type: str,
+    content: dict[str, Any], results: Results, rows: np.ndarray, sizes: dict[int, tuple[int, int]], iou_type: str
 ) -> Accumulated:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -145,20 +132,13 @@ def evaluate_coco(
             f"{results.path}: no detection has an image id and a category id of {path} "
             f"(category ids found: {listing(np.unique(results.category_ids).tolist())})"
         )
-    table = boundary = None
-    if evaluator == "compiled" or boundary_ratio is not None:
-        table = _match(path, content, results, rows, iou_type, boundary_ratio)
-        boundary = None if table.boundary is None else table.boundary.accumulated()
-    if evaluator == "compiled":
-        assert table is not None
-        accumulated = table.accumulated()
-    else:
-        accumulated = _by_package(content, results, rows, sizes, iou_type)
+    table = _match(path, content, results, rows, iou_type, boundary_ratio)
+    official = evaluator == "official"
     place = {category_id: position for position, category_id in enumerate(category_ids.tolist())}
     annotated = [place[a["category_id"]] for a in content["annotations"] if not a.get("iscrowd")]
     return CocoEvaluation(
-        accumulated=accumulated,
-        boundary=boundary,
+        accumulated=_by_package(content, results, rows, sizes, iou_type) if official else table.accumulated(),
+        boundary=None if table.boundary is None else table.boundary.accumulated(),
         categories=categories,
         images=len(sizes),
         annotations=np.bincount(annotated, minlength=len(categories)),

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.evaluation.bootstrap import GROUPS, LEVEL, interval, measured, resample, verdict
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
-from pipeline_steps.evaluation.lvis_ap import match_lvis
+from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.matched import MatchedDetections
 from pipeline_steps.evaluation.results import Results, read_results
 
@@ -64,7 +64,7 @@ def compare_systems(
     _require_same_images(systems)
     tables: dict[tuple[str, str], MatchedDetections] = {}
     for name, results in systems.items():
-        found = match_lvis(truth, results, iou_type, max_detections, fixed_per_category)
+        found = evaluate_lvis(truth, results, iou_type, max_detections, fixed_per_category).tables
         tables |= {(name, suffix): table for suffix, table in zip(("", "_fixed"), found)}
     values = resample(tables, truth.frequencies, samples, seed)
     whole = {key: measured(table, truth.frequencies) for key, table in tables.items()}

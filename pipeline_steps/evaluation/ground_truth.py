@@ -73,11 +73,20 @@ class GroundTruth:
     @cached_property
     def judged(self) -> np.ndarray:
         """Whether a category is judged in an image, bool[N, C]."""
-        judged = np.zeros((len(self.images), len(self.categories)), bool)
+        judged = self._listed("neg_category_ids")
         judged[self.annotation_pairs[:, 0], self.annotation_pairs[:, 1]] = True
-        for row, image in zip(judged, self.images):
-            row[np.searchsorted(self.category_ids, image["neg_category_ids"])] = True
         return judged
+
+    @cached_property
+    def loose(self) -> np.ndarray:
+        """Whether not every object of a category is annotated in an image, bool[N, C]."""
+        return self._listed("not_exhaustive_category_ids")
+
+    def _listed(self, key: str) -> np.ndarray:
+        listed = np.zeros((len(self.images), len(self.categories)), bool)
+        for row, image in zip(listed, self.images):
+            row[np.searchsorted(self.category_ids, image[key])] = True
+        return listed
 
 
 def require_masks(dataset: LvisDataset, iou_type: str) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.evaluation import lvis_official
 from pipeline_steps.evaluation.ground_truth import GroundTruth
-from pipeline_steps.evaluation.matched import MatchedDetections, loose_cells, match_results, read_objects
+from pipeline_steps.evaluation.matched import MatchedDetections, match_results, read_objects
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
-from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
+from pipeline_steps.evaluation.selection import most_per_image, within_cap
 
 Evaluator = Literal["compiled", "official"]
 
@@ -34,6 +34,8 @@ class LvisEvaluation:
     """Under the cap per image."""
     fixed: Accumulated
     """Without a cap per image, with the cap per category."""
+    tables: tuple[MatchedDetections, MatchedDetections]
+    """The detections behind both, matched by our own matching whoever evaluates."""
     detections: int
     """Detections in the file."""
     detections_per_image: int
@@ -44,17 +46,18 @@ class LvisEvaluation:
     """Detections of categories that the ground truth does not have."""
     counted: np.ndarray
     """Detections of each category that count under the cap per image, judged or not, int64[C]."""
-    tables: tuple[MatchedDetections, MatchedDetections] | None
-    """The detections behind ``capped`` and ``fixed``; None if another evaluator was asked for no more than those."""
 
     def boundaries(self) -> tuple[Accumulated, Accumulated]:
         """``capped`` and ``fixed`` by boundary IoU, which must have been asked for."""
-        assert self.tables is not None
         first, second = (table.boundary for table in self.tables)
         assert first is not None
         assert second is not None
-        found = first.accumulated()
-        return found, found if second is first else second.accumulated()
+        return _accumulated(first, second)
+
+
+def _accumulated(first: MatchedDetections, second: MatchedDetections) -> tuple[Accumulated, Accumulated]:
+    found = first.accumulated()
+    return found, found if second is first else second.accumulated()
 
 
 def _positions(ids: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -106,70 +109,24 @@ def evaluate_lvis(
     images = _positions(results.image_ids, truth.image_ids)
     categories = _positions(results.category_ids, truth.category_ids)
     _check(truth, results, images, categories)
-    capped = within_image_cap(images, results.scores, max_detections)
-    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
-    tables = None
-    if evaluator == "compiled" or not (least is boundary_ratio is None):
-        tables = _match(truth, results, images, categories, iou_type, (capped, fixed), least, boundary_ratio)
+    capped = within_cap(images, results.scores, max_detections)
+    fixed = within_cap(results.category_ids, results.scores, fixed_per_category)
+    both = match_results(
+        results, images, categories, capped | fixed, truth.judged, truth.loose, read_objects(truth, iou_type),
+        truth.sizes, least, boundary_ratio=boundary_ratio,
+    )  # fmt: skip
+    first, second = (both if chosen[both.rows].all() else both.take(chosen[both.rows]) for chosen in (capped, fixed))
     if evaluator == "compiled":
-        assert tables is not None
-        first = tables[0].accumulated()
-        second = first if tables[1] is tables[0] else tables[1].accumulated()
+        found = _accumulated(first, second)
     else:
-        first, second = lvis_official.accumulate(truth, results, images, iou_type, [capped, fixed])
+        found = lvis_official.accumulate(truth, results, images, iou_type, (capped, fixed))
     known = categories >= 0
     return LvisEvaluation(
-        capped=first,
-        fixed=second,
+        *found,
+        tables=(first, second),
         detections=len(results),
         detections_per_image=most_per_image(images),
         images_with_detections=int(np.count_nonzero(np.bincount(images))),
         unknown_categories=int((~known).sum()),
         counted=np.bincount(categories[capped & known], minlength=len(truth.categories)),
-        tables=tables,
     )
-
-
-def _match(
-    truth: GroundTruth,
-    results: Results,
-    images: np.ndarray,
-    categories: np.ndarray,
-    iou_type: str,
-    selections: tuple[np.ndarray, np.ndarray],
-    least: float | None,
-    boundary_ratio: float | None,
-) -> tuple[MatchedDetections, MatchedDetections]:
-    either = selections[0] | selections[1]
-    both = match_results(
-        results, images, categories, either, truth.judged, loose_cells(truth), read_objects(truth, iou_type),
-        truth.sizes, least, boundary_ratio=boundary_ratio,
-    )  # fmt: skip
-    first, second = (both if chosen[both.rows].all() else both.take(chosen[both.rows]) for chosen in selections)
-    return first, second
-
-
-def match_lvis(
-    truth: GroundTruth,
-    results: Results,
-    iou_type: str,
-    max_detections: int = 300,
-    fixed_per_category: int = 10000,
-    least: float | None = None,
-) -> tuple[MatchedDetections, MatchedDetections]:
-    """The detections that count for AP and those that count for AP_fixed, matched as :func:`evaluate_lvis` counts them.
-
-    Args:
-        truth: checked ground truth.
-        results: detections with boxes or masks as ``iou_type`` asks.
-        iou_type: ``segm`` or ``bbox``.
-        max_detections: cap per image for AP.
-        fixed_per_category: cap per category for AP_fixed.
-        least: see :func:`match_results`.
-
-    Raises:
-        UserError: as :func:`evaluate_lvis`.
-    """
-    tables = evaluate_lvis(truth, results, iou_type, max_detections, fixed_per_category, "compiled", least).tables
-    assert tables is not None
-    return tables

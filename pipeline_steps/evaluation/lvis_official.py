@@ -50,9 +50,9 @@ def accumulate(
     results: Results,
     images: np.ndarray,
     iou_type: str,
-    selections: list[np.ndarray],
-) -> list[Accumulated]:
-    """Precision and recall of each selection of the detections.
+    selections: tuple[np.ndarray, np.ndarray],
+) -> tuple[Accumulated, Accumulated]:
+    """Precision and recall of two selections of the detections.
 
     Args:
         truth: ground truth.
@@ -82,4 +82,4 @@ def accumulate(
             evaluation.evaluate()
             evaluation.accumulate()
         done.append(Accumulated(evaluation.eval["precision"], evaluation.eval["recall"]))
-    return done
+    return done[0], done[1]

@@ -261,11 +261,3 @@ def match_results(
 
     table = matched(found.ious, None if found.boundary_ious is None else matched(found.boundary_ious))
     return table.take(np.lexsort((-table.scores, table.categories)))  # stable: ties stay by image, then in file order
-
-
-def loose_cells(truth: GroundTruth) -> np.ndarray:
-    """Categories of which not every object of an image is annotated, bool[N, C]."""
-    loose = np.zeros((len(truth.images), len(truth.categories)), bool)
-    for row, image in zip(loose, truth.images):
-        row[np.searchsorted(truth.category_ids, image["not_exhaustive_category_ids"])] = True
-    return loose

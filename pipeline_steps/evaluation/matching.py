@@ -75,14 +75,5 @@ def verdicts(
         negative: categories that are verified to be absent from it.
         not_exhaustive: categories of which not every object is annotated in it.
     """
-    result = []
-    for match, category in zip(matches.tolist(), categories.tolist()):
-        if match >= 0:
-            result.append(TRUE)
-        elif category not in present and category not in negative:
-            result.append(UNJUDGED)
-        elif category in not_exhaustive:
-            result.append(IGNORED)
-        else:
-            result.append(FALSE)
-    return result
+    judged, loose = (np.isin(categories, list(ids)) for ids in ({*present, *negative}, not_exhaustive))
+    return np.select([matches >= 0, ~judged, loose], [TRUE, UNJUDGED, IGNORED], FALSE).tolist()

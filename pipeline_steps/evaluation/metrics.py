@@ -20,7 +20,7 @@ from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.evaluation.analyses import Analyses
 from pipeline_steps.evaluation.coco_ap import MAX_DETECTIONS, evaluate_coco
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth, read_ground_truth
-from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis, match_lvis
+from pipeline_steps.evaluation.lvis_ap import Evaluator, LvisEvaluation, evaluate_lvis
 from pipeline_steps.evaluation.precision import (
     Accumulated,
     by_category,
@@ -176,9 +176,7 @@ def lvis_metrics(
         "inputs": _inputs(annotations=annotations, detections=detections),
     }
     if analyses:
-        caps = max_detections, fixed_per_category
-        tables = evaluation.tables or match_lvis(truth, results, iou_type, *caps, analyses.least)
-        metrics |= analyses.run(truth, results, *tables, shared)
+        metrics |= analyses.run(truth, results, *evaluation.tables, shared)
     pairs = truth.annotation_pairs
     count = len(truth.categories)
     table = _category_rows(

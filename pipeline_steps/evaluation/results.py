@@ -66,11 +66,6 @@ class Results:
             model_scores=None if self.model_scores is None else self.model_scores[rows],
         )
 
-    def masks(self, rows: np.ndarray) -> list[str]:
-        """Compressed counts of the given rows, ascending positions."""
-        assert self.packed is not None
-        return self.packed(rows).texts()
-
     def sound_masks(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[PackedMasks, np.ndarray]:
         """The masks of some detections, checked before anything decodes them.
 

@@ -8,8 +8,21 @@ from __future__ import annotations
 import numpy as np
 
 
-def _first_of_group(groups: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
-    """Whether a row is among the ``cap`` highest scores of its group, bool[n]."""
+def within_cap(groups: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
+    """Whether a detection is among the ``cap`` highest scores of its group.
+
+    Groups are images, whatever the categories (LVIS: 300), or categories over the data set (AP_fixed: 10,000): Dave et
+    al., "Evaluating Large-Vocabulary Object Detectors: The Devil is in the Details", section 4: without a cap per
+    image, categories do not compete for places, and a score is compared with scores of its own category only.
+
+    Args:
+        groups: int64[n], image or category of each.
+        scores: float64[n], written scores.
+        cap: detections per group that count.
+
+    Returns:
+        bool[n].
+    """
     keep = np.ones(len(groups), bool)
     values, counts = np.unique(groups, return_counts=True)
     rows = np.flatnonzero(np.isin(groups, values[counts > cap]))  # only crowded groups need sorting
@@ -19,37 +32,6 @@ def _first_of_group(groups: np.ndarray, scores: np.ndarray, cap: int) -> np.ndar
     ranks = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     keep[order] = ranks < cap
     return keep
-
-
-def within_image_cap(image_ids: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
-    """The ``cap`` highest scores of each image, whatever their categories (LVIS: 300).
-
-    Args:
-        image_ids: int64[n].
-        scores: float64[n], written scores.
-        cap: detections per image that count.
-
-    Returns:
-        bool[n].
-    """
-    return _first_of_group(image_ids, scores, cap)
-
-
-def within_category_cap(category_ids: np.ndarray, scores: np.ndarray, cap: int) -> np.ndarray:
-    """The ``cap`` highest scores of each category over the data set (AP_fixed: 10,000).
-
-    Dave et al., "Evaluating Large-Vocabulary Object Detectors: The Devil is in the Details", section 4: without a cap
-    per image, categories do not compete for places, and a score is compared with scores of its own category only.
-
-    Args:
-        category_ids: int64[n].
-        scores: float64[n], written scores.
-        cap: detections per category that count.
-
-    Returns:
-        bool[n].
-    """
-    return _first_of_group(category_ids, scores, cap)
 
 
 def most_per_image(images: np.ndarray) -> int:

@@ -21,7 +21,7 @@ from pipeline_steps.evaluation.ground_truth import GroundTruth
 from pipeline_steps.evaluation.lvis_official import as_records
 from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
-from pipeline_steps.evaluation.selection import within_category_cap, within_image_cap
+from pipeline_steps.evaluation.selection import within_cap
 
 
 def _masks(
@@ -87,8 +87,8 @@ def evaluate_lvis(
     images = np.searchsorted(truth.image_ids, results.image_ids)
     categories = np.minimum(np.searchsorted(truth.category_ids, results.category_ids), len(truth.category_ids) - 1)
     judged = (truth.category_ids[categories] == results.category_ids) & truth.judged[images, categories]
-    capped = within_image_cap(images, results.scores, max_detections)
-    fixed = within_category_cap(results.category_ids, results.scores, fixed_per_category)
+    capped = within_cap(images, results.scores, max_detections)
+    fixed = within_cap(results.category_ids, results.scores, fixed_per_category)
     rows = np.flatnonzero(judged)
     with without_garbage_collection():
         coco = _ground_truth(truth, iou_type)

@@ -305,4 +305,4 @@ def test_a_results_file_is_read_alike_whole_and_in_pieces(
         for name in ("image_ids", "category_ids", "scores", "boxes", "mask_sizes"):
             assert np.array_equal(getattr(read, name), getattr(whole, name)), name
         if iou_type == "segm":
-            assert read.masks(np.arange(len(read))) == [record["segmentation"]["counts"] for record in records]
+            assert read.packed(np.arange(len(read))).texts() == [record["segmentation"]["counts"] for record in records]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline_steps.evaluation.analyses import BINS, calibration, pooled_ap, reliability
 from pipeline_steps.evaluation.bootstrap import (
     BETTER,
     OPEN,
@@ -19,11 +20,9 @@ from pipeline_steps.evaluation.bootstrap import (
     resample,
     verdict,
 )
-from pipeline_steps.evaluation.calibration import BINS, calibration, reliability
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
 from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.matching import FALSE, TRUE, match_detections, verdicts
-from pipeline_steps.evaluation.pooled import pooled_ap
 from pipeline_steps.evaluation.precision import IOU_THRESHOLDS, summarize
 from pipeline_steps.evaluation.results import read_results
 from tests.evaluation.test_evaluation_matched import match_world

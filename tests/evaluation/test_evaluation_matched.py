@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from pipeline_steps.evaluation import matched
 from pipeline_steps.evaluation.ground_truth import read_ground_truth
-from pipeline_steps.evaluation.lvis_ap import evaluate_lvis, match_lvis
+from pipeline_steps.evaluation.lvis_ap import evaluate_lvis
 from pipeline_steps.evaluation.overlaps import box_shapes, mask_shapes, overlaps
 from pipeline_steps.evaluation.results import read_results
 from tests.evaluation.test_evaluation_official import SEEDS
@@ -23,7 +23,7 @@ def match_world(
     """Ground truth, results and both tables of a random world."""
     paths = write_world(folder, world)
     truth, results = read_ground_truth(paths[0], iou_type), read_results(paths[1], iou_type)
-    return truth, results, match_lvis(truth, results, iou_type, cap, fixed, least)
+    return truth, results, evaluate_lvis(truth, results, iou_type, cap, fixed, least=least).tables
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])

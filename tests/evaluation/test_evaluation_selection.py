@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_steps.evaluation.selection import most_per_image, within_category_cap, within_image_cap
+from pipeline_steps.evaluation.selection import most_per_image, within_cap
 
 ROWS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.0, 0.25, 0.5, 1.0])), max_size=40)
 
@@ -26,8 +26,7 @@ def test_caps_keep_the_highest_scores_of_each_group_and_the_earlier_row_among_eq
 ) -> None:
     groups, scores = [row[0] for row in rows], [row[1] for row in rows]
     expected = first_by_score(groups, scores, cap)
-    for select in (within_image_cap, within_category_cap):
-        assert select(np.array(groups, np.int64), np.array(scores), cap).tolist() == expected
+    assert within_cap(np.array(groups, np.int64), np.array(scores), cap).tolist() == expected
 
 
 def test_most_per_image_counts_the_fullest_image() -> None:

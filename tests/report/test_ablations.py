@@ -13,9 +13,8 @@ import scipy.stats
 from pycocotools import mask as mask_utils
 
 from pipeline_steps import compare_settings, compute_ablations
-from pipeline_steps.analysis.ablations.gradients import COLUMNS, category_ratios, group_ratios
+from pipeline_steps.analysis.ablations.mechanism import COLUMNS, GroupObjects, category_ratios, group_ratios
 from pipeline_steps.analysis.ablations.runs import Runs
-from pipeline_steps.analysis.ablations.scores import GroupObjects
 from pipeline_steps.analysis.ablations.statistics import describe, paired_difference, paired_ratio
 from pipeline_steps.analysis.ablations.tables import finding, published_difference, runs_frame, settings_frame
 from pipeline_steps.analysis.benchmarks import job_seconds

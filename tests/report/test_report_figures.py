@@ -28,9 +28,9 @@ from pipeline_steps.plot import main, parser
 from pipeline_steps.recipe import load_recipe
 from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.report.figures.captions import CAPTIONS
+from pipeline_steps.report.figures.ensemble import rescoring
 from pipeline_steps.report.figures.index import FIGURES
 from pipeline_steps.report.figures.inputs import Inputs
-from pipeline_steps.report.figures.rescoring import rescoring
 from pipeline_steps.run.result_files import ResultFiles
 from tests.report.fabricated import fabricate
 from tests.report.finished_run import CAP, member_boxes, write_finished_run

@@ -1,21 +1,122 @@
-"""What the loss does to gradients and to the scores of rare objects, in every run that left the files for it."""
+"""What the loss does to gradients and to the scores of rare objects, in every run that left the files for it.
+
+A *ratio* is the sum of discouraging gradients over a group's categories divided by the sum of encouraging ones; ratios
+of sums are defined also where single categories have no positive sample in a window of the training.
+
+Symbols: g objects of a group in the ground truth. AP_fixed compares scores within a category only; their height also
+decides which categories get the places under the cap per image.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline_steps.analysis.ablations.gradients import category_ratios, group_ratios, read_gradients
 from pipeline_steps.analysis.ablations.runs import Runs
-from pipeline_steps.analysis.ablations.scores import GroupObjects
+from pipeline_steps.analysis.scenes import match_image, truth_masks
 from pipeline_steps.common.errors import UserError
+from pipeline_steps.common.files import note_input
+from pipeline_steps.data.categories import CategoryList
 from pipeline_steps.data.lvis import LvisDataset, read_lvis
+from pipeline_steps.detections.table import iter_images
 from pipeline_steps.run.data_files import DatasetPaths
+
+COLUMNS = ["window", "images", "category_id", "encouraging", "discouraging", "positives", "negatives"]
+"""Columns of gradients.csv, as the training writes them."""
+
+
+def read_gradients(path: str | Path, categories: CategoryList) -> pd.DataFrame:
+    """A record with the frequency letter of each category.
+
+    Raises:
+        UserError: damaged, or of other categories.
+    """
+    try:
+        table = pd.read_csv(note_input(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a gradient record: {error}") from None
+    if list(table) != COLUMNS or set(table["category_id"]) != set(categories.ids.tolist()):
+        raise UserError(f"{path} is not a gradient record of the categories of {categories.origin}")
+    letters = dict(zip(categories.ids.tolist(), categories.frequencies, strict=True))
+    return table.assign(frequency=table["category_id"].map(letters))
+
+
+def group_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Discouraging over encouraging gradient and negatives per positive, by group: over each window and the whole.
+
+    Args:
+        table: from :func:`read_gradients`.
+
+    Returns:
+        Columns ``frequency``, ``window`` (-1: whole training), ``images`` (where it ends), ``ratio``,
+        ``negatives_per_positive``.
+    """
+    whole = table.assign(window=-1, images=table["images"].max())
+    sums = pd.concat([table, whole]).groupby(["frequency", "window", "images"], as_index=False).sum()
+    sums["ratio"] = sums["discouraging"] / sums["encouraging"]
+    sums["negatives_per_positive"] = sums["negatives"] / sums["positives"]
+    return sums[["frequency", "window", "images", "ratio", "negatives_per_positive"]]
+
+
+def category_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """The ratio of each category over the whole training: columns ``category_id``, ``frequency``, ``ratio``."""
+    sums = table.groupby(["category_id", "frequency"], as_index=False)[["encouraging", "discouraging"]].sum()
+    return sums.assign(ratio=sums["discouraging"] / sums["encouraging"])[["category_id", "frequency", "ratio"]]
+
+
+class GroupObjects:
+    """The objects of one frequency group of a data set, as masks by image."""
+
+    def __init__(self, dataset: LvisDataset, letter: str = "r") -> None:
+        """
+        Args:
+            dataset: ground truth with masks.
+            letter: frequency group.
+        """
+        of_group = set(dataset.categories.ids[dataset.categories.frequencies == letter].tolist())
+        self.by_image: dict[int, tuple[np.ndarray, list[Any]]] = {}
+        """Category ids and masks of an image's objects, by image id."""
+        for image in dataset.images:
+            chosen = [a for a in dataset.annotations[image.id] if a.category_id in of_group]
+            masks = truth_masks(dataset, chosen, image)
+            if any(mask is None for mask in masks):
+                raise UserError(f"{dataset.path}: objects without masks in image {image.id}")
+            if chosen:
+                self.by_image[image.id] = np.array([a.category_id for a in chosen]), masks
+        self.sizes = {image.id: [image.height, image.width] for image in dataset.images}
+
+    def __len__(self) -> int:
+        return sum(len(categories) for categories, _ in self.by_image.values())
+
+    def matched_scores(self, table: str | Path) -> np.ndarray:
+        """Score of the detection that each object is matched with (mask IoU of at least 0.5), float[g]; NaN if none.
+
+        In the order of :attr:`by_image`.
+
+        Args:
+            table: detections table with masks; the model's own scores count.
+
+        Raises:
+            UserError: the table is damaged or has no masks.
+        """
+        scores = {image_id: np.full(len(categories), np.nan) for image_id, (categories, _) in self.by_image.items()}
+        for image in iter_images(table):
+            if image.image_id not in self.by_image:
+                continue
+            if image.rles is None:
+                raise UserError(f"{table} has no masks")
+            truth_categories, truth_masks = self.by_image[image.image_id]
+            own = image.take(np.isin(image.category_ids, truth_categories))
+            (matches,) = match_image(truth_categories, truth_masks, own, self.sizes[image.image_id])
+            scores[image.image_id][matches[matches >= 0]] = own.scores[matches >= 0]
+        return np.concatenate(list(scores.values())) if scores else np.zeros(0)
+
 
 log = logging.getLogger(__name__)
 

@@ -1,14 +1,18 @@
-"""The comparison as data frames: runs, settings, differences, quotients."""
+"""The whole comparison as data frames: runs, settings, differences, quotients, and what the loss does to gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline_steps.analysis.ablations.mechanism import OF_RUNS, measure
 from pipeline_steps.analysis.ablations.runs import METRICS, Runs
 from pipeline_steps.analysis.ablations.statistics import Sample, describe, paired_difference, paired_ratio
+from pipeline_steps.analysis.benchmarks import job_seconds
 from pipeline_steps.analysis.measured import GROUP_COLUMNS
 from pipeline_steps.analysis.published import TABLES
 from pipeline_steps.recipe import Recipe
@@ -135,3 +139,30 @@ def quotients_frame(runs: Runs, mechanism: pd.DataFrame) -> pd.DataFrame:
             found = paired_ratio(_by_seed(mechanism, setting, column), _by_seed(mechanism, reference, column))
             rows.append((setting, reference, quantity, found.n, found.mean, found.low, found.high))
     return pd.DataFrame(rows, columns=["setting", "reference", "quantity", "n", "quotient", "low", "high"])
+
+
+def compare(runs: Runs, benchmarks: Path | None = None) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Compute everything that is shown of the compared settings.
+
+    Args:
+        runs: the compared models' files.
+        benchmarks: folder of the workflow's benchmark files, for the CPU time.
+
+    Returns:
+        Tables ``runs``, ``settings``, ``differences``, ``mechanism``, ``mechanism_means`` over seeds, ``quotients``,
+        ``gradients`` and ``categories``; and the facts of :class:`Mechanism`, ``missing`` models, CPU ``seconds`` and
+        ``jobs``.
+    """
+    mechanism, frame = measure(runs), runs_frame(runs)
+    tables = {
+        "runs": frame,
+        "settings": settings_frame(frame),
+        "differences": differences_frame(runs, frame),
+        "mechanism": mechanism.runs,
+        "mechanism_means": means_frame(mechanism.runs, OF_RUNS),
+        "quotients": quotients_frame(runs, mechanism.runs),
+        "gradients": mechanism.groups,
+        "categories": mechanism.categories,
+    }
+    seconds, jobs = job_seconds(sorted(benchmarks.rglob("*.tsv")) if benchmarks else [], "cpu_time")
+    return tables, {**mechanism.facts, "missing": runs.missing(), "seconds": seconds, "jobs": jobs}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from pipeline_steps.analysis.ablations.runs import METRICS, Runs
 from pipeline_steps.common.atomic import write_text
@@ -17,7 +18,7 @@ from pipeline_steps.recipe import Recipe
 from pipeline_steps.report.ablations import figures, text
 from pipeline_steps.report.figures.style import save
 from pipeline_steps.report.grid import Grid, markdown_table, number, with_spread
-from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, html_page, render
+from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, html_page, part, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,18 +46,7 @@ class Section:
     title: str
     tables: list[Grid]
     paragraphs: list[str]
-    plots: list[Plot]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure in the page, or why it is missing."""
-
-    name: str
-    caption: str
-    uri: str = ""
-    width: int = 0
-    missing: str = ""
+    plots: list[Markup]
 
 
 def write_comparison(recipe: Recipe, content: dict[str, Any], folder: Path) -> str:
@@ -96,18 +86,18 @@ def _markdown(title: str, note: str, sections: list[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _plot(name: str, caption: str, draw: Callable[[], Figure], folder: Path) -> Plot:
+def _plot(name: str, caption: str, draw: Callable[[], Figure], folder: Path) -> Markup:
     try:
         drawn = draw()
     except UserError as error:
         log.info("%s is not drawn: %s", name, error)
-        return Plot(name, caption, missing=str(error))
+        return part("absent", f"{name} is not drawn: {error}.")
     save(drawn, folder, name)
     width = round(drawn.get_figwidth() * PIXELS_PER_INCH)
-    return Plot(name, caption, file_uri(folder / f"{name}.svg"), width)
+    return part("plot", f"ablation-{name}", caption, "", file_uri(folder / f"{name}.svg"), width)
 
 
-def _section(title: str, tables: list[tuple[list[str], list[list[str]]]], lines: list[str], *plots: Plot) -> Section:
+def _section(title: str, tables: list[tuple[list[str], list[list[str]]]], lines: list[str], *plots: Markup) -> Section:
     grids = [Grid(f"{title}, table {k}", header, rows, 1, []) for k, (header, rows) in enumerate(tables, 1)]
     return Section(title, grids, lines, list(plots))
 

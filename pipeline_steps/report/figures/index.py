@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
-from pipeline_steps.report.figures import ensemble_gain, rescoring, results, samples, training
+from pipeline_steps.report.figures import ensemble, results, training
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import save
@@ -26,11 +26,11 @@ LIST = "figures.json"
 FIGURES: dict[str, Callable[[Inputs], Figure | tuple[Figure, pd.DataFrame]]] = {
     "ap_by_group": results.ap_by_group,
     "ap_by_category": results.ap_by_category,
-    "scores": rescoring.score_distributions,
+    "scores": ensemble.score_distributions,
     "precision_recall": results.precision_recall,
-    "rescoring": rescoring.rescoring,
-    "ensemble_gain": ensemble_gain.ensemble_gain,
-    "samples": samples.samples,
+    "rescoring": ensemble.rescoring,
+    "ensemble_gain": ensemble.ensemble_gain,
+    "samples": training.samples,
     "long_tail": training.long_tail,
     "training": training.training_curves,
 }

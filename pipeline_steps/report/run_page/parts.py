@@ -108,14 +108,14 @@ def sortable_table(frame: pd.DataFrame, text_columns: int, label: str) -> Markup
     return part("sortable", list(frame.columns), rows, text_columns, label, csv)
 
 
-def embedded_page(path: Path, remedy: str) -> Markup:
+def embedded_page(path: Path, step: str) -> Markup:
     """The content of one of our pages.
 
     Args:
         path: the page.
-        remedy: what makes it, for the sentence that stands in its place if it is missing.
+        step: what makes it, for the sentence that stands in its place if it is missing.
     """
     try:
         return page_content(path)
     except UserError as error:
-        return absent(f"Not shown: {error}. {remedy}")
+        return absent(f"Not shown: {error}. python -m pipeline_steps.{step} makes it.")

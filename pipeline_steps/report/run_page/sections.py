@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import nan
 
 import pandas as pd
 from markupsafe import Markup
 
-from pipeline_steps.analysis.measured import GROUP_COLUMNS, like_published
+from pipeline_steps.analysis.measured import GROUP_COLUMNS, Measured, like_published
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.recipe.schema import ENSEMBLE
 from pipeline_steps.report.figures.inputs import Inputs
+from pipeline_steps.report.grid import number, with_spread
 from pipeline_steps.report.page import html_page, part
 from pipeline_steps.report.run_page.analyses import calibrated, how_sure, where_the_ap_goes
-from pipeline_steps.report.run_page.headline import headline
 from pipeline_steps.report.run_page.parts import Run, absent, embedded_page, sortable_table, table
 from pipeline_steps.report.run_page.rule_graph import draw_graph, read_graph, rule_seconds
 from pipeline_steps.report.run_page.state import trainings_grid
 from pipeline_steps.report.tables import comparison_grid, details_grid, summary_grid
 from pipeline_steps.run.provenance.manifest import manifest_path
 
-Make = Callable[[Run], Markup]
-SECTIONS: dict[str, tuple[str, Make]] = {}
-"""The page from top to bottom: for each section its title, and what makes its content, which is empty if the recipe has
-no such thing."""
+_HEADLINES = {
+    "AP": "Mask AP",
+    "APr": "Mask AP of rare categories",
+    "AP_fixed": "Mask AP_fixed, without a cap per image",
+}
 
 
-def section(anchor: str, title: str) -> Callable[[Make], Make]:
-    """The function below is a section; sections stand on the page in the order of this file."""
-
-    def note(make: Make) -> Make:
-        SECTIONS[anchor] = (title, make)
-        return make
-
-    return note
-
-
-@section("results", "Results")
 def _results(run: Run) -> Markup:
     details = table(details_grid(run.measured), heading=True)
     return table(summary_grid(run.measured, run.files.recipe)) + details + run.plot("ap_by_group")
 
 
-@section("report", "Tables of the paper")
 def _comparisons(run: Run) -> Markup:
     """The paper's tables that the recipe reproduces in part or whole."""
     recipe = run.files.recipe
@@ -60,30 +50,9 @@ def _comparisons(run: Run) -> Markup:
     return Markup("").join(parts)
 
 
-@section("sure", "How sure")
-def _sure(run: Run) -> Markup:
-    return how_sure(run)
-
-
-@section("errors", "Where the AP goes")
-def _errors(run: Run) -> Markup:
-    return where_the_ap_goes(run)
-
-
-@section("calibration", "Calibration")
-def _calibration(run: Run) -> Markup:
-    return calibrated(run)
-
-
-@section("ablations", "Settings compared over seeds")
 def _ablations(run: Run) -> Markup:
     path = run.files.ablations_page
-    return embedded_page(path, "") if path.is_file() else Markup()
-
-
-@section("pictures", "Good and bad detections")
-def _pictures(run: Run) -> Markup:
-    return embedded_page(run.files.gallery, "python -m pipeline_steps.draw_predictions makes it.")
+    return embedded_page(path, "compare_settings") if path.is_file() else Markup()
 
 
 def category_frame(run: Run) -> pd.DataFrame:
@@ -107,7 +76,6 @@ def category_frame(run: Run) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-@section("categories", "By category")
 def _categories(run: Run) -> Markup:
     try:
         frame = category_frame(run)
@@ -120,40 +88,17 @@ def _categories(run: Run) -> Markup:
     return part("paragraphs", [hint]) + sortable_table(frame, 2, "categories") + run.plot("ap_by_category")
 
 
-@section("scores", "Scores, precision and recall")
-def _scores(run: Run) -> Markup:
-    return run.plot("scores", "precision_recall")
-
-
-@section("ensemble", "Ensemble and re-scoring")
 def _ensemble(run: Run) -> Markup:
     columns = {"members": "members", **GROUP_COLUMNS, "AP_fixed": "AP_fixed"}
     return run.plot("ensemble_gain") + run.plotted("ensemble_gain", columns) + run.plot("rescoring")
 
 
-@section("equalization", "What the equalization loss changes")
-def _equalization(run: Run) -> Markup:
-    return run.plot("samples") + run.plotted("samples")
-
-
-@section("missing-annotations", "Missing annotations")
-def _missing_annotations(run: Run) -> Markup:
-    return embedded_page(run.files.missing_annotations, "python -m pipeline_steps.count_samples makes it.")
-
-
-@section("data", "Long tail")
 def _long_tail(run: Run) -> Markup:
     recipe = run.files.recipe
     without = Markup() if recipe.data.openimages.enabled else absent("This recipe uses no OpenImages images.")
     return without + run.plot("long_tail")
 
 
-@section("training", "Training")
-def _training(run: Run) -> Markup:
-    return table(trainings_grid(run.files, run.states)) + run.plot("training")
-
-
-@section("workflow", "Workflow")
 def _workflow(run: Run) -> Markup:
     try:
         graph = read_graph(
@@ -172,7 +117,6 @@ def _workflow(run: Run) -> Markup:
     return draw_graph(graph, {name: rule_seconds(run.files.benchmarks, name) for name in graph}, caption)
 
 
-@section("origin", "Where this comes from")
 def _origin(run: Run) -> Markup:
     """Recipe, code and hardware, from the manifest of the last evaluation that has one."""
     recipe = run.files.recipe
@@ -196,6 +140,54 @@ def _origin(run: Run) -> Markup:
             continue
     lines.append("Every result has a manifest beside it (NAME.manifest.json) with its command, inputs and digests.")
     return part("notes", lines)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Run], Markup]]] = {
+    "results": ("Results", _results),
+    "report": ("Tables of the paper", _comparisons),
+    "sure": ("How sure", how_sure),
+    "errors": ("Where the AP goes", where_the_ap_goes),
+    "calibration": ("Calibration", calibrated),
+    "ablations": ("Settings compared over seeds", _ablations),
+    "pictures": ("Good and bad detections", lambda run: embedded_page(run.files.gallery, "draw_predictions")),
+    "categories": ("By category", _categories),
+    "scores": ("Scores, precision and recall", lambda run: run.plot("scores", "precision_recall")),
+    "ensemble": ("Ensemble and re-scoring", _ensemble),
+    "equalization": ("What the equalization loss changes", lambda run: run.plot("samples") + run.plotted("samples")),
+    "missing-annotations": (
+        "Missing annotations",
+        lambda run: embedded_page(run.files.missing_annotations, "count_samples"),
+    ),
+    "data": ("Long tail", _long_tail),
+    "training": ("Training", lambda run: table(trainings_grid(run.files, run.states)) + run.plot("training")),
+    "workflow": ("Workflow", _workflow),
+    "origin": ("Where this comes from", _origin),
+}
+"""The page from top to bottom: for each section its title, and what makes its content, which is empty if the recipe has
+no such thing."""
+
+
+def headline(measured: Sequence[Measured]) -> list[tuple[str, str, str]]:
+    """Numbers of the ensemble, or of the best model if it is missing, beside the best single model.
+
+    Only mask AP counts, so experts are left out.
+
+    Returns:
+        Name, number, and what it is compared with.
+    """
+    entries = [entry for entry in measured if entry.is_lvis_mask_ap and entry.get("AP") is not None]
+    models = [entry for entry in entries if entry.name != ENSEMBLE]
+    best = max(models, key=lambda entry: entry.get("AP") or 0.0, default=None)
+    result = next((entry for entry in entries if entry.name == ENSEMBLE), best)
+    rows = []
+    for key, name in _HEADLINES.items():
+        told = f"{result.name}: {result.evaluated}" if result else "no model is evaluated"
+        ours, theirs = (entry.get(key) if entry else None for entry in (result, best))
+        if best and best is not result and ours is not None and theirs is not None:
+            told += f"; {number(ours - theirs, signed=True)} over {best.name}, the best single model"
+        spread = result.half_width(key) if result and key in GROUP_COLUMNS else nan  # as in the table of results
+        rows.append((name, with_spread(ours, spread), told))
+    return rows
 
 
 def _problems(run: Run) -> list[str]:
