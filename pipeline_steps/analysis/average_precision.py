@@ -1,7 +1,5 @@
 """AP by frequency group and AP_fixed of detections in memory, as analyses of the ensemble compare them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline_steps.analysis.measured import GROUP_COLUMNS

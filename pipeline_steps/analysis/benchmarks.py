@@ -1,7 +1,5 @@
 """Times of jobs, from the benchmark files that Snakemake leaves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What each member brings to the ensemble: its boxes merged without it, and one member after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files of what was computed for figures and tables: JSON with the recipe's name, facts, and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

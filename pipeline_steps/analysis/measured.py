@@ -1,7 +1,5 @@
 """Metrics files of a run as the tables and figures need them; what is missing is told, not fatal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +9,11 @@ from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import read_json
 from pipeline_steps.recipe import Recipe
 
-GROUP_COLUMNS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}
-"""Key in metrics files -> column name."""
+GROUP_COLUMNS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}  # key in metrics files -> column name
 
-PUBLISHED_DATA = "LVIS"
-"""Data of the paper's figures, as :func:`data_name` calls them: LVIS v0.5."""
+PUBLISHED_DATA = "LVIS"  # data of the paper's figures, as data_name calls them: LVIS v0.5
 
-PUBLISHED_CAP = 300
-"""Detections of an image that count in the paper's figures, as on the test server."""
+PUBLISHED_CAP = 300  # detections of an image that count in the paper's figures, as on the test server
 
 
 def data_name(recipe: Recipe) -> str:
@@ -37,14 +32,10 @@ def like_published(recipe: Recipe, data: str = PUBLISHED_DATA) -> bool:
 class Measured:
     """Metrics of one evaluation, or why there are none."""
 
-    name: str
-    """Model name, or ``ensemble``."""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    """Content of metrics.json; empty if missing."""
-    missing: str = ""
-    """Why the metrics are missing."""
-    data: str = PUBLISHED_DATA
-    """What was evaluated on, from :func:`data_name`."""
+    name: str  # model name, or ``ensemble``
+    metrics: dict[str, Any] = field(default_factory=dict)  # content of metrics.json; empty if missing
+    missing: str = ""  # why the metrics are missing
+    data: str = PUBLISHED_DATA  # what was evaluated on, from data_name
 
     def get(self, key: str) -> float | None:
         """A metric in per cent, None if there is none."""

@@ -11,8 +11,6 @@ Track at ICCV 2019, on LVIS v0.5. ``lvis_v1``: the same losses and their success
 The report has no figures on v1. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,8 +22,7 @@ from pipeline_steps.common.errors import UserError
 class PublishedRow:
     """One row of a table: mask AP in per cent, overall and of rare, common, frequent categories; NaN: not published."""
 
-    label: str
-    """What the publication calls it, with its setting where rows differ."""
+    label: str  # what the publication calls it, with its setting where rows differ
     AP: float
     APr: float
     APc: float
@@ -36,14 +33,11 @@ class PublishedRow:
 class PublishedTable:
     """One table of the report or of a later publication."""
 
-    caption: str
-    """Its caption."""
-    rows: dict[str, PublishedRow]
-    """Rows in its order, by the key that recipes name them by."""
+    caption: str  # its caption
+    rows: dict[str, PublishedRow]  # rows in its order, by the key that recipes name them by
     data: str = "LVIS"
     """Data of its figures, as :func:`pipeline_steps.analysis.measured.data_name` calls them; ``LVIS`` is v0.5."""
-    source: str = "report"
-    """Where the figures come from, in a word."""
+    source: str = "report"  # where the figures come from, in a word
 
 
 NOT_PUBLISHED = float("nan")

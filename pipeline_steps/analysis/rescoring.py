@@ -3,8 +3,6 @@
 Alpha is what is added to scores, one addend for each frequency group.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +19,7 @@ from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.testing import RescoringAlpha
 from pipeline_steps.run.data_files import DatasetPaths
 
-FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-"""By which the addends are multiplied."""
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # by which the addends are multiplied
 
 
 def rescored(truth: GroundTruth, results: Results, alpha: RescoringAlpha, factor: float = 1.0) -> Results:

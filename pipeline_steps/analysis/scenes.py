@@ -4,8 +4,6 @@ Symbols: g objects of the ground truth and d drawn detections of one image. Boxe
 points x y, both in pixels of the image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +23,9 @@ from pipeline_steps.detections.record import ImageDetections
 from pipeline_steps.detections.table import TableReader
 from pipeline_steps.evaluation.matching import TRUE, match_detections, verdicts
 
-MATCH_IOU = 0.5
-"""IoU from which a detection of the right category is drawn as right."""
+MATCH_IOU = 0.5  # IoU from which a detection of the right category is drawn as right
 
-MISSED = "missed"
-"""Verdict on an object of the ground truth that no drawn detection matches; ``true`` if one does."""
+MISSED = "missed"  # verdict on an object of the ground truth that no drawn detection matches; ``true`` if one does
 
 
 @dataclass(frozen=True)
@@ -38,20 +34,13 @@ class Shape:
 
     category_id: int
     name: str
-    letter: str
-    """Frequency letter of the category."""
-    verdict: str
-    """``true``, ``false``, ``ignored``, ``unjudged``; for ground truth ``true`` or ``missed``."""
-    mask: dict[str, Any] | None
-    """RLE object, or None if there is only a box."""
-    box: tuple[float, float, float, float]
-    """x1 y1 x2 y2."""
-    score: float | None = None
-    """The model's own score, None for ground truth."""
-    rank_score: float | None = None
-    """What it is ranked by: the score and what re-scoring adds."""
-    source: str = ""
-    """Model that it comes from."""
+    letter: str  # frequency letter of the category
+    verdict: str  # ``true``, ``false``, ``ignored``, ``unjudged``; for ground truth ``true`` or ``missed``
+    mask: dict[str, Any] | None  # RLE object, or None if there is only a box
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2
+    score: float | None = None  # the model's own score, None for ground truth
+    rank_score: float | None = None  # what it is ranked by: the score and what re-scoring adds
+    source: str = ""  # model that it comes from
 
     def contours(self) -> list[np.ndarray]:
         """Outlines along the pixel edges, float[n, 2] each; the box if there is no mask."""
@@ -85,12 +74,9 @@ class Scene:
 
     image: ImageRecord
     truths: list[Shape]
-    detections: list[Shape]
-    """Descending rank score; verdicts at the reader's first IoU threshold."""
-    matches: np.ndarray
-    """int64[T, d], object that each detection matches at each IoU threshold of the reader, or -1."""
-    verdicts: list[list[str]]
-    """T lists of d verdicts on the detections, at each IoU threshold of the reader."""
+    detections: list[Shape]  # descending rank score; verdicts at the reader's first IoU threshold
+    matches: np.ndarray  # int64[T, d], object that each detection matches at each IoU threshold of the reader, or -1
+    verdicts: list[list[str]]  # T lists of d verdicts on the detections, at each IoU threshold of the reader
 
     def count(self, letter: str, verdict: str) -> int:
         """Number of shapes of a frequency group with a verdict; ``true`` and ``missed`` count objects."""
@@ -164,14 +150,10 @@ class Judged:
 
     image: ImageRecord
     annotations: list[Annotation]
-    objects: list[dict[str, Any] | None]
-    """Masks of the annotations as RLE objects; None where there is none."""
-    found: ImageDetections
-    """d detections, descending rank score."""
-    matches: np.ndarray
-    """int64[T, d], as in :class:`Scene`."""
-    verdicts: list[list[str]]
-    """T lists of d verdicts."""
+    objects: list[dict[str, Any] | None]  # masks of the annotations as RLE objects; None where there is none
+    found: ImageDetections  # d detections, descending rank score
+    matches: np.ndarray  # int64[T, d], as in Scene
+    verdicts: list[list[str]]  # T lists of d verdicts
 
 
 class SceneReader:

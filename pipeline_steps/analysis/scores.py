@@ -1,7 +1,5 @@
 """Scores of right and wrong detections: histograms of the models' own scores by frequency group."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,7 @@ from pipeline_steps.evaluation.matching import FALSE, TRUE
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.data_files import DatasetPaths
 
-EDGES = np.logspace(-3, 0, 31)
-"""Edges of the bins; what lies outside counts in the first or the last one."""
+EDGES = np.logspace(-3, 0, 31)  # edges of the bins; what lies outside counts in the first or the last one
 
 
 def judge_scores(recipe: Recipe, detections: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,7 +1,5 @@
 """Which images show something: good and bad examples of each frequency group, and stories for a few pictures."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,12 +15,9 @@ from pipeline_steps.evaluation.matching import FALSE, TRUE
 class ExampleGroup:
     """Examples of one kind."""
 
-    letter: str
-    """Frequency group."""
-    good: bool
-    """Found well, or missed and mistaken."""
-    image_ids: list[int]
-    """Best examples first."""
+    letter: str  # frequency group
+    good: bool  # found well, or missed and mistaken
+    image_ids: list[int]  # best examples first
 
     @property
     def title(self) -> str:
@@ -75,15 +70,11 @@ def choose_examples(rankings: Rankings, count: int) -> list[ExampleGroup]:
 class Story:
     """An image with a message: one object and what became of it."""
 
-    title: str
-    """The message."""
-    clarity: float
-    """How well the image shows it."""
+    title: str  # the message
+    clarity: float  # how well the image shows it
     scene: Scene
-    truth: int
-    """The object, by its position in the scene; -1: no object in particular."""
-    detection: int | None = None
-    """What was said of it, by its position in the scene."""
+    truth: int  # the object, by its position in the scene; -1: no object in particular
+    detection: int | None = None  # what was said of it, by its position in the scene
 
 
 def _kind(name: str) -> str:

@@ -9,8 +9,6 @@ Calibration: whether a score of 0.7 is right seven times in ten. A detection is 
 0.5. Unjudged and ignored detections are left out.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +50,7 @@ def pooled_ap(table: MatchedDetections, frequencies: np.ndarray) -> dict[str, fl
     return values
 
 
-BINS = 10
-"""Bins of equal width between 0 and 1; a re-scored detection above 1 is in the last."""
+BINS = 10  # bins of equal width between 0 and 1; a re-scored detection above 1 is in the last
 
 
 def reliability(scores: np.ndarray, true: np.ndarray) -> dict[str, Any] | None:
@@ -110,18 +107,12 @@ log = logging.getLogger(__name__)
 class Analyses:
     """Which of them are wanted."""
 
-    pool: bool = False
-    """AP_pool."""
-    bootstrap: int = 0
-    """Resamples of the images for intervals; 0 for none."""
-    seed: int = 0
-    """Seed of the resamples."""
-    errors: bool = False
-    """TIDE's errors and the confusions."""
-    parents: Path | None = None
-    """Table of the parents of categories, for near-synonyms."""
-    calibration: bool = False
-    """Reliability of scores."""
+    pool: bool = False  # AP_pool
+    bootstrap: int = 0  # resamples of the images for intervals; 0 for none
+    seed: int = 0  # seed of the resamples
+    errors: bool = False  # TIDE's errors and the confusions
+    parents: Path | None = None  # table of the parents of categories, for near-synonyms
+    calibration: bool = False  # reliability of scores
 
     def __bool__(self) -> bool:
         return self.pool or self.bootstrap > 0 or self.errors or self.calibration

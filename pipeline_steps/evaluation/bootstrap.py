@@ -9,8 +9,6 @@ image by image, not detection by detection), and the cap per category of AP_fixe
 Symbols: N images, C categories, T IoU thresholds, B resamples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,8 +22,7 @@ from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
 
 Name = TypeVar("Name")
 
-LEVEL = 0.95
-"""Share of the resamples inside an interval."""
+LEVEL = 0.95  # share of the resamples inside an interval
 
 GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
 """Keys of what is resampled: AP over all categories, and over each frequency group."""
@@ -43,7 +40,7 @@ class _Ranking:
     object_bounds: np.ndarray
 
     @classmethod
-    def of(cls, table: MatchedDetections) -> _Ranking:
+    def of(cls, table: MatchedDetections) -> "_Ranking":
         last = np.full(table.shape[1], -1)
         rows = np.flatnonzero(table.true)
         np.maximum.at(last, table.categories[rows], rows)
@@ -153,8 +150,7 @@ def intervals(
     return {"samples": samples, "seed": seed, "level": LEVEL, "intervals": found}
 
 
-BETTER, WORSE, OPEN = "better", "worse", "no difference shown"
-"""Verdicts on a system beside another."""
+BETTER, WORSE, OPEN = "better", "worse", "no difference shown"  # verdicts on a system beside another
 
 
 def verdict(difference: dict[str, float] | None) -> str | None:

@@ -8,8 +8,6 @@ eroded, and only inside of their boxes, column by column from their edges; no ma
 Symbols: k masks; d erosion in pixels; edges, starts and pairs as in :mod:`pipeline_steps.evaluation.overlaps`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

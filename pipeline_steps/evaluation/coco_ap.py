@@ -6,8 +6,6 @@ per image and category count. Evaluated by our own matching, or by pycocotools a
 Symbols: n detections in file order, C categories, T, R, A as in :mod:`pipeline_steps.evaluation.precision`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from dataclasses import dataclass
@@ -26,28 +24,20 @@ from pipeline_steps.evaluation.precision import Accumulated
 from pipeline_steps.evaluation.results import Results
 from pipeline_steps.evaluation.selection import within_cap
 
-MAX_DETECTIONS = 100
-"""Detections of one category in one image that count (COCO)."""
+MAX_DETECTIONS = 100  # detections of one category in one image that count (COCO)
 
 
 @dataclass(frozen=True)
 class CocoEvaluation:
     """Result of :func:`evaluate_coco`."""
 
-    accumulated: Accumulated
-    """Precision and recall at :data:`MAX_DETECTIONS`."""
-    boundary: Accumulated | None
-    """The same by boundary IoU, where that was asked for."""
-    categories: list[dict[str, Any]]
-    """Category records, ascending id."""
-    images: int
-    """Annotated images."""
-    annotations: np.ndarray
-    """Annotations of each category without crowds, int64[C]."""
-    counted: np.ndarray
-    """Detections of each category on annotated images, int64[C]."""
-    left_out: int
-    """Detections on images or of categories that the annotations do not have."""
+    accumulated: Accumulated  # precision and recall at MAX_DETECTIONS
+    boundary: Accumulated | None  # the same by boundary IoU, where that was asked for
+    categories: list[dict[str, Any]]  # category records, ascending id
+    images: int  # annotated images
+    annotations: np.ndarray  # annotations of each category without crowds, int64[C]
+    counted: np.ndarray  # detections of each category on annotated images, int64[C]
+    left_out: int  # detections on images or of categories that the annotations do not have
 
 
 def _needed(content: dict[str, Any], iou_type: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Systems compared on the same resampled images: differences of AP with intervals, and a verdict for each group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path

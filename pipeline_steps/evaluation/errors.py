@@ -25,8 +25,6 @@ that share a parent (:mod:`pipeline_steps.data.category_parents`).
 Symbols: m detections, g objects, C categories.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,17 +37,14 @@ from pipeline_steps.evaluation.bootstrap import group_means
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES, GroundTruth
 from pipeline_steps.evaluation.matched import MatchedDetections, precision_at_recalls
 
-BACKGROUND_IOU = 0.1
-"""TIDE's lower threshold; the upper one is 0.5."""
+BACKGROUND_IOU = 0.1  # TIDE's lower threshold; the upper one is 0.5
 
 ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 """Names of the errors; positions are the codes of the first five."""
 
-NEAR_SYNONYM = "near_synonym"
-"""Classification errors between categories that share a parent."""
+NEAR_SYNONYM = "near_synonym"  # classification errors between categories that share a parent
 
-CONFUSIONS = 50
-"""Pairs of categories in the list of confusions at most."""
+CONFUSIONS = 50  # pairs of categories in the list of confusions at most
 
 
 def error_codes(false: np.ndarray, same: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -75,12 +70,9 @@ def error_codes(false: np.ndarray, same: np.ndarray, other: np.ndarray) -> np.nd
 class ErrorAnalysis:
     """Errors of the detections that count for AP."""
 
-    table: MatchedDetections
-    """Matched with ``least`` = :data:`BACKGROUND_IOU`."""
-    frequencies: np.ndarray
-    """Letters of the C categories, "" for those that do not count."""
-    related: np.ndarray | None = None
-    """bool[C, C], pairs that share a parent; None if parents are not known."""
+    table: MatchedDetections  # matched with ``least`` = BACKGROUND_IOU
+    frequencies: np.ndarray  # letters of the C categories, "" for those that do not count
+    related: np.ndarray | None = None  # bool[C, C], pairs that share a parent; None if parents are not known
 
     @cached_property
     def codes(self) -> np.ndarray:

@@ -5,8 +5,6 @@ verified to be absent (``neg_category_ids``): LVIS is a federated data set, and 
 neither right nor wrong there.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from dataclasses import dataclass
@@ -24,22 +22,17 @@ from pipeline_steps.data.lvis import LvisDataset, read_lvis
 
 log = logging.getLogger(__name__)
 
-FREQUENCIES = ("r", "c", "f")
-"""Frequency letters of LVIS categories: rare, common, frequent."""
+FREQUENCIES = ("r", "c", "f")  # frequency letters of LVIS categories: rare, common, frequent
 
 
 @dataclass(frozen=True)
 class GroundTruth:
     """Ground truth of one split. Annotations without area are left out, as the official evaluator leaves them out."""
 
-    path: Path
-    """The file."""
-    images: list[dict[str, Any]]
-    """Image records, ascending id."""
-    annotations: list[dict[str, Any]]
-    """Annotation records in file order."""
-    categories: list[dict[str, Any]]
-    """Category records, ascending id."""
+    path: Path  # the file
+    images: list[dict[str, Any]]  # image records, ascending id
+    annotations: list[dict[str, Any]]  # annotation records in file order
+    categories: list[dict[str, Any]]  # category records, ascending id
 
     @cached_property
     def image_ids(self) -> np.ndarray:

@@ -8,8 +8,6 @@ out (categories that are not judged in the image, boxes and masks without area);
 Symbols: n detections in file order, N images, C categories.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,22 +28,15 @@ Evaluator = Literal["compiled", "official"]
 class LvisEvaluation:
     """Result of :func:`evaluate_lvis`."""
 
-    capped: Accumulated
-    """Under the cap per image."""
-    fixed: Accumulated
-    """Without a cap per image, with the cap per category."""
+    capped: Accumulated  # under the cap per image
+    fixed: Accumulated  # without a cap per image, with the cap per category
     tables: tuple[MatchedDetections, MatchedDetections]
     """The detections behind both, matched by our own matching whoever evaluates."""
-    detections: int
-    """Detections in the file."""
-    detections_per_image: int
-    """The most detections that an image has in the file: AP_fixed cannot see beyond it."""
-    images_with_detections: int
-    """Images that have any."""
-    unknown_categories: int
-    """Detections of categories that the ground truth does not have."""
-    counted: np.ndarray
-    """Detections of each category that count under the cap per image, judged or not, int64[C]."""
+    detections: int  # detections in the file
+    detections_per_image: int  # the most detections that an image has in the file: AP_fixed cannot see beyond it
+    images_with_detections: int  # images that have any
+    unknown_categories: int  # detections of categories that the ground truth does not have
+    counted: np.ndarray  # detections of each category that count under the cap per image, judged or not, int64[C]
 
     def boundaries(self) -> tuple[Accumulated, Accumulated]:
         """``capped`` and ``fixed`` by boundary IoU, which must have been asked for."""

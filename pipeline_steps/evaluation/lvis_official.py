@@ -3,8 +3,6 @@
 The package is of numpy 1.x times and needs ``numpy.float``; it is given back while the evaluator runs, and only then.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,13 +3,10 @@
 Symbols: m detections, g objects, p pairs of them that overlap, T = 10 IoU thresholds, R recall levels, C categories.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 
-EPSILON = float(np.spacing(1))
-"""What the evaluators add to the denominator of precision."""
+EPSILON = float(np.spacing(1))  # what the evaluators add to the denominator of precision
 
 
 @njit(cache=True, nogil=True)

@@ -8,8 +8,6 @@ Symbols: n detections of the file, m that count and are judged, N images, C cate
 included), T = 10 IoU thresholds, R = 101 recall levels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,72 +24,53 @@ from pipeline_steps.evaluation.overlaps import Overlaps, Shapes, box_shapes, mas
 from pipeline_steps.evaluation.precision import IOU_THRESHOLDS, Accumulated
 from pipeline_steps.evaluation.results import Results
 
-RECALLS = np.linspace(0.0, 1.0, 101)
-"""The R recall levels."""
+RECALLS = np.linspace(0.0, 1.0, 101)  # the R recall levels
 
 SIZES = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
 """Pixels of all, small, medium and large objects, both ends included."""
 
-CHUNK = 30_000
-"""Detections whose masks are in memory at once."""
+CHUNK = 30_000  # detections whose masks are in memory at once
 
 
 @dataclass(frozen=True)
 class Objects:
     """g objects of the ground truth, by image and then in file order."""
 
-    images: np.ndarray
-    """int64[g], position of the image."""
-    categories: np.ndarray
-    """int64[g], position of the category."""
-    crowd: np.ndarray
-    """bool[g]: regions (COCO); what they match is ignored, and they count as no object."""
-    records: np.ndarray
-    """int64[g], position of the annotation in the file."""
-    areas: np.ndarray
-    """float64[g], as annotated: by them objects are small, medium or large."""
-    shapes: Shapes
-    """Their masks or boxes."""
+    images: np.ndarray  # int64[g], position of the image
+    categories: np.ndarray  # int64[g], position of the category
+    crowd: np.ndarray  # bool[g]: regions (COCO); what they match is ignored, and they count as no object
+    records: np.ndarray  # int64[g], position of the annotation in the file
+    areas: np.ndarray  # float64[g], as annotated: by them objects are small, medium or large
+    shapes: Shapes  # their masks or boxes
 
 
 @dataclass(frozen=True)
 class MatchedDetections:
     """m detections, ranked: by category, then descending score, then image, then file order."""
 
-    rows: np.ndarray
-    """int64[m], row of the file."""
-    images: np.ndarray
-    """int64[m], position of the image."""
-    categories: np.ndarray
-    """int64[m], position of the category, ascending."""
-    scores: np.ndarray
-    """float64[m], written scores."""
-    true: np.ndarray
-    """uint16[m], bit t: matched at threshold t."""
-    ignored: np.ndarray
-    """uint16[m], bit t: neither right nor wrong at threshold t."""
-    targets: np.ndarray
-    """int64[m], object matched at IoU 0.5, or -1."""
+    rows: np.ndarray  # int64[m], row of the file
+    images: np.ndarray  # int64[m], position of the image
+    categories: np.ndarray  # int64[m], position of the category, ascending
+    scores: np.ndarray  # float64[m], written scores
+    true: np.ndarray  # uint16[m], bit t: matched at threshold t
+    ignored: np.ndarray  # uint16[m], bit t: neither right nor wrong at threshold t
+    targets: np.ndarray  # int64[m], object matched at IoU 0.5, or -1
+    # uint16[3, m] each, the same among small, medium and large objects: others, what matches them, and what is
+    # unmatched and of another size itself, are ignored
     sized_true: np.ndarray
-    """uint16[3, m] and ..."""
     sized_ignored: np.ndarray
-    """... uint16[3, m]: the same among small, medium and large objects, where others and what matches them, and what
-    is unmatched and of another size itself, are ignored."""
+    # float64[2, m] and int64[2, m], see Overlaps; known where errors were asked for
     best: np.ndarray
-    """float64[2, m] and ..."""
     best_objects: np.ndarray
-    """... int64[2, m]: see :class:`Overlaps`. Known where errors were asked for."""
-    objects: Objects
-    """The ground truth."""
-    shape: tuple[int, int]
-    """N and C."""
-    boundary: MatchedDetections | None = None
+    objects: Objects  # the ground truth
+    shape: tuple[int, int]  # N and C
+    boundary: "MatchedDetections | None" = None
     """The same detections matched by the smaller one of mask IoU and boundary IoU, where that was asked for."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, chosen: np.ndarray) -> MatchedDetections:
+    def take(self, chosen: np.ndarray) -> "MatchedDetections":
         """Some of the detections: bool[m], or positions in ascending order."""
         names = ("rows", "images", "categories", "scores", "true", "ignored", "targets")
         wide = ("sized_true", "sized_ignored", "best", "best_objects")

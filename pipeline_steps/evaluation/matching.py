@@ -5,8 +5,6 @@ The figures of merit come from the evaluators; this gives the verdict on each si
 Symbols: g objects of the ground truth, d detections, T IoU thresholds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Every metrics file has the keys :data:`KEYS`, in per cent (0..100) or null where
 else in it says how they came about.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +30,15 @@ from pipeline_steps.evaluation.precision import (
 from pipeline_steps.evaluation.results import Results, read_results
 
 FIXED_KEYS = ("AP_fixed", "APr_fixed", "APc_fixed", "APf_fixed")
-KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", *FIXED_KEYS)
-"""Keys that every metrics file has."""
+KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", *FIXED_KEYS)  # keys that every metrics file has
 
 
 @dataclass(frozen=True)
 class Figures:
     """Figures beyond :data:`KEYS`, from the same matching."""
 
-    recall: bool = False
-    """AR by size and frequency group: ARs, ARm, ARl, ARr, ARc, ARf; and of each category."""
-    fixed_sizes: bool = False
-    """AP50_fixed, AP75_fixed, APs_fixed, APm_fixed, APl_fixed."""
+    recall: bool = False  # AR by size and frequency group: ARs, ARm, ARl, ARr, ARc, ARf; and of each category
+    fixed_sizes: bool = False  # AP50_fixed, AP75_fixed, APs_fixed, APm_fixed, APl_fixed
     boundary_ratio: float | None = None
     """Every AP of :data:`KEYS` by boundary IoU, too, as ``AP_boundary``, ``AP_boundary_fixed`` ..., with boundaries of
     this share of the image's diagonal."""

@@ -6,8 +6,6 @@ are left out before their masks are compared.
 Symbols: k shapes, d detections, g objects of the ground truth, p pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,14 +19,10 @@ from pipeline_steps.detections.run_lengths import PackedMasks, next_number
 class Shapes:
     """k masks or boxes of any images."""
 
-    boxes: np.ndarray
-    """float64[k, 4], x1 y1 x2 y2: of a mask around its pixels."""
-    areas: np.ndarray
-    """float64[k], pixels."""
-    starts: np.ndarray
-    """int64[k + 1], where the edges of each mask begin; all 0 for boxes."""
-    edges: np.ndarray
-    """int32, pixels in column-major order at which a mask begins and ends, by turns."""
+    boxes: np.ndarray  # float64[k, 4], x1 y1 x2 y2: of a mask around its pixels
+    areas: np.ndarray  # float64[k], pixels
+    starts: np.ndarray  # int64[k + 1], where the edges of each mask begin; all 0 for boxes
+    edges: np.ndarray  # int32, pixels in column-major order at which a mask begins and ends, by turns
 
 
 @dataclass(frozen=True)
@@ -37,14 +31,10 @@ class Overlaps:
 
     best: np.ndarray
     """float64[2, d], the greatest IoU with an object of the same and of another category, 0 below the least asked."""
-    objects: np.ndarray
-    """int64[2, d], that object; of equal ones the first."""
-    rows: np.ndarray
-    """int64[p], ascending: detections that overlap an object of their category by at least 0.5."""
-    targets: np.ndarray
-    """int64[p], that object; ascending within a detection."""
-    ious: np.ndarray
-    """float64[p]."""
+    objects: np.ndarray  # int64[2, d], that object; of equal ones the first
+    rows: np.ndarray  # int64[p], ascending: detections that overlap an object of their category by at least 0.5
+    targets: np.ndarray  # int64[p], that object; ascending within a detection
+    ious: np.ndarray  # float64[p]
     boundary_ious: np.ndarray | None = None
     """float64[p], the smaller one of that and of the IoU of the boundaries, where it was asked for."""
 

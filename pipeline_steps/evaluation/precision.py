@@ -4,31 +4,25 @@ Symbols: T = 10 IoU thresholds (0.5, 0.55 .. 0.95), R = 101 recall levels (0, 0.
 A = 4 area ranges (all, small, medium, large). -1 stands for "no ground truth".
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""The T thresholds."""
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the T thresholds
 
-AREAS = ("all", "small", "medium", "large")
-"""Names of the A area ranges; the limits are 32 x 32 and 96 x 96 pixels."""
+AREAS = ("all", "small", "medium", "large")  # names of the A area ranges; the limits are 32 x 32 and 96 x 96 pixels
 
 
 @dataclass(frozen=True)
 class Accumulated:
     """What one evaluation run yields."""
 
-    precision: np.ndarray
-    """float64[T, R, C, A], C-contiguous."""
-    recall: np.ndarray
-    """float64[T, C, A]."""
+    precision: np.ndarray  # float64[T, R, C, A], C-contiguous
+    recall: np.ndarray  # float64[T, C, A]
 
-    def restricted_to(self, categories: np.ndarray) -> Accumulated:
+    def restricted_to(self, categories: np.ndarray) -> "Accumulated":
         """The same with no ground truth in other categories: bool[C]."""
         return Accumulated(
             np.where(categories[None, None, :, None], self.precision, -1.0),

@@ -5,8 +5,6 @@ The score that counts is the written one: ``rank_score`` of a table, ``score`` o
 Symbols: n detections in file order. Boxes are x, y, width, height as in results files. RLE = COCO run-length encoding.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,31 +25,24 @@ from pipeline_steps.evaluation.results_file import read_results_file
 class Results:
     """Detections in file order."""
 
-    path: Path
-    """The file."""
-    image_ids: np.ndarray
-    """int64[n]."""
-    category_ids: np.ndarray
-    """int64[n]."""
-    scores: np.ndarray
-    """float64[n], written scores."""
-    boxes: np.ndarray | None
-    """float64[n, 4], x, y, width, height; None if masks are evaluated."""
+    path: Path  # the file
+    image_ids: np.ndarray  # int64[n]
+    category_ids: np.ndarray  # int64[n]
+    scores: np.ndarray  # float64[n], written scores
+    boxes: np.ndarray | None  # float64[n, 4], x, y, width, height; None if masks are evaluated
     packed: Callable[[np.ndarray], PackedMasks] | None
     """Reads the masks of the given rows (ascending positions); None if boxes are evaluated."""
     mask_sizes: np.ndarray | None = None
     """int64[n, 2], height and width that the masks claim; None in tables, where the image's size holds."""
     model_scores: np.ndarray | None = None
     """float64[n], the models' own scores; None in results files, which have one score."""
-    recipe: str | None = None
-    """Recipe that the detections come from, where the file tells."""
-    metadata: dict[str, object] = field(default_factory=dict)
-    """What else the file tells about itself."""
+    recipe: str | None = None  # recipe that the detections come from, where the file tells
+    metadata: dict[str, object] = field(default_factory=dict)  # what else the file tells about itself
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def mapped(self, category_ids: Mapping[int, int]) -> Results:
+    def mapped(self, category_ids: Mapping[int, int]) -> "Results":
         """Detections of the categories that ``category_ids`` has, in the categories that it names; the order stays."""
         rows = np.flatnonzero(np.isin(self.category_ids, list(category_ids)))
         packed = self.packed

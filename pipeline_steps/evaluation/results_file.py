@@ -3,8 +3,6 @@
 Symbols: n detections in file order. RLE = COCO run-length encoding.
 """
 
-from __future__ import annotations
-
 import mmap
 import re
 from collections.abc import Iterable, Iterator
@@ -46,8 +44,7 @@ class _BoxDetection(msgspec.Struct, gc=False):
 _Detection = _MaskDetection | _BoxDetection
 _PIECE_BYTES = 1 << 22
 _TAIL_BYTES = 1 << 17
-_BETWEEN = re.compile(rb"\}\s*(,)\s*(?=\{)")
-"""Between two detections."""
+_BETWEEN = re.compile(rb"\}\s*(,)\s*(?=\{)")  # between two detections
 
 _HINTS = {
     ".segmentation.counts`": "masks must be compressed RLE (counts as text)",

@@ -3,8 +3,6 @@
 Symbols: n detections in file order. All selections are stable: among equal scores the earlier row of the file wins.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

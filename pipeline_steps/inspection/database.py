@@ -5,8 +5,6 @@ opencv-python-headless carries these two libraries for itself; linked under thei
 library path of ``mongod``, they serve it as well.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import subprocess
@@ -15,8 +13,7 @@ from pathlib import Path
 
 from pipeline_steps.common.errors import UserError
 
-URI = "FIFTYONE_DATABASE_URI"
-"""A database that the user names by this variable is used as it is."""
+URI = "FIFTYONE_DATABASE_URI"  # A database that the user names by this variable is used as it is
 
 _LIBRARIES = {"libcrypto.so.1.1": "libcrypto-*.so.1.1*", "libssl.so.1.1": "libssl-*.so.1.1*"}
 _OWN = f"use a MongoDB of your own (6.0 or later): export {URI}=mongodb://HOST:27017"

@@ -33,8 +33,7 @@ from pipeline_steps.run.data_files import DatasetPaths
 if TYPE_CHECKING:
     import fiftyone as fo
 
-HIGH_SCORE = 0.5
-"""Score from which a wrong detection is in the view of confident mistakes."""
+HIGH_SCORE = 0.5  # score from which a wrong detection is in the view of confident mistakes
 
 COLOURS = {
     TRUE: "#009e73",
@@ -47,8 +46,7 @@ COLOURS = {
 }
 """Colour of each verdict (Okabe and Ito's, which colour-blind people tell apart)."""
 
-OPACITY = 0.3
-"""Of masks: thin enough to see the object below."""
+OPACITY = 0.3  # of masks: thin enough to see the object below
 
 _BATCH = 64
 

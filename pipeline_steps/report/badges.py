@@ -3,8 +3,6 @@
 Symbols: n numbers or names; sizes and places in pixels of the image.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +10,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-USUAL = 1 / 24
-"""Height of a number as a share of the longer edge; less where many numbers have to share an image."""
+USUAL = 1 / 24  # height of a number as a share of the longer edge; less where many numbers have to share an image
 
-_DIGIT = 0.62
-"""Width of a bold digit as a share of the height of its box, margins left out."""
+_DIGIT = 0.62  # width of a bold digit as a share of the height of its box, margins left out
 
-GRID = 3
-"""Distance between the places that are tried for a name."""
+GRID = 3  # distance between the places that are tried for a name
 
-COVERING = 150
-"""A name moves this far rather than cover objects with its whole box."""
+COVERING = 150  # A name moves this far rather than cover objects with its whole box
 
 
 @dataclass(frozen=True)
@@ -30,12 +24,10 @@ class Badge:
     """A number in a box."""
 
     x: float
-    y: float
-    """Middle of the box."""
+    y: float  # middle of the box
     w: float
     h: float
-    moved: bool
-    """Whether it had to stand so far off its object that a line should lead there."""
+    moved: bool  # whether it had to stand so far off its object that a line should lead there
 
 
 def _widths(count: int, height: float) -> np.ndarray:

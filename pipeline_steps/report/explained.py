@@ -1,7 +1,5 @@
 """Two pictures for the README: the pipeline, from the workflow's rules, and the equalization loss, from its code."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
@@ -63,8 +61,7 @@ WIDTH, GAP, LINE, LETTERS = 172, 26, 20, 18
 EXAMPLE = (("dog", "f", 1122), ("cat", "f", 1074), ("polar bear", "c", 94), ("puppy", "r", 9), ("wolf", "r", 1))
 """Categories with their group and train images (LVIS v0.5); a proposal of the first is looked at."""
 
-ABSENT = "puppy"
-"""Verified to be absent in the image of the proposal (S_N)."""
+ABSENT = "puppy"  # verified to be absent in the image of the proposal (S_N)
 
 
 def workflow_rules(root: Path, configfile: str = "config/challenge.yaml") -> dict[str, Any]:

@@ -4,8 +4,6 @@ Each image is embedded once; objects are drawn over it as vectors, with the same
 sides. What the page shows can be narrowed in the browser by score and by verdict.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +17,7 @@ from pipeline_steps.report.badges import place_badges
 from pipeline_steps.report.page import html_page, pixels_uri, render
 from pipeline_steps.run.data_files import DatasetPaths
 
-LONGEST_EDGE = 800
-"""Larger images are embedded at this size."""
+LONGEST_EDGE = 800  # larger images are embedded at this size
 
 MARKS = {
     TRUE: ("✓", "right: the category is right and the overlap is at least half"),

@@ -1,15 +1,12 @@
 """Tables as they are shown: numbers as text, and Markdown that also reads well in a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import pandas as pd
 
-MISSING = "–"
-"""What stands for a number that there is not."""
+MISSING = "–"  # what stands for a number that there is not
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,7 @@ class Grid:
     title: str
     header: list[str]
     rows: list[list[str]]
-    text_columns: int
-    """So many columns from the left hold text, the others numbers."""
+    text_columns: int  # so many columns from the left hold text, the others numbers
     notes: list[str]
 
     def markdown(self) -> str:

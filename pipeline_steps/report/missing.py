@@ -3,8 +3,6 @@
 Symbols: boxes are x1 y1 x2 y2 in pixels of the augmented image.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,7 @@ import numpy as np
 from pipeline_steps.analysis.samples.examples import Example
 from pipeline_steps.report.page import html_page, pixels_uri, render
 
-LONGEST_EDGE = 640
-"""Larger images are embedded at this size."""
+LONGEST_EDGE = 640  # larger images are embedded at this size
 
 _LEGEND = (
     ("annotated", "annotated in LVIS"),

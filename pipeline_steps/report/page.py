@@ -3,8 +3,6 @@
 All HTML is in ``templates/``, with one style sheet and one script for every page.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable
 from functools import cache
@@ -21,8 +19,7 @@ from pipeline_steps.common.files import note_input, require_file
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-PIXELS_PER_INCH = 120
-"""Size of the figures on a page."""
+PIXELS_PER_INCH = 120  # size of the figures on a page
 
 _BEGIN, _END = "<!-- content -->", "<!-- end of content -->"
 

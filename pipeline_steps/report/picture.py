@@ -1,7 +1,5 @@
 """One small picture of a few predictions with a message, for a README: what is annotated above, what is said below."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from pathlib import Path
@@ -19,17 +17,13 @@ from pipeline_steps.report.badges import place_names
 from pipeline_steps.report.gallery import colour
 from pipeline_steps.run.data_files import DatasetPaths
 
-TILE = 320
-"""Longer edge of a tile, in pixels."""
+TILE = 320  # longer edge of a tile, in pixels
 
-TILES, SHOWN = 3, 4
-"""Tiles side by side, and detections drawn in each."""
+TILES, SHOWN = 3, 4  # tiles side by side, and detections drawn in each
 
-CANDIDATES = 300
-"""Images to choose from."""
+CANDIDATES = 300  # images to choose from
 
-MAX_BYTES = 300_000
-"""The picture is made smaller until it has at most so many bytes."""
+MAX_BYTES = 300_000  # the picture is made smaller until it has at most so many bytes
 
 _GAP, _LINE, _FONT, _FAR = 8, 18, 12, 6
 _PAPER, _INK = (255, 255, 255), (40, 46, 54)

@@ -1,7 +1,5 @@
 """The summary of a run, and the paper's tables with our figures beside theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +14,7 @@ from pipeline_steps.recipe.training import Model
 from pipeline_steps.report.grid import MISSING, Grid, number, with_spread
 
 FIXED = {f"{key}_fixed": f"{column}_fixed" for key, column in GROUP_COLUMNS.items()}
-COLUMNS = {**GROUP_COLUMNS, **FIXED}
-"""Key in metrics files -> column of the tables."""
+COLUMNS = {**GROUP_COLUMNS, **FIXED}  # key in metrics files -> column of the tables
 
 DETAILS = {"AP50": "AP50", "AP75": "AP75", "APs": "AP_s", "APm": "AP_m", "APl": "AP_l"}
 """The same for AP at one IoU and by size of the object (COCO's: below 32 x 32 pixels, up to 96 x 96, above)."""

@@ -7,8 +7,6 @@ Symbols: g objects of a group in the ground truth. AP_fixed compares scores with
 decides which categories get the places under the cap per image.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A *setting* is a model of the recipe with ``seeds``, or a single model; its *runs* are the models that it stands for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,12 +21,9 @@ class Runs:
     """Files of the compared models; every one may be missing."""
 
     recipe: Recipe
-    metrics: dict[str, Path] = field(default_factory=dict)
-    """metrics.json by model."""
-    detections: dict[str, Path] = field(default_factory=dict)
-    """Detections table on val by model."""
-    gradients: dict[str, Path] = field(default_factory=dict)
-    """gradients.csv by model."""
+    metrics: dict[str, Path] = field(default_factory=dict)  # metrics.json by model
+    detections: dict[str, Path] = field(default_factory=dict)  # detections table on val by model
+    gradients: dict[str, Path] = field(default_factory=dict)  # gradients.csv by model
 
     @property
     def comparisons(self) -> list[tuple[str, str]]:

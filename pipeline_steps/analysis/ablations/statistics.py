@@ -4,16 +4,13 @@ Symbols: n runs, or pairs of runs of equal seed. Intervals are those of Student'
 freedom; they hold for one comparison at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
 
-CONFIDENCE = 0.95
-"""Coverage of all intervals."""
+CONFIDENCE = 0.95  # coverage of all intervals
 
 
 @dataclass(frozen=True)

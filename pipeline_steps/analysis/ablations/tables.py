@@ -1,7 +1,5 @@
 """The whole comparison as data frames: runs, settings, differences, quotients, and what the loss does to gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

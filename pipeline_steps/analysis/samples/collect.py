@@ -1,7 +1,5 @@
 """From a trained model to counts per category and examples of missing annotations."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,20 +19,16 @@ from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.training import Model
 from pipeline_steps.run.data_files import DatasetPaths
 
-EXAMPLES = 6
-"""Pictures of missing annotations."""
+EXAMPLES = 6  # pictures of missing annotations
 
 
 @dataclass(frozen=True)
 class Collected:
     """Result of :func:`collect_samples`."""
 
-    counts: dict[str, Any]
-    """What the figure is drawn from: numbers of the whole and one entry per category."""
-    missing: list[str]
-    """How many annotations are missing, in sentences."""
-    examples: list[Example]
-    """Images in which some are."""
+    counts: dict[str, Any]  # what the figure is drawn from: numbers of the whole and one entry per category
+    missing: list[str]  # how many annotations are missing, in sentences
+    examples: list[Example]  # images in which some are
 
 
 def _with_coco_boxes(recipe: Recipe, model: Model) -> tuple[Recipe, bool]:

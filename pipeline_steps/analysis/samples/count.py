@@ -32,20 +32,16 @@ if TYPE_CHECKING:
 class SampleCounts:
     """Sums over all batches so far."""
 
-    positives: Tensor
-    """int64[C]: proposals of the category."""
+    positives: Tensor  # int64[C]: proposals of the category
     from_objects: Tensor
     """int64[C]: valid negatives that are proposals of other categories, without the equalization loss."""
-    from_objects_equalized: Tensor
-    """int64[C]: the same with it."""
+    from_objects_equalized: Tensor  # int64[C]: the same with it
     from_background: Tensor
     """int64[C]: valid negatives that are background; the equalization loss leaves them as they are."""
     images: int = 0
     proposals: int = 0
-    background_in_lvis: int = 0
-    """Background proposals in images of LVIS."""
-    background_on_coco: int = 0
-    """Those of them that hit an object which COCO annotates."""
+    background_in_lvis: int = 0  # background proposals in images of LVIS
+    background_on_coco: int = 0  # those of them that hit an object which COCO annotates
 
     @classmethod
     def zeros(cls, category_count: int) -> SampleCounts:
@@ -61,10 +57,8 @@ class Batch:
     samples: list[dict[str, Any]]
     sampled: list[Instances]
     facts: BatchFacts
-    row_weights: list[Tensor]
-    """Tensor[R_i] of each image: weights of its proposals (COCO Ignore, groups of objects)."""
-    on_region: list[Tensor]
-    """BoolTensor[R_i] of each image: background that hits a region."""
+    row_weights: list[Tensor]  # Tensor[R_i] of each image: weights of its proposals (COCO Ignore, groups of objects)
+    on_region: list[Tensor]  # BoolTensor[R_i] of each image: background that hits a region
 
 
 @torch.no_grad()

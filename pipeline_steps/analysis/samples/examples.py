@@ -3,8 +3,6 @@
 The report, figure 2. Symbols: boxes are x1 y1 x2 y2 in pixels of the augmented image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +11,9 @@ from torchvision.ops import box_iou
 
 from pipeline_steps.analysis.samples.count import Batch
 
-SAME_OBJECT_IOU = 0.5
-"""A COCO box that overlaps an annotated object of LVIS by more than this is that object."""
+SAME_OBJECT_IOU = 0.5  # A COCO box that overlaps an annotated object of LVIS by more than this is that object
 
-POSITIVES_SHOWN, NEGATIVES_SHOWN = 2, 3
-"""Proposals drawn for each object, those of the highest IoU first."""
+POSITIVES_SHOWN, NEGATIVES_SHOWN = 2, 3  # proposals drawn for each object, those of the highest IoU first
 
 
 @dataclass(frozen=True)
@@ -25,16 +21,11 @@ class Example:
     """An image with missing annotations."""
 
     image_id: int
-    pixels: np.ndarray
-    """uint8[H, W, 3], BGR."""
-    annotated: np.ndarray
-    """float[G, 4] of LVIS."""
-    positives: np.ndarray
-    """float[n, 4], the best proposals of each annotated object."""
-    unannotated: np.ndarray
-    """float[m, 4], objects that only COCO annotates and that some background proposal hits."""
-    negatives: np.ndarray
-    """float[k, 4], the best of these proposals for each of them."""
+    pixels: np.ndarray  # uint8[H, W, 3], BGR
+    annotated: np.ndarray  # float[G, 4] of LVIS
+    positives: np.ndarray  # float[n, 4], the best proposals of each annotated object
+    unannotated: np.ndarray  # float[m, 4], objects that only COCO annotates and that some background proposal hits
+    negatives: np.ndarray  # float[k, 4], the best of these proposals for each of them
 
 
 def _best(proposals: torch.Tensor, objects: torch.Tensor, count: int) -> torch.Tensor:

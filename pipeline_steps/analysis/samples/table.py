@@ -1,7 +1,5 @@
 """Counted samples as tables: by category, and summed over the frequency groups."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

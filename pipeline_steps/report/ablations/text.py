@@ -1,7 +1,5 @@
 """What the comparison says in words; every statement follows from the intervals and the recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,8 +13,7 @@ LVIS_FREQUENT_PER_RARE = 48_000
 """Annotated objects of all frequent categories for each object that a rare category has in the mean: LVIS v0.5 train,
 629,862 over 13.06 (from the instance counts of its category list)."""
 
-FLOOR = 2.0
-"""Points of AP below which a mean is called close to 0."""
+FLOOR = 2.0  # points of AP below which a mean is called close to 0
 
 
 def design(runs: Runs, settings: pd.DataFrame, missing: Mapping[str, str]) -> list[str]:

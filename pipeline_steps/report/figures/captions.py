@@ -1,7 +1,5 @@
 """Titles and captions of all figures; imports nothing, because the workflow reads them too."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 
@@ -10,8 +8,7 @@ class Caption:
     """What stands above and below a figure."""
 
     title: str
-    text: str
-    """What to see in it."""
+    text: str  # what to see in it
 
 
 CAPTIONS = {

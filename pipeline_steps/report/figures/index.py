@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LIST = "figures.json"
-"""File beside the figures: for each figure why it is missing, or an empty text."""
+LIST = "figures.json"  # file beside the figures: for each figure why it is missing, or an empty text
 
 FIGURES: dict[str, Callable[[Inputs], Figure | tuple[Figure, pd.DataFrame]]] = {
     "ap_by_group": results.ap_by_group,
@@ -42,8 +41,7 @@ class DrawnFigures:
     """Figures in a folder."""
 
     folder: Path
-    missing: dict[str, str]
-    """Why a figure is missing, by name; empty for figures that are there."""
+    missing: dict[str, str]  # why a figure is missing, by name; empty for figures that are there
 
     @property
     def drawn(self) -> list[str]:

@@ -1,7 +1,5 @@
 """What figures are drawn from: files of a run, read when a figure asks for them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,23 +22,16 @@ class Inputs:
     """Files of a run; every one may be missing."""
 
     recipe: Recipe
-    metrics: dict[str, Path] = field(default_factory=dict)
-    """metrics.json by evaluation."""
-    categories: dict[str, Path] = field(default_factory=dict)
-    """categories.csv by evaluation."""
-    trainings: dict[str, Path] = field(default_factory=dict)
-    """metrics.jsonl by model."""
-    ensemble_gain: Path | None = None
-    """Result of the measure_ensemble_gain step."""
-    rescoring: Path | None = None
-    """Result of the sweep_rescoring step."""
-    scores: Path | None = None
-    """Result of the judge_detections step."""
-    samples: Path | None = None
-    """Counts of the count_samples step."""
+    metrics: dict[str, Path] = field(default_factory=dict)  # metrics.json by evaluation
+    categories: dict[str, Path] = field(default_factory=dict)  # categories.csv by evaluation
+    trainings: dict[str, Path] = field(default_factory=dict)  # metrics.jsonl by model
+    ensemble_gain: Path | None = None  # result of the measure_ensemble_gain step
+    rescoring: Path | None = None  # result of the sweep_rescoring step
+    scores: Path | None = None  # result of the judge_detections step
+    samples: Path | None = None  # counts of the count_samples step
 
     @classmethod
-    def of(cls, files: ResultFiles) -> Inputs:
+    def of(cls, files: ResultFiles) -> "Inputs":
         """What a run has left, or will."""
         evaluations = files.recipe.evaluations
         return cls(

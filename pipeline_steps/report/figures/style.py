@@ -12,14 +12,12 @@ if TYPE_CHECKING:
 GROUP_COLOURS = {"all": "#4d4d4d", "r": "#c8402f", "c": "#c98a00", "f": "#1f6fb4"}
 """Colours of the frequency groups. Red-blind readers see red as dark grey: see the next two."""
 
-GROUP_LINES = {"all": "-", "r": (0, (4, 1.2)), "c": "-", "f": "-"}
-"""Line styles of the groups: rare ones are dashed."""
+GROUP_LINES = {"all": "-", "r": (0, (4, 1.2)), "c": "-", "f": "-"}  # line styles of the groups: rare ones are dashed
 
 GROUP_HATCHES = {"all": "", "r": "////", "c": "", "f": ""}
 """Hatching of bars: rare ones are hatched, with :data:`BAR` as the colour of the edges."""
 
-BAR: dict[str, Any] = {"edgecolor": "white", "linewidth": 0}
-"""How bars are drawn beside their colour."""
+BAR: dict[str, Any] = {"edgecolor": "white", "linewidth": 0}  # how bars are drawn beside their colour
 
 GROUP_NAMES = {"all": "all", "r": "rare", "c": "common", "f": "frequent"}
 

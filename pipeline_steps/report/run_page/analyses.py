@@ -1,7 +1,5 @@
 """Sections on what lies behind AP: how sure it is, which errors cost it, and what scores mean."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -22,11 +20,9 @@ from pipeline_steps.report.run_page.parts import Run, absent, table
 from pipeline_steps.report.tables import COLUMNS
 from pipeline_steps.run.data_files import DatasetPaths
 
-CONFUSIONS, PICTURES = 15, 8
-"""Confusions in the table, and those of them with a picture."""
+CONFUSIONS, PICTURES = 15, 8  # confusions in the table, and those of them with a picture
 
-LONGEST_EDGE = 400
-"""Pixels of a picture."""
+LONGEST_EDGE = 400  # pixels of a picture
 
 _ERROR_NAMES = {
     "classification": "wrong category",

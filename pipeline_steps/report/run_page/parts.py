@@ -1,7 +1,5 @@
 """What the sections of the page are put together from: tables, plots, other pages, and a word where one is missing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ Edges that a longer way implies are left out, every rule stands below all that i
 layers between as invisible nodes. Sweeps up and down the layers bring each node near to the mean of its neighbours.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +18,8 @@ from pipeline_steps.analysis.benchmarks import job_seconds
 from pipeline_steps.common.progress import format_duration
 from pipeline_steps.report.page import render
 
-WIDTH, HEIGHT, GAP_X, GAP_Y = 158, 46, 18, 34
-"""Size of a node and distances between nodes, in units of the drawing."""
-THIN = 16
-"""Width of an invisible node."""
+WIDTH, HEIGHT, GAP_X, GAP_Y = 158, 46, 18, 34  # size of a node and distances between nodes, in units of the drawing
+THIN = 16  # width of an invisible node
 SWEEPS = 16
 
 STAGES = {

@@ -1,7 +1,5 @@
 """The page of a run: the figures that matter, what is missing, then sections, each from the files that it needs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import nan

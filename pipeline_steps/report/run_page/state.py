@@ -1,7 +1,5 @@
 """How far a run is: which trainings are complete, which were interrupted, what is missing."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline_steps.common.errors import UserError
@@ -19,10 +17,8 @@ class TrainingState:
 
     model: Model
     stage: str
-    images: int
-    """Images of the schedule."""
-    seen: int | None
-    """Images at the last report of the training; None if it has reported nothing."""
+    images: int  # images of the schedule
+    seen: int | None  # images at the last report of the training; None if it has reported nothing
     complete: bool
 
     @property
