@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from pipeline_steps.common.cli import run_step, step_parser
-from pipeline_steps.mini_world.making import make_mini
+from pipeline_steps.mini_world import make_mini
 from pipeline_steps.recipe import load_recipe
 
 parser = step_parser("make_mini", __doc__)

@@ -10,11 +10,14 @@ rasterised pixels.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipeline_steps.data.categories import frequency_letter
-from pipeline_steps.mini_world.federation import Labels
 from pipeline_steps.mini_world.polygons import area_of, box_of, polygons_of
+from pipeline_steps.mini_world.randomness import chance
 from pipeline_steps.mini_world.scene import DrawnScene
 from pipeline_steps.mini_world.vocabulary import MiniVocabulary
 from pipeline_steps.recipe.data import MiniWorld
@@ -74,6 +77,52 @@ def base_record(split: str, index: int, size: int, version: str) -> dict[str, An
         "coco_url": f"http://images.cocodataset.org/{image_folder(split, index, version)}/{number:012d}.jpg",
         "date_captured": f"2013-11-{14 + number % 12} {number % 24:02d}:{number // 24 % 60:02d}:{number // 7 % 60:02d}",
     }
+
+
+@dataclass(frozen=True)
+class Labels:
+    """LVIS labels of one picture."""
+
+    annotated: list[int]  # positions in ``scene.objects`` of the annotated objects
+    negative: list[int]  # 0-based categories verified to be absent, sorted
+    not_exhaustive: list[int]  # 0-based annotated categories of which some objects are not annotated, sorted
+
+
+def federate(
+    scene: DrawnScene, vocabulary: MiniVocabulary, settings: MiniWorld, split: str, rng: np.random.Generator
+) -> Labels:
+    """Choose what LVIS says about ``scene``: it annotates some categories and verifies the absence of some others.
+
+    A category is annotated with probability ``annotated_fraction``, and always if the picture was made for it.
+    Categories with a cluster, and some others with several objects, are annotated in part and listed as not exhaustive.
+    Only absent categories become negatives, those of a shape that is shown in another hue (siblings) more often.
+    """
+    absent, sibling = settings.verified_negative_fraction, settings.sibling_negative_fraction
+    if split == "train":
+        absent, sibling = settings.train_negative_fraction, settings.train_sibling_negative_fraction
+    objects = scene.objects
+    annotated: list[int] = []
+    not_exhaustive: list[int] = []
+    for key in sorted(scene.present):
+        own = [k for k, item in enumerate(objects) if item.wish.key == key]
+        certain = any(objects[k].wish.certain for k in own)
+        if not (chance(rng, settings.annotated_fraction) or certain):
+            continue
+        clustered = any(objects[k].wish.group for k in own)
+        if len(own) > 1 and (clustered or chance(rng, settings.not_exhaustive_fraction)):
+            # The certain object stays; of the rest, at least one is left out.
+            own.sort(key=lambda k: not objects[k].wish.certain)
+            own = own[: max(1, len(own) // 2 if clustered else len(own) - 1)]
+            not_exhaustive.append(key)
+        annotated += own
+    present = scene.present
+    shapes = {vocabulary.categories[key].shape for key in present}
+    negative = [
+        category.key
+        for category in vocabulary.categories
+        if category.key not in present and chance(rng, sibling if category.shape in shapes else absent)
+    ]
+    return Labels(sorted(annotated), negative, not_exhaustive)
 
 
 class LvisSplit:

@@ -1,64 +1,42 @@
-"""The whole mini world: plans, draws and labels every picture, and writes all files."""
+"""The mini world of a recipe: plans, draws and labels every picture, writes all files, each part put in place whole."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import logging
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from pipeline_steps.common.atomic import write_json
+from pipeline_steps.common.atomic import atomic_directory, write_json
 from pipeline_steps.common.errors import UserError, listing
+from pipeline_steps.common.files import folder_digest, read_json
 from pipeline_steps.common.progress import Progress
 from pipeline_steps.mini_world.coco_format import CocoSplit
-from pipeline_steps.mini_world.federation import Labels, Rates, federate
-from pipeline_steps.mini_world.lvis_format import LvisSplit, image_folder, image_id
+from pipeline_steps.mini_world.lvis_format import Labels, LvisSplit, federate, image_folder, image_id
 from pipeline_steps.mini_world.openimages_format import (
+    Annotator,
+    ImageLabels,
     OpenImagesFiles,
     draw_rotation,
     image_name,
     write_category_tables,
 )
-from pipeline_steps.mini_world.openimages_labels import Annotator, ImageLabels
 from pipeline_steps.mini_world.plan import plan_openimages, plan_split
 from pipeline_steps.mini_world.randomness import stream
 from pipeline_steps.mini_world.scene import DrawnScene, draw_scene
 from pipeline_steps.mini_world.vocabulary import MiniVocabulary, build_vocabulary
+from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.data import MiniWorld
+from pipeline_steps.run.data_files import MINI_WORLD, DatasetPaths
+
+log = logging.getLogger(__name__)
 
 PARTS = ("openimages", "coco", "categories", "lvis")
 """Folders of a world, in the order in which they are put in place: what names the others comes last."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Figures of a finished world. ``letters``: number of rare, common and frequent categories."""
-
-    letters: dict[str, int]
-    train_annotations: int
-    val_annotations: int
-    least_val_instances: int
-    openimages_boxes: int
-
-    def __str__(self) -> str:
-        letters = " / ".join(f"{self.letters[letter]} {letter}" for letter in "rcf")
-        return (
-            f"{letters} categories; {self.train_annotations} train and {self.val_annotations} val annotations "
-            f"(at least {self.least_val_instances} val instances of each category); "
-            f"{self.openimages_boxes} OpenImages boxes"
-        )
-
-
-def split_rates(settings: MiniWorld, split: str) -> Rates:
-    """Probabilities of the federated labels of a split."""
-    train = split == "train"
-    return Rates(
-        annotated=settings.annotated_fraction,
-        not_exhaustive=settings.not_exhaustive_fraction,
-        negative=settings.train_negative_fraction if train else settings.verified_negative_fraction,
-        sibling_negative=settings.train_sibling_negative_fraction if train else settings.sibling_negative_fraction,
-    )
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -66,12 +44,8 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
     The bytes depend on the libjpeg-turbo inside OpenCV, whose version the lock file fixes.
     """
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
+    full_colour = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, *full_colour]
     done, content = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)
     if not done:
         raise RuntimeError("OpenCV could not encode a JPEG image")
@@ -102,33 +76,28 @@ class World:
     def federated_labels(self, split: str, index: int, scene: DrawnScene) -> Labels:
         """LVIS labels of a train or val picture."""
         rng = stream(self.settings.seed, "labels", split, index)
-        return federate(scene, self.vocabulary, split_rates(self.settings, split), rng)
+        return federate(scene, self.vocabulary, self.settings, split, rng)
 
     def openimages_labels(self, index: int, scene: DrawnScene) -> ImageLabels:
         """OpenImages labels of an OpenImages picture."""
         return self._annotator.label(scene, stream(self.settings.seed, "labels", "openimages", index))
 
 
-def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, str], version: str) -> Summary:
-    """Draw a world and write all its files.
+def write_world(recipe: Recipe, folders: dict[str, Path]) -> str:
+    """Draw the world of a recipe and write all its files into existing empty folders, one for each of ``PARTS``.
 
-    Args:
-        settings: the world's settings.
-        folders: existing empty folders for each of ``PARTS``.
-        names: file names, see :mod:`pipeline_steps.mini_world.making`.
-        version: LVIS version whose format is written.
+    Returns:
+        Its figures, for the log.
 
     Raises:
         UserError: a category ended up without an annotated train image.
     """
+    settings, version, paths = recipe.data.mini, recipe.lvis_version, DatasetPaths(recipe)
     world = World(settings)
-    progress = Progress(
-        "drawing the mini world", sum(map(world.count, ("train", "val", "test", "openimages"))), "images"
-    )
+    images = sum(map(world.count, ("train", "val", "test", "openimages")))
+    progress = Progress("drawing the mini world", images, "images")
     lvis = {split: LvisSplit(split, settings, world.vocabulary, version) for split in ("train", "val", "test")}
-    coco = {
-        f"{split}2017": CocoSplit(split, settings.image_size, world.vocabulary, version) for split in ("train", "val")
-    }
+    coco = {f"{name}2017": CocoSplit(name, settings.image_size, world.vocabulary, version) for name in ("train", "val")}
     for split, collected in lvis.items():
         (folders["coco"] / f"{split}2017").mkdir()
         for index in range(world.count(split)):
@@ -140,17 +109,23 @@ def write_world(settings: MiniWorld, folders: dict[str, Path], names: dict[str, 
             if split != "test":
                 coco[folder].add(split, index, scene)
             progress.advance()
-    for instances in coco.values():
-        write_json(folders["coco"] / "annotations" / names[f"coco_{instances.split}"], instances.content())
+    for path, instances in zip((paths.coco_train, paths.coco_val), coco.values(), strict=True):
+        write_json(folders["coco"] / "annotations" / path.name, instances.content())
     _require_all_categories(lvis["train"])
-    for split, collected in lvis.items():
-        write_json(folders["lvis"] / names[f"lvis_{split}"], collected.content(lvis["train"]))
+    for path, collected in zip((paths.lvis_train, paths.lvis_val, paths.lvis_test_info), lvis.values(), strict=True):
+        write_json(folders["lvis"] / path.name, collected.content(lvis["train"]))
 
     openimages = OpenImagesFiles(world.vocabulary)
     _write_openimages(world, openimages, folders["openimages"] / "train", progress)
-    openimages.write(folders["openimages"], names)
+    openimages.write(folders["openimages"], paths)
     write_category_tables(world.vocabulary, folders["categories"])
-    return _summary(lvis, len(openimages.boxes))
+    letters = lvis["train"].letters()
+    return (
+        f"{' / '.join(f'{letters.count(letter)} {letter}' for letter in 'rcf')} categories; "
+        f"{len(lvis['train'].annotations)} train and {len(lvis['val'].annotations)} val annotations "
+        f"(at least {min(lvis['val'].counts()[1])} val instances of each category); "
+        f"{len(openimages.boxes)} OpenImages boxes"
+    )
 
 
 def _write_openimages(world: World, files: OpenImagesFiles, folder: Path, progress: Progress) -> None:
@@ -183,12 +158,48 @@ def _require_all_categories(train: LvisSplit) -> None:
         )
 
 
-def _summary(lvis: dict[str, LvisSplit], boxes: int) -> Summary:
-    letters = lvis["train"].letters()
-    return Summary(
-        {letter: letters.count(letter) for letter in "rcf"},
-        len(lvis["train"].annotations),
-        len(lvis["val"].annotations),
-        min(lvis["val"].counts()[1]),
-        boxes,
-    )
+def _generator_digest() -> str:
+    """SHA-256 of the generator's source code and the versions of the libraries that its bytes depend on."""
+    digest = hashlib.sha256(f"opencv {cv2.__version__} numpy {np.__version__}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_complete(output: Path, settings: dict[str, Any]) -> bool:
+    """Whether ``output`` holds the world of these settings, undamaged."""
+    manifest = output / MINI_WORLD
+    if not manifest.is_file():
+        return False
+    try:
+        found = read_json(manifest)
+    except UserError:
+        return False
+    if not isinstance(found, dict) or found.get("settings") != settings:
+        return False
+    return found.get("folders") == {part: folder_digest(output / part) for part in PARTS}
+
+
+def make_mini(recipe: Recipe, output: Path) -> None:
+    """Draw the world of the recipe into ``output``, unless it is there already, undamaged and with its settings.
+
+    Raises:
+        UserError: ``output`` is no folder; a category ended up without an annotated train image.
+    """
+    for path in (output, *output.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {output}: {path} is a file; give a folder (it is made if it does not exist)")
+    about = {"generator": _generator_digest(), "lvis_version": recipe.lvis_version}
+    settings = about | recipe.data.mini.model_dump(mode="json")
+    if _is_complete(output, settings):
+        log.info("%s is complete and has the same settings: nothing to do", output)
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        # Left in reverse order: the last one entered is put in place first.
+        folders = {part: stack.enter_context(atomic_directory(output / part)) for part in reversed(PARTS)}
+        summary = write_world(recipe, folders)
+        (output / MINI_WORLD).unlink(missing_ok=True)
+    digests = {part: folder_digest(output / part) for part in PARTS}
+    write_json(output / MINI_WORLD, {"settings": settings, "folders": digests}, indent=2)
+    log.info("%s: %s", output, summary)

@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from pipeline_steps.data.category_tables import read_category_table
-from pipeline_steps.mini_world.openimages_labels import Box
+from pipeline_steps.mini_world.openimages_format import Box
 from pipeline_steps.mini_world.vocabulary import build_vocabulary
 from pipeline_steps.recipe.data import MiniWorld
 from tests.data.mini_worlds import make
