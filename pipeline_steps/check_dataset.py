@@ -11,9 +11,8 @@ from pathlib import Path
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.cli import run_step, step_parser
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.checks.check import Checked, check_file
+from pipeline_steps.data.checks.check import Checked, check_file, check_table
 from pipeline_steps.data.checks.long_tail import plot_distribution, summary_lines
-from pipeline_steps.data.checks.mappings import check_table
 
 parser = step_parser("check_dataset", __doc__)
 parser.add_argument("files", metavar="FILE", nargs="+", help="annotation files, image information, .csv tables")

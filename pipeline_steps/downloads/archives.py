@@ -79,17 +79,13 @@ def _extract(file: zipfile.ZipFile, info: zipfile.ZipInfo, work: Path, stop: Eve
         raise zipfile.BadZipFile(f"member {info.filename!r} is not {info.file_size} bytes long")
 
 
-def _everything_is_right(_: Path) -> str:
-    return ""
-
-
 def unpack(
     archive: Path,
     into: Path,
     members: tuple[str, ...],
     images: int | None = None,
     stop: Event | None = None,
-    problem_of: Callable[[Path], str] = _everything_is_right,
+    problem_of: Callable[[Path], str] = lambda _: "",
 ) -> None:
     """Unpack ``members`` of a zip archive into ``into``; each member appears whole or not at all.
 

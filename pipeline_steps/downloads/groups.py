@@ -11,8 +11,7 @@ from threading import Event
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.images_on_disk import count_folder
-from pipeline_steps.data.sources.contents import content_mismatch
-from pipeline_steps.data.sources.expected import mismatch
+from pipeline_steps.data.sources.expected import content_mismatch, mismatch
 from pipeline_steps.data.sources.source import Source, mirrored
 from pipeline_steps.data.sources.space import is_absent, space_needed
 from pipeline_steps.downloads.archives import count_images, unpack
@@ -164,10 +163,7 @@ def download_group(sources: list[Source], settings: Settings) -> list[Path]:
 def require_whole(sources: list[Source], root: Path, look_inside: bool = False) -> list[Path]:
     """The files and folders of all sources, which must be on the disk and whole.
 
-    Args:
-        sources: what must be there.
-        root: ``datasets_root``.
-        look_inside: read files of which the table of sources says the contents, and count.
+    With ``look_inside`` those of which the table of sources says the contents are read, and counted.
 
     Raises:
         UserError: something is not there, not whole, or holds something else.
@@ -188,12 +184,7 @@ def require_whole(sources: list[Source], root: Path, look_inside: bool = False) 
 
 def manifest(paths: list[Path], root: Path) -> dict[str, object]:
     """What is on the disk, for the record and for the workflow: bytes of files; images and bytes of folders."""
-    files: dict[str, object] = {}
-    folders: dict[str, object] = {}
-    for path in paths:
-        name = path.relative_to(root).as_posix()
-        if path.is_file():
-            files[name] = {"bytes": path.stat().st_size}
-            continue
-        folders[name] = count_folder(path)
+    named = {path.relative_to(root).as_posix(): path for path in paths}
+    files = {name: {"bytes": path.stat().st_size} for name, path in named.items() if path.is_file()}
+    folders = {name: count_folder(path) for name, path in named.items() if not path.is_file()}
     return {key: value for key, value in (("files", files), ("folders", folders)) if value}

@@ -219,13 +219,6 @@ def _transfer(
                 go_on(stop, wait)
 
 
-def _finish(part: Path, target: Path) -> None:
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(target)
-    _notes_of(part).unlink(missing_ok=True)
-
-
 def _wrong_file(url: str, problem: str) -> UserError:
     return UserError(
         f"{url}: the file {problem}; the server's file is damaged or a different one: try again later or set a mirror "
@@ -233,17 +226,13 @@ def _wrong_file(url: str, problem: str) -> UserError:
     )
 
 
-def ignore(*_: object) -> None:
-    """A report or warning that nobody reads."""
-
-
 def fetch(
     url: str,
     target: Path,
     expected: Expected = NOTHING_KNOWN,
     patience: Patience = Patience(),
-    report: Report = ignore,
-    warn: Callable[[str], None] = ignore,
+    report: Report = lambda *_: None,
+    warn: Callable[[str], None] = lambda *_: None,
     stop: Event | None = None,
 ) -> None:
     """Fetch ``url`` (HTTP(S), ``file://`` or a local path) to ``target``; an existing right file is kept.
@@ -270,7 +259,7 @@ def fetch(
     if target.is_file():
         if problem := mismatch(target, expected):
             raise UserError(f"{target} {problem}: it is damaged or a different file; delete it and start again")
-        return None
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     local = url.removeprefix("file://") if url.startswith("file://") else ("" if "://" in url else url)
     part = part_of(target)
@@ -281,10 +270,14 @@ def fetch(
         else:
             _transfer(url, part, expected, patience, report, warn, stop)
         if not (problem := mismatch(part, expected)):
-            return _finish(part, target)
+            break
         part.unlink()
         _notes_of(part).unlink(missing_ok=True)
         if not resumed:
             raise _wrong_file(url, problem)
         warn(f"{url}: the resumed file {problem}; starting over")
         resumed = False
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+    _notes_of(part).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.data.sources.contents import content_mismatch, parse_contents
+from pipeline_steps.data.sources.expected import content_mismatch, parse_contents
 from pipeline_steps.data.sources.source import read_sources
 from tests.downloads.sites import HEADER, contents, download, zipped
 

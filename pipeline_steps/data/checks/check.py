@@ -1,4 +1,4 @@
-"""All checks of one LVIS- or COCO-format file: those that the readers apply, and those that only look.
+"""All checks of an LVIS- or COCO-format file or a category table: those of the readers, and those that only look.
 
 Records are decoded once; masks a chunk at a time, so that the memory does not grow with the polygons of a train file.
 """
@@ -6,7 +6,7 @@ Records are decoded once; masks a chunk at a time, so that the memory does not g
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -16,14 +16,16 @@ import numpy as np
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.progress import Progress
-from pipeline_steps.data.categories import frequency_letter
+from pipeline_steps.data.categories import CategoryList, frequency_letter
+from pipeline_steps.data.category_tables import VERDICTS, map_categories, read_category_table
 from pipeline_steps.data.checks import catalogue
 from pipeline_steps.data.checks.fields import LISTS, check_annotations, check_categories, check_images
-from pipeline_steps.data.checks.findings import Check, Findings
+from pipeline_steps.data.checks.findings import REFUSED, Check, Findings
 from pipeline_steps.data.checks.geometry import codes_of
 from pipeline_steps.data.checks.masks import add_findings, chunks, name_of
 from pipeline_steps.data.lvis import StructureError, decode_file, stated_id
 from pipeline_steps.data.records import Annotation, AnyFile, Category, ImageRecord
+from pipeline_steps.recipe.base import LVIS_VERSIONS
 from pipeline_steps.recipe.data import Data
 from pipeline_steps.run.data_files import find_image
 
@@ -230,3 +232,33 @@ def check_file(path: str | Path, split: Split | None = None, root: Path | None =
     _check_judgements(checked, annotations)
     _check_counts(checked)
     return checked
+
+
+def check_table(path: Path, annotation_files: Iterable[Checked], examples: int = 3) -> tuple[str, Findings]:
+    """Check a category table.
+
+    Args:
+        path: CSV file.
+        annotation_files: checked files; those of LVIS must have the synsets that the table names for their release.
+        examples: examples kept of each kind.
+
+    Returns:
+        a line that sums the table up; the problems.
+    """
+    findings = Findings(examples)
+    try:
+        rows = read_category_table(path)
+        verdicts = Counter(row.verdict for row in rows)
+        told = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
+        line = f"{path}: category table: {len(rows)} rows: {told}"
+        for checked in annotation_files:
+            version = checked.style.removeprefix("LVIS ")
+            if version in LVIS_VERSIONS:
+                categories = CategoryList(checked.categories.values(), str(checked.path))
+                mapping = map_categories(rows, categories, version, ["equal"], ["use"], str(path))
+                if any(row.source_id.isdecimal() for row in mapping.rows):
+                    mapping.by_number()
+    except UserError as error:
+        line = f"{path}: category table"
+        findings.add(Check("no category table for a recipe", REFUSED), [error])
+    return line, findings

@@ -16,28 +16,17 @@ from typing import Any
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import csv_records, require_file
-from pipeline_steps.data.sources.contents import Contents, parse_contents
-from pipeline_steps.data.sources.expected import Expected
+from pipeline_steps.data.sources.expected import Contents, Expected, parse_contents
 from pipeline_steps.recipe.base import LVIS_VERSIONS
 from pipeline_steps.recipe.load import shipped_or_own
 
 GROUPS = ("lvis", "coco_annotations", "coco_images", "openimages_tables", "openimages_images", "weights")
 """What sources belong to."""
 
-COLUMNS = [
-    "group",
-    "lvis_version",
-    "file",
-    "url",
-    "bytes",
-    "md5",
-    "sha256_prefix",
-    "unpack_into",
-    "members",
-    "images",
-    "licence",
-    "purpose",
-]
+COLUMNS = (
+    "group", "lvis_version", "file", "url", "bytes", "md5", "sha256_prefix", "unpack_into", "members", "images",
+    "licence", "purpose",
+)  # fmt: skip
 """Columns that a table must have; ``contents`` may follow."""
 
 ROUNDED = 0.02
@@ -155,10 +144,7 @@ def read_sources(path: str | Path) -> list[Source]:
 def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
     """``url`` with its beginning replaced by the mirror of the longest matching key.
 
-    Args:
-        url: public address.
-        mirrors: beginnings of addresses and what stands for them: another address, or a local folder
-            (with or without ``file://``).
+    What stands for the beginning of an address is another one, or a local folder (with or without ``file://``).
     """
     matching = [start for start in mirrors if url.startswith(start)]
     if not matching:
