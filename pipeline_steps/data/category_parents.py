@@ -46,7 +46,6 @@ def wordnet_parents(folder: str | Path, synsets: Iterable[str]) -> list[tuple[st
     """Rows of a table from the database files of WordNet (``index.noun``, ``data.noun``).
 
     Args:
-        folder: of the database files.
         synsets: names such as ``aerosol.n.02``: lemma, part of speech, number of the sense. Others have no rows.
 
     Returns:

@@ -130,10 +130,8 @@ def _check_cells(rows: Iterable[TableRow], path: Path) -> None:
 def check_consistent(rows: Iterable[TableRow], origin: str, parents: dict[str, Collection[str]] | None = None) -> None:
     """Refuse claims that contradict each other. Rows with the verdict ``no`` claim nothing.
 
-    Args:
-        rows: rows of one LVIS version.
-        origin: file name for messages.
-        parents: broader source categories of a source category, where the source has a hierarchy.
+    ``rows`` are of one LVIS version; ``parents`` are the broader source categories of a source category, where the
+    source has a hierarchy; ``origin`` names the file in messages.
 
     Raises:
         UserError: two sources equal to one LVIS category or the reverse, or a cycle: following "is a kind of" through
@@ -209,11 +207,10 @@ def map_categories(
     """The mapping that the selected rows give for one LVIS category list, by synset.
 
     Args:
-        rows: a checked table.
+        rows: a checked table; ``origin`` names it in messages.
         categories: LVIS categories of the data in use.
         lvis_version: ``v0.5`` or ``v1``; rows for other versions are left out.
         relations, verdicts: those to use.
-        origin: file name for messages.
 
     A source with several selected rows stands for its closest LVIS category: equal before narrower before broader.
 

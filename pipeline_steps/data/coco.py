@@ -34,10 +34,8 @@ def read_coco(
     COCO gives no frequencies: image counts are counted here, and the letters follow from LVIS' limits.
 
     Args:
-        path: an instances_*.json file.
         keep_crowds: keep annotations with ``iscrowd``; without, their boxes become the images' ``group_boxes``.
         without: ids of images that are left out; those that the file does not have do not matter.
-        purpose: what the file is read for.
 
     Raises:
         UserError: missing or truncated file, one that fails a check on which the purpose insists, no image is left.

@@ -15,10 +15,7 @@ from pipeline_steps.run.data_files import DatasetPaths
 def expert_lvis_ids(recipe: Recipe, name: str, categories: CategoryList) -> dict[int, int]:
     """LVIS category id by own category id, for the categories that an expert shares with LVIS.
 
-    Args:
-        recipe: the recipe; its category tables, relations and verdicts say what is shared.
-        name: an expert of the recipe.
-        categories: of LVIS.
+    The recipe's category tables, relations and verdicts say what is shared; ``categories`` are those of LVIS.
 
     Raises:
         UserError: a table is missing or does not fit, or there is no such expert.

@@ -36,11 +36,8 @@ def _difference(found: Mapping[str, int], noted: Mapping[str, int], remedy: str)
 def image_problems(recipe: Recipe, start: str) -> dict[Path, str]:
     """Folders of images that are not as they were, and what to do; what has not come yet is not looked at.
 
-    Of downloaded images, the number and the sum of the sizes are compared; the small mini world is read.
-
-    Args:
-        recipe: names the data.
-        start: how the workflow is started.
+    Of downloaded images, the number and the sum of the sizes are compared; the small mini world is read. ``start`` is
+    how the workflow is started.
     """
     paths = DatasetPaths(recipe)
     problems: dict[Path, str] = {}

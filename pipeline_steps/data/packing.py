@@ -58,6 +58,13 @@ class _Ragged:
         return values, np.concatenate([[0], np.cumsum(np.asarray(self.lengths, dtype=np.int64))]).astype(np.int64)
 
 
+_COLUMNS: dict[str, type] = {
+    "image_ids": np.int64, "sizes": np.int32, "box_only": np.bool_, "exhaustive": np.bool_, "judged_only": np.bool_,
+    "known_set": np.int32, "region_weights": np.float32, "region_groups": np.bool_,
+}  # fmt: skip
+"""Arrays with a value for each image or region."""
+
+
 def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
@@ -67,8 +74,7 @@ class _Packer:
 
     def __init__(self, ignore_boxes: bool, unknown_categories: bool) -> None:
         self.ignore_boxes, self.unknown_categories = ignore_boxes, unknown_categories
-        names = ("image_ids", "sizes", "box_only", "exhaustive", "judged_only", "known")
-        self.columns: dict[str, list[Any]] = {name: [] for name in names}
+        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.known_sets: dict[bytes, int] = {}
         self.ragged = {
             "paths": _Ragged(np.uint8),
@@ -78,8 +84,6 @@ class _Packer:
             "points": _Ragged(np.float32),
             "rles": _Ragged(np.uint8),
         }
-        self.region_weights: list[float] = []
-        self.region_groups: list[bool] = []
         self.objects: list[int] = []
         self.boxes: list[np.ndarray] = []
         self.classes: list[np.ndarray] = []
@@ -122,17 +126,18 @@ class _Packer:
         findings.leave_out(dataset.path, len(annotations), max_unusable)
         self.objects.extend(np.bincount(owners[usable], minlength=len(singles)).tolist())
         position_of = {int(category_id): position for position, category_id in enumerate(dataset.categories.ids)}
+        columns = self.columns
         for image, group in zip(dataset.images, singles):
             judged_only = image.judged_only and self.unknown_categories
             known = np.ones(len(position_of), bool)
             if self.unknown_categories and not judged_only:  # what is judged has a column of its own
                 known = dataset.known(image)
-            self.columns["image_ids"].append(image.id)
-            self.columns["sizes"].append((image.height, image.width))
-            self.columns["box_only"].append(image.box_only)
-            self.columns["exhaustive"].append(dataset.exhaustive)
-            self.columns["judged_only"].append(judged_only)
-            self.columns["known"].append(self.known_sets.setdefault(known.tobytes(), len(self.known_sets)))
+            columns["image_ids"].append(image.id)
+            columns["sizes"].append((image.height, image.width))
+            columns["box_only"].append(image.box_only)
+            columns["exhaustive"].append(dataset.exhaustive)
+            columns["judged_only"].append(judged_only)
+            columns["known_set"].append(self.known_sets.setdefault(known.tobytes(), len(self.known_sets)))
             self.ragged["paths"].add(np.frombuffer(str(image_path(image)).encode(), np.uint8))
             # S_P holds what was judged to be there, whether or not the annotation is of use for a box.
             self.ragged["positives"].add(sorted({position_of[a.category_id] for a in group}))
@@ -146,28 +151,20 @@ class _Packer:
                 boxes.extend(listed)
                 weights.extend([regions.weight] * len(listed))
             self.ragged["regions"].add(np.asarray(boxes, dtype=np.float32).reshape(-1, 4))
-            self.region_weights.extend(weights)
-            self.region_groups.extend([False] * len(single) + [True] * len(groups) + [False] * len(listed))
+            columns["region_weights"].extend(weights)
+            columns["region_groups"].extend([False] * len(single) + [True] * len(groups) + [False] * len(listed))
 
     def finish(self) -> PackedImages:
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {k: np.asarray(values, _COLUMNS[k]) for k, values in self.columns.items()}
+        arrays["sizes"] = arrays["sizes"].reshape(-1, 2)
         for name, ragged in self.ragged.items():
             arrays[name], arrays[f"{name}_offsets"] = ragged.finish()
             ragged.chunks.clear()
-        count = len(self.objects)
         for name, lengths in (("objects", self.objects), ("polygons", _joined(self.polygons, np.int64))):
             arrays[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         rows = [np.frombuffer(key, dtype=bool) for key in self.known_sets]
         return PackedImages(
-            image_ids=np.asarray(self.columns["image_ids"], dtype=np.int64),
-            sizes=np.asarray(self.columns["sizes"], dtype=np.int32).reshape(count, 2),
-            box_only=np.asarray(self.columns["box_only"], dtype=bool),
-            exhaustive=np.asarray(self.columns["exhaustive"], dtype=bool),
-            judged_only=np.asarray(self.columns["judged_only"], dtype=bool),
-            known_set=np.asarray(self.columns["known"], dtype=np.int32),
             known_sets=np.stack(rows),
-            region_weights=np.asarray(self.region_weights, dtype=np.float32),
-            region_groups=np.asarray(self.region_groups, dtype=bool),
             boxes=_joined(self.boxes, np.float32).reshape(-1, 4),
             classes=_joined(self.classes, np.int32),
             **arrays,

@@ -92,9 +92,7 @@ def unpack(
     Members must not be there already (an empty folder may).
 
     Args:
-        archive: zip file.
-        into: folder in which the members' relative paths appear.
-        members: files, or folders with a slash at the end.
+        members: files, or folders with a slash at the end; their relative paths appear in ``into``.
         images: number of images that the unpacked folders must hold together.
         stop: ends the work with InterruptedError when it is set.
         problem_of: says what is wrong with the content of an unpacked member, before it appears under its name.

@@ -240,10 +240,6 @@ def fetch(
     Only one process at a time may do this for a target, see :mod:`~pipeline_steps.downloads.locks`.
 
     Args:
-        url: where the file comes from.
-        target: its name on the disk.
-        expected: what is known about it.
-        patience: how long to go on against faults.
         report: called with the bytes that are there and in all.
         warn: called with a line about every passing fault.
         stop: ends the transfer with InterruptedError when it is set; what has been downloaded is kept.

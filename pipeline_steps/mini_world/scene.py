@@ -77,7 +77,6 @@ def draw_scene(
 
     Args:
         rng: the picture's own random stream; the same stream gives the same pixels.
-        wishes: what to show.
         image_size: edge S in pixels.
         hue_jitter: greatest deviation of an object's hue, in degrees.
         sizes: smallest and largest object as parts of the image's edge.

@@ -7,6 +7,7 @@ Each round of ranks takes one hue of every shape, so the head holds all shapes a
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -202,27 +203,23 @@ def _openimages(
     settings: MiniWorld, categories: tuple[MiniCategory, ...], extra: tuple[str, ...]
 ) -> tuple[OpenImagesClass, ...]:
     """Leaves for a share of the LVIS categories spread over all ranks, then shapes, families, and unshared classes."""
-    shared = _shared(settings, categories)
-    leaves = [
-        OpenImagesClass(_mid(category.key), category.name.replace("_", " ").capitalize(), category.key, category.shape)
-        for category in shared
-    ]
-    shapes = SHAPES[: settings.shapes]
-    parents = [
-        OpenImagesClass(
-            _mid(1000 + k), shape.capitalize(), None, shape, tuple(leaf.mid for leaf in leaves if leaf.shape == shape)
-        )
-        for k, shape in enumerate(shapes)
+
+    def entry(
+        number: int, name: str, key: int | None, shape: str | None, children: Iterable[OpenImagesClass] = ()
+    ) -> OpenImagesClass:
+        return OpenImagesClass(_mid(number), name.capitalize(), key, shape, tuple(child.mid for child in children))
+
+    leaves = [entry(c.key, c.name.replace("_", " "), c.key, c.shape) for c in _shared(settings, categories)]
+    shapes = [
+        entry(1000 + k, shape, None, shape, [leaf for leaf in leaves if leaf.shape == shape])
+        for k, shape in enumerate(SHAPES[: settings.shapes])
     ]
     families = [
-        OpenImagesClass(
-            _mid(2000 + k), family.capitalize(), None, None, tuple(p.mid for p in parents if p.shape in members)
-        )
+        entry(2000 + k, family, None, None, [shape for shape in shapes if shape.shape in members])
         for k, (family, members) in enumerate(FAMILIES.items())
     ]
-    unshared = [OpenImagesClass(_mid(3000 + k), shape.capitalize(), None, shape) for k, shape in enumerate(extra)]
-    frame = OpenImagesClass(_mid(4000), FRAME.capitalize(), None, "frame")
-    return (*leaves, *parents, *families, *unshared, frame)
+    unshared = [entry(3000 + k, shape, None, shape) for k, shape in enumerate(extra)]
+    return (*leaves, *shapes, *families, *unshared, entry(4000, FRAME, None, "frame"))
 
 
 def build_vocabulary(settings: MiniWorld) -> MiniVocabulary:

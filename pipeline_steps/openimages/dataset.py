@@ -21,8 +21,7 @@ from pipeline_steps.data.openimages_classes import read_vocabulary
 from pipeline_steps.openimages.annotations import Inference, collect_objects, lvis_image
 from pipeline_steps.openimages.boxes import BoxTable, read_boxes
 from pipeline_steps.openimages.choice import Choice, choose_images
-from pipeline_steps.openimages.image_sizes import ImageSizes, read_sizes
-from pipeline_steps.openimages.labels import read_rotated, read_verified_labels
+from pipeline_steps.openimages.labels import ImageSizes, read_rotated, read_sizes, read_verified_labels
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.data_files import DatasetPaths
 

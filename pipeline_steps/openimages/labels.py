@@ -1,4 +1,4 @@
-"""Image-level facts of OpenImages for a few chosen images: verified labels and rotation.
+"""Image-level facts of OpenImages for a few chosen images: verified labels, rotation, sizes.
 
 The files have millions of lines; only those of the chosen images are ever in memory.
 """
@@ -8,17 +8,24 @@ from __future__ import annotations
 import csv
 import logging
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
+from PIL import Image, UnidentifiedImageError
 
 from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import check_header, require_file
+from pipeline_steps.common.progress import Progress
 from pipeline_steps.data.openimages_classes import REMEDY, Vocabulary
 
 log = logging.getLogger(__name__)
+
+_ORIENTATION = 0x0112
+_THREADS = 16
+"""Opening a file on a network file system is waiting, not computing."""
 
 
 @dataclass
@@ -116,3 +123,42 @@ def read_rotated(path: str | Path) -> frozenset[str]:
     if len(wrong):
         raise UserError(f"{path}: Rotation is not a number: {listing(wrong['Rotation'].to_list(), 3)}")
     return frozenset(rows["ImageID"].to_list())
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """Result of :func:`read_sizes`."""
+
+    sizes: dict[str, tuple[int, int]]  # (width, height) in pixels by image id, as stored in the file
+    turned: list[str]  # ids of images that a viewer turns (EXIF orientation); their boxes may be for either view
+    missing: list[str]  # ids of images without a file
+    unreadable: list[str]  # ids of images whose header is damaged
+
+
+def _read_size(path: Path) -> tuple[int, int] | str:
+    try:
+        with Image.open(path) as image:
+            if image.getexif().get(_ORIENTATION, 1) not in (0, 1):
+                return "turned"
+            return image.size
+    except FileNotFoundError:
+        return "missing"
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return "unreadable"
+
+
+def read_sizes(folder: str | Path, image_ids: Iterable[str]) -> ImageSizes:
+    """The sizes of ``<folder>/<image id>.jpg``, each header read once, without decoding a pixel."""
+    ids = list(image_ids)
+    sizes: dict[str, tuple[int, int]] = {}
+    others: dict[str, list[str]] = {"turned": [], "missing": [], "unreadable": []}
+    progress = Progress("image sizes", len(ids), "images")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        read = pool.map(lambda name: _read_size(Path(folder, f"{name}.jpg")), ids)
+        for image_id, found in zip(ids, read, strict=True):
+            if isinstance(found, str):
+                others[found].append(image_id)
+            else:
+                sizes[image_id] = found
+            progress.advance()
+    return ImageSizes(sizes, **others)

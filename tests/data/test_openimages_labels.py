@@ -8,8 +8,7 @@ import pytest
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.data.openimages_classes import Vocabulary
-from pipeline_steps.openimages.image_sizes import read_sizes
-from pipeline_steps.openimages.labels import read_rotated, read_verified_labels
+from pipeline_steps.openimages.labels import read_rotated, read_sizes, read_verified_labels
 from tests.data.openimages_files import CLASSES, image_id, write_csv, write_image
 
 VOCABULARY = Vocabulary(CLASSES, {})

@@ -76,12 +76,11 @@ def _read(path: Path, findings: Findings) -> AnyFile:
         return decode_file(path, AnyFile, "annotation file")
     except StructureError:
         raw = decode_file(path, _RawFile, "annotation file")
+        listed = raw.annotations
         return AnyFile(
             images=_records(raw.images, ImageRecord, "image", findings),
             categories=_records(raw.categories, Category, "category", findings),
-            annotations=None
-            if raw.annotations is None
-            else _records(raw.annotations, Annotation, "annotation", findings),
+            annotations=None if listed is None else _records(listed, Annotation, "annotation", findings),
         )
 
 
@@ -235,12 +234,7 @@ def check_file(path: str | Path, split: Split | None = None, root: Path | None =
 
 
 def check_table(path: Path, annotation_files: Iterable[Checked], examples: int = 3) -> tuple[str, Findings]:
-    """Check a category table.
-
-    Args:
-        path: CSV file.
-        annotation_files: checked files; those of LVIS must have the synsets that the table names for their release.
-        examples: examples kept of each kind.
+    """Check a category table. Checked files of LVIS must have the synsets that it names for their release.
 
     Returns:
         a line that sums the table up; the problems.
