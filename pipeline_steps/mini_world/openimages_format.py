@@ -9,16 +9,16 @@ Columns and their order are those of the real files. Numbers have six decimals, 
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline_steps.common.atomic import write_json
+from pipeline_steps.common.atomic import write_json, write_text
+from pipeline_steps.common.files import csv_text
+from pipeline_steps.data.category_tables import COLUMNS
 from pipeline_steps.mini_world.randomness import chance, stream
 from pipeline_steps.mini_world.scene import DrawnScene, SceneObject
 from pipeline_steps.mini_world.stencil import SUPERSAMPLING
@@ -38,7 +38,6 @@ IMAGE_COLUMNS = (
     "ImageID", "Subset", "OriginalURL", "OriginalLandingURL", "License", "AuthorProfileURL", "Author", "Title",
     "OriginalSize", "OriginalMD5", "Thumbnail300KURL", "Rotation",
 )  # fmt: skip
-TABLE_COLUMNS = ("source_id", "source_name", "lvis_synset", "relation", "verdict", "note")
 ROTATED, ROTATION_UNKNOWN = 0.03, 0.05
 """Shares of images that are stored turned, and of images whose rotation is not known (an empty field)."""
 
@@ -177,15 +176,6 @@ class Annotator:
         return ImageLabels(boxes, verified)
 
 
-def write_csv(path: Path, columns: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows with or without a header line; lines end with a line feed alone on every platform."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if columns is not None:
-            writer.writerow(columns)
-        writer.writerows(rows)
-
-
 def image_name(seed: int, index: int) -> str:
     """ImageID of the image number ``index``: sixteen hexadecimal digits."""
     return f"{int(stream(seed, 'openimages id', index).integers(0, 1 << 63)):016x}"
@@ -254,11 +244,14 @@ class OpenImagesFiles:
     def write(self, folder: Path, paths: DatasetPaths) -> None:
         """Write all files into ``folder``, with the names that they have in ``paths``."""
         # As in the real files, rows are sorted by image.
-        write_csv(folder / paths.openimages_boxes.name, BOX_COLUMNS, sorted(self.boxes, key=lambda row: row[0]))
-        write_csv(folder / paths.openimages_labels.name, LABEL_COLUMNS, sorted(self.labels, key=lambda row: row[0]))
-        write_csv(folder / paths.openimages_rotation.name, IMAGE_COLUMNS, sorted(self.images, key=lambda row: row[0]))
-        classes = sorted((entry.mid, entry.name) for entry in self.vocabulary.openimages)
-        write_csv(folder / paths.openimages_classes.name, None, classes)
+        for path, columns, rows in (
+            (paths.openimages_boxes, BOX_COLUMNS, self.boxes),
+            (paths.openimages_labels, LABEL_COLUMNS, self.labels),
+            (paths.openimages_rotation, IMAGE_COLUMNS, self.images),
+        ):
+            write_text(folder / path.name, csv_text(columns, sorted(rows, key=lambda row: row[0])))
+        first, *others = sorted((entry.mid, entry.name) for entry in self.vocabulary.openimages)  # without a header
+        write_text(folder / paths.openimages_classes.name, csv_text(first, others))
         write_json(folder / paths.openimages_hierarchy.name, hierarchy(self.vocabulary))
 
 
@@ -274,7 +267,7 @@ def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
         for entry in vocabulary.coco
         if entry.key is not None
     ]
-    write_csv(folder / "coco_to_lvis.csv", TABLE_COLUMNS, coco)
+    write_text(folder / "coco_to_lvis.csv", csv_text(COLUMNS, coco))
     rows = []
     for entry in vocabulary.openimages:
         if entry.key is not None:
@@ -285,5 +278,5 @@ def write_category_tables(vocabulary: MiniVocabulary, folder: Path) -> None:
                 for category in categories
                 if category.shape == entry.shape
             ]
-    write_csv(folder / "openimages_to_lvis.csv", TABLE_COLUMNS, rows)
-    write_csv(folder / "parents.csv", ("category", "parent"), [(c.synset, c.shape) for c in categories])
+    write_text(folder / "openimages_to_lvis.csv", csv_text(COLUMNS, rows))
+    write_text(folder / "parents.csv", csv_text(("category", "parent"), [(c.synset, c.shape) for c in categories]))

@@ -1,4 +1,5 @@
-"""The one list of checks of annotation files, with what training and evaluation do where one fails.
+"""The one list of checks of annotation files: whether training or evaluation refuses a file where one fails, or
+leaves the annotation out; ``check_dataset`` lists all findings.
 
 What evaluation does not refuse it takes as the official evaluator does: a box or mask without a pixel is an object that
 no detection can match.
