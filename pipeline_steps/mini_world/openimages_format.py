@@ -249,7 +249,7 @@ class OpenImagesFiles:
             (paths.openimages_labels, LABEL_COLUMNS, self.labels),
             (paths.openimages_rotation, IMAGE_COLUMNS, self.images),
         ):
-            write_text(folder / path.name, csv_text(columns, sorted(rows, key=lambda row: row[0])))
+            write_text(folder / path.name, csv_text(columns, sorted(rows, key=lambda row: str(row[0]))))
         first, *others = sorted((entry.mid, entry.name) for entry in self.vocabulary.openimages)  # without a header
         write_text(folder / paths.openimages_classes.name, csv_text(first, others))
         write_json(folder / paths.openimages_hierarchy.name, hierarchy(self.vocabulary))
