@@ -91,24 +91,14 @@ def merge_views(
     for position in range(len(images)):
         of_image = [of_view[position] for of_view in detections]
         boxes = [view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.views, of_image)]
-        merge = _fuse if settings.fusion == "wbf" else _suppress
-        merged.append(
-            merge(
-                torch.cat(boxes),
-                torch.cat([found.scores for found in of_image]),
-                torch.cat([found.categories for found in of_image]),
-                category_count,
-                images,
-                settings,
-            )
-        )
+        scores = torch.cat([found.scores for found in of_image])
+        categories = torch.cat([found.categories for found in of_image])
+        together = torch.cat(boxes), scores, categories, category_count
+        if settings.fusion == "wbf":
+            merged.append(_fuse(*together, images, settings))
+        else:
+            merged.append(merge_detections(*together, images.image_size, settings.nms_iou, settings.keep))
     return merged
-
-
-def _suppress(
-    boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, settings: BoxSettings
-) -> Detections:
-    return merge_detections(boxes, scores, categories, count, images.image_size, settings.nms_iou, settings.keep)
 
 
 def _fuse(

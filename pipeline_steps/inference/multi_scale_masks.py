@@ -9,19 +9,13 @@ Symbols: N images of a batch, k boxes of one image, m edge of a soft mask (28), 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_steps.inference.multi_scale_boxes import (
-    BoxSettings,
-    detect_in_view,
-    extract_features,
-    merge_views,
-)
-from pipeline_steps.inference.postprocess import Detections
+from pipeline_steps.inference.multi_scale_boxes import extract_features
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.device import autocast
@@ -29,15 +23,6 @@ from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
-
-
-class Instances(NamedTuple):
-    """Detections of one image with their masks, best first."""
-
-    detections: Detections
-    """Boxes in original pixels."""
-    soft_masks: Tensor
-    """float32[k, m, m], mask probabilities inside the boxes."""
 
 
 def masks_in_view(
@@ -53,11 +38,6 @@ def masks_in_view(
         in_view = [view.boxes_to_view(of_image.to(model.device), image_size) for of_image in boxes]
         masks = model.soft_masks(features, in_view)
     return [of_image.flip(2) for of_image in masks] if view.flip else list(masks)
-
-
-def _average(of_views: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Mean over views (and models) of the soft masks of N images."""
-    return [torch.stack(list(of_image)).mean(dim=0) for of_image in zip(*of_views)]
 
 
 @torch.inference_mode()
@@ -76,36 +56,12 @@ def average_soft_masks(
         For each image float32[k, m, m].
     """
     of_models: Sequence[Precision] = precisions or ["fp32"] * len(models)
-    return _average(
-        [
-            masks_in_view(model, view, features, boxes, images.image_size, precision)
-            for model, precision in zip(models, of_models, strict=True)
-            for view, _, features in extract_features(model, images, precision)
-        ]
-    )
-
-
-@torch.inference_mode()
-def detect_boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[Instances]:
-    """Boxes and masks of one model over the same views: the features of a view serve both.
-
-    The results are those of detectron2's ``GeneralizedRCNNWithTTA`` when no views are equal (it counts those as often
-    as they are asked for); it runs the network twice for each. Like there, boxes without area are left out at the end.
-    """
-    found, kept = [], []
-    for view, prepared, features in extract_features(model, images, settings.precision):
-        found.append(detect_in_view(model, prepared, features, settings))
-        kept.append((view, {name: features[name] for name in model.roi_heads.mask_in_features}))
-    merged = merge_views(images, found, model.roi_heads.num_classes, settings)
-    boxes = [of_image.boxes for of_image in merged]
-    averaged = _average(
-        [masks_in_view(model, view, features, boxes, images.image_size, settings.precision) for view, features in kept]
-    )
-    result = []
-    for detections, masks in zip(merged, averaged):
-        sized = ((detections.boxes[:, 2:] - detections.boxes[:, :2]) > 0).all(dim=1)
-        result.append(Instances(Detections(*(values[sized] for values in detections)), masks[sized]))
-    return result
+    of_views = [
+        masks_in_view(model, view, features, boxes, images.image_size, precision)
+        for model, precision in zip(models, of_models, strict=True)
+        for view, _, features in extract_features(model, images, precision)
+    ]
+    return [torch.stack(of_image).mean(dim=0) for of_image in zip(*of_views)]
 
 
 def unique_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +91,6 @@ def predict_rles(
     soft = average_soft_masks(models, images, [torch.from_numpy(distinct) for distinct, _ in unique], precisions)
     result = []
     for masks, (distinct, index) in zip(soft, unique):
-        encoded: list[dict[str, Any]] = encode_box_masks(masks, torch.from_numpy(distinct), *images.image_size)
+        encoded = encode_box_masks(masks, torch.from_numpy(distinct), *images.image_size)
         result.append([encoded[i]["counts"] for i in index])
     return result

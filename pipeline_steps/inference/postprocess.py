@@ -29,9 +29,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from pipeline_steps.inference.lazy_nms import KeptDetections, select_lazily, split_index
+from pipeline_steps.inference.lazy_nms import KeptDetections, all_finite, count_above, select_lazily, split_index
 from pipeline_steps.inference.nms_device import TooManyCloseCalls, select_lazily_on_device
-from pipeline_steps.inference.nms_kernels import all_finite, count_above
 
 OFFSET_NMS_CANDIDATES = {"cpu": 1000, "cuda": 25_000}
 """Up to this many candidates torchvision's batched_nms separates categories by an offset (tested)."""

@@ -33,7 +33,7 @@ def predict_boxes(recipe: Recipe, name: str, weights: Path, part: Part) -> None:
     paths, testing = DatasetPaths(recipe), recipe.testing
     annotations = paths.annotations(part.split)
     dataset = read_lvis(annotations, "test_info")
-    work = Work.plan(paths, dataset.images, testing.box_scales, testing, part)
+    work = Work(paths, dataset.images, testing.box_scales, testing, part)
     detector = load_detector(recipe, name, weights)
     if name not in names(recipe.experts):  # theirs are mapped where members are merged
         require_categories(detector, weights, dataset.category_ids, annotations)
@@ -81,7 +81,7 @@ def predict_masks(recipe: Recipe, files: Mapping[str, Path], boxes: Path, part: 
                 f"({listing(strangers)}): is it a table of another data set or split?"
             )
         images = [image_by_id[image_id] for image_id in reader.image_ids]
-        work = Work.plan(paths, images, testing.mask_scales, testing, part)
+        work = Work(paths, images, testing.mask_scales, testing, part)
         detectors = [load_detector(recipe, name, file) for name, file in files.items()]
         models, precisions = [detector.module for detector in detectors], [detector.precision for detector in detectors]
 

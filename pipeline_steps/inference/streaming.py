@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline_steps.common.progress import Progress
@@ -20,41 +19,19 @@ from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.run.data_files import DatasetPaths
 
 
-@dataclass(frozen=True)
 class Work:
-    """The images of one job.
+    """The share of a job of ``images``, which are those of the whole split."""
 
-    Attributes:
-        paths: where files are.
-        scales: shorter edges.
-        testing: the recipe's ``testing`` section.
-        batches: in order.
-        part: which images these are, and where their table goes.
-    """
-
-    paths: DatasetPaths
-    scales: Sequence[int]
-    testing: Testing
-    batches: list[ImageBatch]
-    part: Part
-
-    @classmethod
-    def plan(
-        cls,
-        paths: DatasetPaths,
-        images: Sequence[ImageRecord],
-        scales: Sequence[int],
-        testing: Testing,
-        part: Part,
-    ) -> Work:
-        """The share of a job of ``images``, which are those of the whole split."""
+    def __init__(
+        self, paths: DatasetPaths, images: Sequence[ImageRecord], scales: Sequence[int], testing: Testing, part: Part
+    ) -> None:
+        self.paths, self.scales, self.testing, self.part = paths, scales, testing, part
 
         def pixels(image: ImageRecord) -> float:
             views = plan_views(image.height, image.width, scales, testing.longer_edge, testing.horizontal_flip)
             return float(sum(view.height * view.width for view in views))
 
-        batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, part.shard, part.shards)
-        return cls(paths, scales, testing, batches, part)
+        self.batches = batches_of_shard(plan_batches(images, testing.batch_images), pixels, part.shard, part.shards)
 
     def _render(self, batch: ImageBatch) -> RenderedImages:
         pictures = [

@@ -6,9 +6,7 @@ For GPUs whose memory the activations of large images would fill. Off by default
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 from detectron2.layers import CNNBlockBase
 from torch import Tensor, nn
@@ -33,10 +31,6 @@ def _running_statistics_untouched(block: nn.Module) -> Iterator[None]:
             layer.momentum, layer.num_batches_tracked = momentum, counter
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), _running_statistics_untouched(block)
-
-
 class _Checkpointed:
     """Forward function of a block that is checkpointed in training."""
 
@@ -48,7 +42,11 @@ class _Checkpointed:
         if not trained:
             return self.forward(x)
         return checkpoint(
-            self.forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=partial(_contexts, self.block)
+            self.forward,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _running_statistics_untouched(self.block)),
         )
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.modeling.defaults import lvis_config, set_training_keys
 from pipeline_steps.recipe.detectors import with_bases
 from pipeline_steps.recipe.load import shipped_or_own
 from pipeline_steps.recipe.schema import Recipe
@@ -26,6 +25,39 @@ if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
 
 log = logging.getLogger(__name__)
+
+
+def lvis_config() -> CfgNode:
+    """detectron2's default configuration with our keys, all below ``LVIS``, and their defaults.
+
+    Values that belong to an architecture are set in ``config/detectors``; those of a training come from the recipe.
+    """
+    from detectron2.config import CfgNode, get_cfg
+
+    cfg = get_cfg()
+    cfg.LVIS = CfgNode()
+    _set_training_keys(cfg, Training())
+    # Box edge in pixels that the heads pool from level p4 (FPN, equation 1: 224, for images of 800 pixels).
+    cfg.LVIS.CANONICAL_BOX_SIZE = 224
+    # Statistics (accuracies, sample counts) are logged every so many iterations: each costs a device synchronisation.
+    cfg.LVIS.STATISTICS_PERIOD = 20
+
+    # The small backbones of the mini recipe.
+    cfg.LVIS.MINI = CfgNode()
+    cfg.LVIS.MINI.BLOCK = "basic"  # basic or bottleneck
+    cfg.LVIS.MINI.BLOCKS_PER_STAGE = [2, 2, 2, 2]
+    cfg.LVIS.MINI.WIDTH = 24  # channels of the stem and of res2; doubled at each later stage
+    cfg.LVIS.MINI.GROUPS = 8  # of the 3x3 convolutions of bottleneck blocks
+    return cfg
+
+
+def _set_training_keys(cfg: CfgNode, training: Training) -> None:
+    """The keys that come from the recipe's ``training`` section, which describes them and has their defaults."""
+    cfg.LVIS.LOSS = training.loss
+    cfg.LVIS.PRIOR_PROBABILITY = training.prior_probability
+    cfg.LVIS.JUDGED_CATEGORIES = training.judged_categories
+    cfg.LVIS.REGION_IOU = training.coco_ignore.iou
+    cfg.LVIS.BOX_HEAD_LOSS_SCALE = training.box_head_loss_scale
 
 
 def read_detector_file(name: str) -> CfgNode:
@@ -74,7 +106,7 @@ def detector_config(recipe: Recipe, model_name: str, category_count: int) -> Cfg
     cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = testing.nms_iou
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = testing.proposals
     cfg.INPUT.MASK_FORMAT = training.mask_format
-    set_training_keys(cfg, training)
+    _set_training_keys(cfg, training)
     _apply_options(cfg, training.detector_options, model_name)
     cfg.freeze()
     return cfg
@@ -127,7 +159,7 @@ def apply_switches(model: LvisRCNN, training: Training, compute: Compute) -> Non
     from pipeline_steps.modeling.backbones.deformable import DeformableConv2d
 
     if compute.fast_cpu_modules and model.device.type == "cpu":
-        from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
+        from pipeline_steps.modeling.cpu.modules import use_fast_cpu_modules
 
         use_fast_cpu_modules(model)
     choice = compute.deformable_convolution

@@ -91,7 +91,7 @@ def plain_backbone(layout: str, device: str = "meta") -> Any:
 
     from pipeline_steps.modeling.backbones.resnet import build_resnet
     from pipeline_steps.modeling.backbones.senet import build_senet
-    from pipeline_steps.modeling.defaults import lvis_config
+    from pipeline_steps.modeling.build import lvis_config
 
     cfg = lvis_config()
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False

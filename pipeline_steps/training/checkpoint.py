@@ -3,16 +3,21 @@
 ``checkpoint_<iterations done>.pth`` holds everything that a training needs to go on exactly where it was; see
 :meth:`pipeline_steps.training.loop.Trainer.state`. It also holds the training settings, so that a changed recipe is
 noticed (:func:`find_resumable`).
+
+The training itself draws from no global random generator (data order, augmentation and sampling have generators of
+their own); their states are kept so that parts which do, such as dropout, would resume exactly too.
 """
 
 from __future__ import annotations
 
 import logging
 import pickle
+import random
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pipeline_steps.common.atomic import atomic_output
@@ -72,12 +77,9 @@ def remove_unfinished(folder: Path) -> None:
 def remove_training_files(folder: Path, keep_metrics: bool) -> None:
     """Remove checkpoints, and unless ``keep_metrics`` also metrics and TensorBoard events, of a training."""
     remove_unfinished(folder)
-    patterns = (
-        ["checkpoint_*.pth"]
-        if keep_metrics
-        else ["checkpoint_*.pth", GRADIENTS_FILE, METRICS_FILE, "events.out.tfevents.*"]
-    )
-    for pattern in patterns:
+    for pattern in ["checkpoint_*.pth"] + (
+        [] if keep_metrics else [GRADIENTS_FILE, METRICS_FILE, "events.out.tfevents.*"]
+    ):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
@@ -127,3 +129,31 @@ def find_resumable(folder: Path, settings: Settings, on_mismatch: OnMismatch) ->
     log.warning("discarded; starting from the beginning")
     remove_training_files(folder, keep_metrics=False)
     return None
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators (torch's on all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """States of all global random generators, as plain values and tensors."""
+    numpy_state = np.random.get_state(legacy=False)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {k: np.asarray(v).tolist() for k, v in numpy_state["state"].items()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    inner = state["numpy"]["state"]
+    np.random.set_state({**state["numpy"], "state": {**inner, "key": np.asarray(inner["key"], dtype=np.uint32)}})
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

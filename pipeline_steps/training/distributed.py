@@ -94,6 +94,10 @@ class Processes:
             dist.all_reduce(numbers)
         return numbers
 
+    def totals(self, numbers: list[int]) -> list[int]:
+        """Sums of whole numbers over all processes. Collective."""
+        return numbers if self.world_size == 1 else self.add(torch.tensor(numbers, device=self.device)).tolist()
+
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` with gradients averaged over all processes; as it is for a single process.
 

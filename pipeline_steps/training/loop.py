@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -23,24 +22,15 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.modeling.device import autocast
 from pipeline_steps.modeling.gradient_record import GradientRecord
 from pipeline_steps.recipe.training import Training
+from pipeline_steps.training.checkpoint import random_state, restore_random_state
 from pipeline_steps.training.distributed import Processes
 from pipeline_steps.training.metrics_file import Averages, MetricsWriter, peak_memory_mb
 from pipeline_steps.training.optimizer import build_optimizer
-from pipeline_steps.training.random_state import random_state, restore_random_state
 from pipeline_steps.training.schedule import BatchSplit, iteration_count, learning_rate
 
 log = logging.getLogger(__name__)
 
 Samples = list[dict[str, Any]]
-
-
-@dataclass
-class Events:
-    """What the processes have to agree on after an iteration: summed over all of them."""
-
-    not_finite: int = 0
-    newly_unreadable: int = 0
-    stop: int = 0
 
 
 class Trainer:
@@ -212,10 +202,11 @@ class Trainer:
             if not math.isfinite(sum(of_step.values())):
                 culprits += [f"{sample['file_name']} (id {sample['image_id']})" for sample in samples]
             losses = {name: losses.get(name, 0.0) + value / self.split.steps for name, value in of_step.items()}
-        events = self._agree(Events(len(culprits), len(unreadable), int(stop_wanted())))
-        if events.newly_unreadable:
+        mine = [len(culprits), len(unreadable), int(stop_wanted())]
+        not_finite, newly_unreadable, stop = self.processes.totals(mine)
+        if newly_unreadable:
             self._note_unreadable(unreadable)
-        if events.not_finite:
+        if not_finite:
             self._refuse_not_finite(losses, culprits, rate)
         norm = self._update()
         if norm is not None and math.isfinite(norm):  # the scaler of fp16 probes scales that overflow
@@ -223,7 +214,7 @@ class Trainer:
         self.averages.add({**losses, "learning_rate": rate})
         current = {name: value for name, (value, iteration) in storage.latest().items() if iteration == storage.iter}
         self.averages.add(current)
-        return bool(events.stop)
+        return bool(stop)
 
     def _forward_backward(self, samples: Samples, last: bool) -> dict[str, float]:
         """Add this step's share of the gradient; returns its losses."""
@@ -236,12 +227,6 @@ class Trainer:
             self.scaler.scale(sum(losses.values()) / self.split.steps).backward()
         values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
         return dict(zip(losses, values, strict=True))
-
-    def _agree(self, mine: Events) -> Events:
-        if self.processes.world_size == 1:
-            return mine
-        numbers = torch.tensor([mine.not_finite, mine.newly_unreadable, mine.stop], device=self.processes.device)
-        return Events(*self.processes.add(numbers).tolist())
 
     def _update(self) -> float | None:
         """Clip and step; returns the gradient's norm if it was needed."""

@@ -1,7 +1,9 @@
-"""What a training reports: a progress line, ``metrics.jsonl`` and TensorBoard events, every ``log_images`` images."""
+"""What a training reports: a progress line, ``metrics.jsonl`` and TensorBoard events, every ``log_images`` images; and
+at its end the gradient record."""
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import resource
@@ -14,7 +16,8 @@ import torch
 
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.progress import format_duration
-from pipeline_steps.run.result_files import METRICS_FILE
+from pipeline_steps.modeling.gradient_record import QUANTITIES
+from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 from pipeline_steps.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -113,3 +116,29 @@ def _cut_off(path: Path, iteration: int) -> None:
         kept.append(text + "\n")
     with atomic_output(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def write_gradients(folder: Path, sums: torch.Tensor | None, category_ids: list[int], images: int) -> None:
+    """Write ``gradients.csv`` beside the model, or remove that of an earlier training if nothing was recorded.
+
+    One row per window and category: ``window`` from 0; ``images``, at which it ends; ``category_id``; and the sums of
+    :mod:`pipeline_steps.modeling.gradient_record`.
+
+    Args:
+        sums: Tensor[W, 4, C], or None.
+        category_ids: the data set's own id of each of the C positions.
+        images: images of the whole training.
+    """
+    path = folder / GRADIENTS_FILE
+    if sums is None:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_output(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["window", "images", "category_id", *QUANTITIES])
+        for window, table in enumerate(sums.permute(0, 2, 1).tolist()):
+            end = images * (window + 1) // len(sums)
+            rows.writerows(
+                [window, end, category, *(f"{v:.8g}" for v in values)]
+                for category, values in zip(category_ids, table, strict=True)
+            )

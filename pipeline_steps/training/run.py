@@ -32,16 +32,14 @@ from pipeline_steps.training.checkpoint import (
     remove_unfinished,
     save_checkpoint,
     save_tensors,
+    seed_all,
 )
 from pipeline_steps.training.distributed import Processes, processes
-from pipeline_steps.training.gradient_file import write_gradients
 from pipeline_steps.training.loop import Trainer
-from pipeline_steps.training.metrics_file import MetricsWriter
-from pipeline_steps.training.out_of_memory import memory_explained
-from pipeline_steps.training.random_state import seed_all
+from pipeline_steps.training.metrics_file import MetricsWriter, write_gradients
 from pipeline_steps.training.schedule import BatchSplit, split_batch
 from pipeline_steps.training.settings import Settings, differences, digest, outcome_settings
-from pipeline_steps.training.stopping import StopRequest
+from pipeline_steps.training.stopping import StopRequest, memory_explained
 from pipeline_steps.training.tracker import Tracker, require_tracker
 
 log = logging.getLogger(__name__)

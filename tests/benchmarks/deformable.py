@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from pipeline_steps.modeling.backbones.deform_conv import batched_deform_conv2d
+from pipeline_steps.modeling.backbones.deformable import batched_deform_conv2d
 from tests.benchmarks.measure import Row, in_turns
 
 GROUPS = 64

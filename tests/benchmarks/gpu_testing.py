@@ -32,10 +32,10 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from detectron2.modeling import GeneralizedRCNN
 
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings
-    from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
     from pipeline_steps.modeling.device import autocast
+    from tests.inference.detectors import boxes_and_masks
 
     settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)
 
@@ -52,8 +52,8 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
 
     def ours(picture: np.ndarray) -> list[dict]:
         images = render_images([picture], (edge,), LONGER_EDGE, False)
-        (found,) = detect_boxes_and_masks(model, images, settings)
-        return encode_box_masks(found.soft_masks, found.detections.boxes, *images.image_size)
+        ((found, masks),) = boxes_and_masks(model, images, settings)
+        return encode_box_masks(masks, found.boxes, *images.image_size)
 
     return usual, ours
 

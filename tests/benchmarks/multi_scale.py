@@ -73,7 +73,7 @@ def spread(model: Any, picture: np.ndarray) -> None:
 def build(detector: str, picture: np.ndarray, device: torch.device, categories: int = CATEGORIES) -> tuple[Any, Any]:
     """The model of a detector file, and the configuration for detectron2's test-time augmentation."""
     from pipeline_steps.modeling.build import build_from_config, read_detector_file
-    from pipeline_steps.modeling.cpu.replace import use_fast_cpu_modules
+    from pipeline_steps.modeling.cpu.modules import use_fast_cpu_modules
 
     torch.manual_seed(0)
     cfg = read_detector_file(detector)
@@ -95,9 +95,9 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
     from pipeline_steps.inference.multi_scale_boxes import BoxSettings
-    from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
+    from tests.inference.detectors import boxes_and_masks
 
     augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1)
 
@@ -110,8 +110,9 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
 
     def ours(picture: np.ndarray, scales: tuple[int, ...]) -> tuple[Any, list[dict]]:
         images = render_images([picture], scales, LONGER_EDGE, False)
-        (found,) = detect_boxes_and_masks(model, images, BoxSettings(0.0, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, KEEP))
-        return found.detections, encode_box_masks(found.soft_masks, found.detections.boxes, *images.image_size)
+        settings = BoxSettings(0.0, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, KEEP)
+        ((found, masks),) = boxes_and_masks(model, images, settings)
+        return found, encode_box_masks(masks, found.boxes, *images.image_size)
 
     return usual, ours
 

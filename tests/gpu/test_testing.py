@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings
-from pipeline_steps.inference.multi_scale_masks import detect_boxes_and_masks, predict_rles
+from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
+from pipeline_steps.inference.multi_scale_masks import predict_rles
 from pipeline_steps.inference.nms_device import select_lazily_on_device
 from pipeline_steps.inference.postprocess import merge_detections, select_detections
 from pipeline_steps.inference.rle import encode_box_masks
@@ -91,11 +91,11 @@ def test_multi_scale_boxes_and_masks_are_those_of_the_cpu(size, models):
     pictures = [make_image(seed, 96, 128) for seed in range(2)]
     settings = BoxSettings(0.0, 0.5, 100)
     images = render_images(pictures, scales, 400, True)
-    wanted, found = (detect_boxes_and_masks(model, images, settings) for model in models)
+    wanted, found = (detect_boxes(model, images, settings) for model in models)
     for mine, theirs in zip(found, wanted, strict=True):
-        assert abs(len(mine.detections.boxes) - len(theirs.detections.boxes)) <= 1
-        assert matched(mine.detections, theirs.detections) >= 0.99
-    boxes = [image.detections.boxes.numpy() for image in wanted]
+        assert abs(len(mine.boxes) - len(theirs.boxes)) <= 1
+        assert matched(mine, theirs) >= 0.99
+    boxes = [image.boxes.numpy() for image in wanted]
     theirs, mine = (predict_rles([model], images, boxes) for model in models)
     assert overlap(mine, theirs, *pictures[0].shape[:2]) > 0.999
 
@@ -117,6 +117,6 @@ def overlap(found, wanted, height, width):
 
 def test_the_tests_look_at_varied_detections(models):
     images = render_images([make_image(0, 96, 128)], (96,), 400, False)
-    (found,) = detect_boxes_and_masks(models[0], images, BoxSettings(0.0, 0.5, 100))
-    assert len(found.detections.boxes) > 50
-    assert len(found.detections.categories.unique()) > CATEGORIES // 4
+    (found,) = detect_boxes(models[0], images, BoxSettings(0.0, 0.5, 100))
+    assert len(found.boxes) > 50
+    assert len(found.categories.unique()) > CATEGORIES // 4

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
+from pipeline_steps.inference.multi_scale_masks import average_soft_masks
+from pipeline_steps.inference.postprocess import Detections
+from pipeline_steps.inference.views import RenderedImages
 from pipeline_steps.recipe import Recipe, resolve_recipe
 
 if TYPE_CHECKING:
@@ -56,3 +61,14 @@ def make_model(recipe: Recipe, name: str = "basic", seed: int = 0, categories: i
     spread(model.roi_heads.box_predictor.bbox_pred, 0.1)
     spread(model.roi_heads.mask_head.predictor, 3.0)
     return model
+
+
+def boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[tuple[Detections, Tensor]]:
+    """Detections of N images and their soft masks by one model, without boxes that have no area (as detectron2's)."""
+    found = detect_boxes(model, images, settings)
+    soft_masks = average_soft_masks([model], images, [of_image.boxes for of_image in found], [settings.precision])
+    result = []
+    for detections, masks in zip(found, soft_masks):
+        sized = (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(dim=1)
+        result.append((Detections(*(values[sized] for values in detections)), masks[sized]))
+    return result

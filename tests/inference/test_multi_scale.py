@@ -15,17 +15,12 @@ from hypothesis import strategies as st
 
 from pipeline_steps.data.images import fit_size
 from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import (
-    average_soft_masks,
-    detect_boxes_and_masks,
-    predict_rles,
-    unique_boxes,
-)
+from pipeline_steps.inference.multi_scale_masks import average_soft_masks, predict_rles, unique_boxes
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import View, plan_views, render_images
 from pipeline_steps.modeling.build import detector_config
 from pipeline_steps.recipe import load_recipe
-from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
+from tests.inference.detectors import CATEGORIES, boxes_and_masks, make_image, make_model, small_recipe
 
 CONFIG = Path(__file__).parents[2] / "config"
 RECIPES = sorted(path.name for path in CONFIG.glob("*.yaml"))
@@ -65,25 +60,15 @@ def test_boxes_scores_and_masks_are_those_of_detectron2_test_time_augmentation(m
     image = make_image(1, *size)
     assert len(without_repetitions(size, scales, 150)) == min(len(scales), 3 - (512 in scales))
     theirs = augmented(model, image, without_repetitions(size, scales, 150), 150, flip)
-    ours = detect_boxes_and_masks(model, render_images([image], scales, 150, flip), SETTINGS)[0]
+    ((ours, soft_masks),) = boxes_and_masks(model, render_images([image], scales, 150, flip), SETTINGS)
     assert len(theirs) > 30
     assert theirs.scores.unique().numel() == len(theirs), "ties would leave detectron2's order to chance"
-    assert torch.equal(ours.detections.boxes, theirs.pred_boxes.tensor)
-    assert torch.equal(ours.detections.scores, theirs.scores)
-    assert torch.equal(ours.detections.categories, theirs.pred_classes)
-    pasted = paste_masks_in_image(ours.soft_masks, ours.detections.boxes, size)
+    assert torch.equal(ours.boxes, theirs.pred_boxes.tensor)
+    assert torch.equal(ours.scores, theirs.scores)
+    assert torch.equal(ours.categories, theirs.pred_classes)
+    pasted = paste_masks_in_image(soft_masks, ours.boxes, size)
     assert torch.equal(pasted, theirs.pred_masks)
     assert 0 < pasted.float().mean() < 1
-
-
-def test_boxes_alone_and_masks_of_given_boxes_equal_both_at_once(model):
-    images = render_images([make_image(1, 100, 140)], (64, 96), 150, True)
-    both = detect_boxes_and_masks(model, images, SETTINGS)[0]
-    boxes = detect_boxes(model, images, SETTINGS)[0]
-    sized = (boxes.boxes[:, 2:] > boxes.boxes[:, :2]).all(dim=1)
-    assert torch.equal(boxes.boxes[sized], both.detections.boxes)
-    masks = average_soft_masks([model], images, [boxes.boxes])[0]
-    assert torch.equal(masks[sized], both.soft_masks)
 
 
 def test_the_backbone_runs_once_for_each_distinct_view(model, monkeypatch):
@@ -91,7 +76,10 @@ def test_the_backbone_runs_once_for_each_distinct_view(model, monkeypatch):
     original = model.extract_features
     monkeypatch.setattr(model, "extract_features", lambda images: seen.append(images.image_sizes) or original(images))
     images = render_images([make_image(1, 100, 140)], (64, 96, 512, 1024), 150, False)
-    detect_boxes_and_masks(model, images, SETTINGS)
+    boxes = detect_boxes(model, images, SETTINGS)
+    assert seen == [[(64, 90)], [(96, 134)], [(107, 150)]]
+    seen.clear()
+    average_soft_masks([model], images, [boxes[0].boxes])
     assert seen == [[(64, 90)], [(96, 134)], [(107, 150)]]
 
 

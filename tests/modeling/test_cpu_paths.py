@@ -10,8 +10,7 @@ from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from detectron2.structures import Boxes
 from torchvision.ops import roi_align
 
-from pipeline_steps.modeling.cpu.mask_head import MatrixProductMaskHead
-from pipeline_steps.modeling.cpu.pooler import PyramidPooler
+from pipeline_steps.modeling.cpu.modules import MatrixProductMaskHead, PyramidPooler
 from pipeline_steps.modeling.roi_heads import pool_in_float32
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
 
-from pipeline_steps.modeling.backbones import deform_conv
-from pipeline_steps.modeling.backbones.deform_conv import batched_deform_conv2d
-from pipeline_steps.modeling.backbones.deformable import DeformableConv2d
+from pipeline_steps.modeling.backbones import deformable
+from pipeline_steps.modeling.backbones.deformable import DeformableConv2d, batched_deform_conv2d
 
 
 def inputs(groups: int, stride: int, kernel: int = 3, images: int = 2) -> list[Tensor]:
@@ -44,7 +43,7 @@ def test_output_and_gradients_of_input_offset_and_weight_are_torchvisions(monkey
 
     Whole pixels are where the bilinear weights bend: without offsets every point is there.
     """
-    monkeypatch.setattr(deform_conv, "_CPU_BYTES", 8 * 8 * kernel**2 * 7)
+    monkeypatch.setattr(deformable, "_CPU_BYTES", 8 * 8 * kernel**2 * 7)
     tensors = inputs(groups, stride, kernel)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -20,9 +20,8 @@ from torch import nn
 
 from pipeline_steps.modeling.backbones.deformable import DeformableConv2d
 from pipeline_steps.modeling.build import apply_switches, build_detector, detector_config
-from pipeline_steps.modeling.cpu.mask_head import MatrixProductMaskHead
+from pipeline_steps.modeling.cpu.modules import MatrixProductMaskHead, PyramidPooler
 from pipeline_steps.modeling.cpu.normalization import ProcessBatchNorm2d
-from pipeline_steps.modeling.cpu.pooler import PyramidPooler
 from pipeline_steps.recipe.layers import merged
 from pipeline_steps.recipe.load import CONFIG_FOLDER, resolve_recipe
 from pipeline_steps.recipe.schema import Recipe

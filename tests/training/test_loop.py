@@ -144,7 +144,7 @@ class TestResume:
         state = json.loads(json.dumps(trainer.state()["random"][0], default=lambda t: t.tolist()))
         drawn = (torch.rand(1).item(), random.random(), np.random.rand(), random.gauss(0, 1))
         state["torch"] = torch.tensor(state["torch"], dtype=torch.uint8)
-        from pipeline_steps.training.random_state import restore_random_state
+        from pipeline_steps.training.checkpoint import restore_random_state
 
         restore_random_state(state, torch.device("cpu"))
         assert (torch.rand(1).item(), random.random(), np.random.rand(), random.gauss(0, 1)) == drawn

@@ -16,7 +16,7 @@ import pytest
 from pipeline_steps.common.errors import EXIT_USER_ERROR
 from pipeline_steps.data.loader import data_order, load_training_set
 from pipeline_steps.modeling.build import build_detector
-from pipeline_steps.training.random_state import seed_all
+from pipeline_steps.training.checkpoint import seed_all
 from pipeline_steps.training.run import train
 from tests.training.runs import ENVIRONMENT, ROOT, command, job, state
 from tests.training.world import COCO_IDS, SMALL_DETECTOR, make_recipe, write_recipe, write_world
