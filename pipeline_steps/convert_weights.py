@@ -29,11 +29,11 @@ def main(arguments: argparse.Namespace) -> None:
 
     path = recipe.path(entry.file)
     state, digest = read_public_weights(path, entry.sha256)
-    conversion = convert(state, entry.layout, path)
+    weights, unused = convert(state, entry.layout, path)
     with atomic_output(arguments.output) as temporary:
-        torch.save(converted_file(conversion, entry.layout, entry.file, digest), temporary)
-    log.info("%s: converted %d tensors of %s", arguments.output, len(conversion.weights), path)
-    log.info("not used: %s", listing(conversion.unused) or "nothing")
+        torch.save(converted_file(weights, unused, entry.layout, entry.file, digest), temporary)
+    log.info("%s: converted %d tensors of %s", arguments.output, len(weights), path)
+    log.info("not used: %s", listing(unused) or "nothing")
 
 
 if __name__ == "__main__":

@@ -33,21 +33,14 @@ from pipeline_steps.recipe.testing import Ensemble
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """One member of the ensemble.
-
-    Attributes:
-        name: name in the recipe.
-        table: its boxes.
-        lvis_ids: LVIS category id by own id. Detections of other categories are left out for an expert, and are an
-            error for an LVIS model.
-        expert: whether it was trained on another data set.
-        weight: of its scores.
-    """
+    """One member of the ensemble: its boxes and the weight of its scores."""
 
     name: str
     table: TableReader
     lvis_ids: Mapping[int, int]
+    """LVIS category id by own id. Detections of others are left out for an expert, and an error for an LVIS model."""
     expert: bool = False
+    """Whether it was trained on another data set."""
     weight: float = 1.0
 
 
@@ -93,7 +86,6 @@ class EnsembleMerger:
 
     Args:
         members: in the recipe's order.
-        settings: the recipe's ``ensemble`` section.
         alphas: :func:`pipeline_steps.detections.rescoring.alpha_by_category`.
         keep: detections kept per image.
 

@@ -74,19 +74,11 @@ class PackedMasks:
         return [text[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist())]
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Areas int64[k] and numbers of pixels int64[k] as :func:`measure_masks` gives them."""
+        """Areas and numbers of pixels of the masks.
+
+        Returns:
+            areas: int64[k], pixels inside the object; 0 is an empty mask.
+            totals: int64[k], height times width of the image that the encoding was made for; -1 if it is malformed
+                (characters outside the alphabet, an unfinished number, a negative run).
+        """
         return _measure(self.text, self.starts, self.ends)
-
-
-def measure_masks(rles: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Areas and numbers of pixels of masks.
-
-    Args:
-        rles: k compressed encodings.
-
-    Returns:
-        areas: int64[k], pixels inside the object; 0 is an empty mask.
-        totals: int64[k], height times width of the image that the encoding was made for; -1 if it is malformed
-            (characters outside the alphabet, an unfinished number, a negative run).
-    """
-    return PackedMasks.of(rles).measure()

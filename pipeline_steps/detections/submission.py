@@ -140,14 +140,12 @@ def write_submission(
 
     Args:
         table: detections with masks.
-        output: JSON file.
         sizes: (height, width) of every image of the data set by id.
-        category_ids: ids of the data set's categories.
         max_detections: written per image at most, by rank score.
         zip_output: archive with the JSON file in it.
 
     Raises:
-        UserError: the table is damaged, without masks, empty, or one of another data set (see ``check_against``).
+        UserError: the table is damaged, without masks, empty, or one of another data set (see ``checked_images``).
     """
     with ExitStack() as stack:
         reader = stack.enter_context(TableReader(table))

@@ -19,7 +19,7 @@ import numpy as np
 from pipeline_steps.common.files import require_file, without_garbage_collection
 from pipeline_steps.detections.results_report import EXAMPLES, IouType, ResultsReport
 from pipeline_steps.detections.results_stream import DamagedResults, iter_items, open_results
-from pipeline_steps.detections.run_lengths import measure_masks
+from pipeline_steps.detections.run_lengths import PackedMasks
 
 _BATCH = 4096
 _BATCH_BYTES = 1 << 22
@@ -155,7 +155,7 @@ class _Checker:
         """Check the run lengths of the masks that wait."""
         if not self._masks:
             return
-        areas, totals = measure_masks([rle for _, rle, _ in self._masks])
+        areas, totals = PackedMasks.of([rle for _, rle, _ in self._masks]).measure()
         pixels = np.array([pixels for _, _, pixels in self._masks])
         for row in np.flatnonzero((totals != pixels) | (areas == 0)).tolist():
             index = self._masks[row][0]
@@ -227,7 +227,6 @@ def check_results(
     Args:
         path: JSON file, or a zip archive with one JSON file in it.
         sizes: (height, width) of every image of the data set by id.
-        category_ids: ids of the data set's categories.
         iou_type: ``segm`` expects masks, ``bbox`` boxes x, y, width, height.
         max_detections: the cap per image.
 

@@ -34,7 +34,6 @@ __all__ = [
     "ImageDetections",
     "TableReader",
     "TableWriter",
-    "check_against",
     "checked_images",
     "iter_images",
     "read_metadata",
@@ -81,37 +80,22 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pa.Tab
         )
 
 
-def check_against(
-    path: str | Path,
-    image_ids: Iterable[int] | Mapping[int, tuple[int, int]],
-    category_ids: Iterable[int],
-) -> None:
-    """Check a whole table against the data set it is to be used with, in bounded memory.
+def checked_images(
+    reader: TableReader, sizes: Mapping[int, tuple[int, int]], category_ids: Iterable[int]
+) -> Iterator[ImageDetections]:
+    """The images of ``reader`` in file order, each checked against the data set that the table is to be used with.
+
+    For a consumer that reads the whole table anyway and whose output appears only at the end.
 
     Args:
-        path: the table.
-        image_ids: ids of the data set's images, or a mapping from id to (height, width); with the sizes, boxes must
-            lie within their image.
+        sizes: (height, width) of the data set's images by id.
         category_ids: ids of the data set's categories.
 
     Raises:
         UserError: everything that :class:`TableReader` finds; unknown image or category ids (a table of another data
             set or split); scores or boxes that are NaN or infinite; boxes with x2 < x1 or y2 < y1 or outside.
     """
-    with TableReader(path, masks=False) as reader:
-        for _ in checked_images(reader, image_ids, category_ids):
-            pass
-
-
-def checked_images(
-    reader: TableReader, image_ids: Iterable[int] | Mapping[int, tuple[int, int]], category_ids: Iterable[int]
-) -> Iterator[ImageDetections]:
-    """The images of ``reader`` in file order, each checked as :func:`check_against` does.
-
-    For a consumer that reads the whole table anyway and whose output appears only at the end.
-    """
-    sizes = image_ids if isinstance(image_ids, Mapping) else None
-    unknown = sorted(set(reader.image_ids) - set(image_ids))
+    unknown = sorted(set(reader.image_ids) - set(sizes))
     if unknown:
         raise UserError(
             f"detections table {reader.path}: {len(unknown)} of {len(reader.image_ids)} image ids are "
@@ -119,13 +103,13 @@ def checked_images(
         )
     known_categories = np.unique(np.fromiter(category_ids, np.int64))
     for image in reader:
-        problem = _problem(image, known_categories, None if sizes is None else sizes[image.image_id])
+        problem = _problem(image, known_categories, sizes[image.image_id])
         if problem:
             raise UserError(f"detections table {reader.path}: image {image.image_id} has {problem}")
         yield image
 
 
-def _problem(image: ImageDetections, known_categories: np.ndarray, size: tuple[int, int] | None) -> str | None:
+def _problem(image: ImageDetections, known_categories: np.ndarray, size: tuple[int, int]) -> str | None:
     """What is wrong with the detections of one image, if anything."""
     strangers = ~np.isin(image.category_ids, known_categories)
     if strangers.any():
@@ -137,9 +121,8 @@ def _problem(image: ImageDetections, known_categories: np.ndarray, size: tuple[i
     x1, y1, x2, y2 = image.boxes.T
     if (x2 < x1).any() or (y2 < y1).any():
         return "boxes with x2 < x1 or y2 < y1; boxes are x1 y1 x2 y2 in pixels"
-    if size is not None:
-        height, width = size
-        if image.boxes.min() < 0 or x2.max() > width or y2.max() > height:
-            worst = image.boxes[int(np.argmax(np.max([-x1, -y1, x2 - width, y2 - height], axis=0)))]
-            return f"a box {worst.tolist()} outside the image of {width} x {height} pixels: another data set?"
+    height, width = size
+    if image.boxes.min() < 0 or x2.max() > width or y2.max() > height:
+        worst = image.boxes[int(np.argmax(np.max([-x1, -y1, x2 - width, y2 - height], axis=0)))]
+        return f"a box {worst.tolist()} outside the image of {width} x {height} pixels: another data set?"
     return None

@@ -25,18 +25,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Detector:
-    """A model ready for testing.
-
-    Attributes:
-        name: name in the recipe.
-        module: in evaluation mode, on its device.
-        category_ids: int32[C], the data set's category id of each output.
-        precision: of its inference.
-    """
+    """A model of the recipe ready for testing: in evaluation mode, on its device."""
 
     name: str
     module: LvisRCNN
     category_ids: np.ndarray
+    """int32[C], the data set's category id of each output."""
     precision: Precision
 
 

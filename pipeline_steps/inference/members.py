@@ -29,9 +29,7 @@ def open_members(
     """Open the tables of all members of ``ensemble.members``.
 
     Args:
-        recipe: the recipe.
         files: table of each member.
-        categories: of LVIS.
         stack: closes the tables.
 
     Returns:
@@ -74,11 +72,9 @@ def rescore_ensemble(recipe: Recipe, given: Mapping[str, Path], lvis: Path, spli
     """Write the merged and re-scored boxes of the members of ``ensemble.members``.
 
     Args:
-        recipe: the recipe.
         given: table of each member.
-        lvis: LVIS file with categories and frequency.
+        lvis: file with categories and frequency.
         split: that the tables are of.
-        output: the table.
 
     Raises:
         UserError: a member has no file or a file no member; tables that do not fit each other, the split or LVIS.

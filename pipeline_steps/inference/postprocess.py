@@ -64,12 +64,7 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def select_detections(
-    boxes: Tensor,
-    scores: Tensor,
-    image_size: tuple[int, int],
-    score_threshold: float,
-    nms_threshold: float,
-    top_k: int,
+    boxes: Tensor, scores: Tensor, image_size: tuple[int, int], score_threshold: float, nms_threshold: float, top_k: int
 ) -> Detections:
     """The ``top_k`` best detections after per-category NMS, as detectron2's ``fast_rcnn_inference`` finds them.
 

@@ -11,8 +11,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
 from pipeline_steps.inference.detector import load_detector, require_categories
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import predict_rles
+from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
 from pipeline_steps.inference.sharding import ImageBatch, Part
 from pipeline_steps.inference.streaming import Work
 from pipeline_steps.inference.views import RenderedImages

@@ -51,15 +51,11 @@ def add_part_options(parser: argparse.ArgumentParser, split: str) -> None:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of one size that go through the network together.
-
-    Attributes:
-        images: one or more, ascending ids.
-        window: number of the window of consecutive images that they are from.
-    """
+    """Images of one size, ascending ids, that go through the network together."""
 
     images: tuple[ImageRecord, ...]
     window: int
+    """Number of the window of consecutive images that they are from."""
 
 
 def plan_batches(images: Iterable[ImageRecord], batch_images: int) -> list[ImageBatch]:

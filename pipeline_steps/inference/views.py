@@ -59,30 +59,20 @@ class View:
 
 
 def plan_views(height: int, width: int, scales: Sequence[int], longer_edge: int, flip: bool) -> tuple[View, ...]:
-    """Distinct views of an image of the given size, in the order of the scales.
-
-    Args:
-        scales: shorter edges.
-        longer_edge: limit of the longer edge.
-        flip: whether each size is also looked at mirrored.
-    """
+    """Distinct views of an image in the order of ``scales``, its shorter edges; ``flip`` adds each one mirrored."""
     sizes = dict.fromkeys(fit_size(height, width, scale, longer_edge) for scale in scales)
     return tuple(View(*size, mirrored) for size in sizes for mirrored in (False, True)[: 1 + flip])
 
 
 @dataclass(frozen=True)
 class RenderedImages:
-    """N images of one size with the pixels of all their views.
-
-    Attributes:
-        image_size: (H, W) of the original images.
-        views: distinct views of them.
-        pixels: for each view, N tensors uint8[3, h, w] in BGR order.
-    """
+    """N images of one size with the pixels of all their distinct views."""
 
     image_size: tuple[int, int]
+    """(H, W) of the original images."""
     views: tuple[View, ...]
     pixels: tuple[tuple[Tensor, ...], ...]
+    """For each view, N tensors uint8[3, h, w] in BGR order."""
 
     def __len__(self) -> int:
         return len(self.pixels[0])

@@ -21,11 +21,7 @@ from torch import Tensor, nn
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.modeling.facts import BatchFacts
-from pipeline_steps.modeling.gradient_record import (
-    GradientRecord,
-    sigmoid_logit_gradients,
-    softmax_logit_gradients,
-)
+from pipeline_steps.modeling.gradient_record import GradientRecord, sigmoid_logit_gradients, softmax_logit_gradients
 from pipeline_steps.modeling.losses import (
     classification_weights,
     region_row_weights,

@@ -1,8 +1,4 @@
-"""One function that builds any detector of a recipe.
-
-from pipeline_steps.modeling.build import build_detector
-model = build_detector(recipe, "x101", category_count=1230, tail=tail, device="cuda")
-"""
+"""One function that builds any detector of a recipe."""
 
 from __future__ import annotations
 
@@ -126,20 +122,13 @@ def build_from_config(cfg: CfgNode, device: str | torch.device = "cpu") -> LvisR
 
 
 def build_detector(
-    recipe: Recipe,
-    model_name: str,
-    category_count: int,
-    tail: Tensor | None = None,
-    device: str | torch.device = "cpu",
+    recipe: Recipe, model_name: str, category_count: int, tail: Tensor | None = None, device: str | torch.device = "cpu"
 ) -> LvisRCNN:
     """Build a model, expert or pre-training of a recipe, with random weights, in training mode.
 
     Args:
-        recipe: the recipe.
-        model_name: name of the model, expert or pre-training.
         category_count: C, its foreground categories.
         tail: BoolTensor[C], its rare and common categories; needed for training with the equalization loss.
-        device: where to put it.
 
     Raises:
         UserError: wrong name, detector file or options.

@@ -34,11 +34,7 @@ _STAGES = (
     (r"layer(\d)\.(\d+)\.downsample\.0\.", lambda m: f"res{int(m[1]) + 1}.{m[2]}.shortcut."),
     (r"layer(\d)\.(\d+)\.downsample\.1\.", lambda m: f"res{int(m[1]) + 1}.{m[2]}.shortcut.norm."),
 )
-_TORCHVISION = (
-    (r"conv1\.", lambda _: "stem.conv1."),
-    (r"bn1\.", lambda _: "stem.conv1.norm."),
-    *_STAGES,
-)
+_TORCHVISION = ((r"conv1\.", lambda _: "stem.conv1."), (r"bn1\.", lambda _: "stem.conv1.norm."), *_STAGES)
 _TIMM_SENET = (
     (r"layer0\.conv(\d)\.", lambda m: f"stem.conv{m[1]}."),
     (r"layer0\.bn(\d)\.", lambda m: f"stem.conv{m[1]}.norm."),
@@ -75,16 +71,6 @@ LAYOUTS = {
 }
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """Converted weights and the report of what did not match."""
-
-    weights: dict[str, Tensor]
-    """Tensors by the names of our detectors."""
-    unused: tuple[str, ...]
-    """Names of the file that a detector has no use for: the classification layer."""
-
-
 def plain_backbone(layout: str, device: str = "meta") -> Any:
     """Our backbone of the same shape, without pyramid, trainable everywhere and normalised by plain BN."""
     from detectron2.layers import ShapeSpec
@@ -112,13 +98,16 @@ def our_name(name: str, layout: str) -> str | None:
     return None
 
 
-def convert(state: dict[str, Tensor], layout: str, origin: str = "the file") -> Conversion:
+def convert(state: dict[str, Tensor], layout: str, origin: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     """Rename the tensors of a public network and turn its first convolution around to read blue first.
 
     Args:
         state: tensors by their public names.
         layout: key of :data:`LAYOUTS`.
         origin: the file, for messages.
+
+    Returns:
+        Tensors by the names of our detectors, and the names that a detector has no use for: the classification layer.
 
     Raises:
         UserError: tensors are missing, foreign, or of other shapes than the network's.
@@ -142,7 +131,7 @@ def convert(state: dict[str, Tensor], layout: str, origin: str = "the file") -> 
         if names:
             raise UserError(f"{origin} is not {network}: it {problem}: {listing(names, 3)}; check weights.layout")
     weights["stem.conv1.weight"] = weights["stem.conv1.weight"].flip(1).contiguous()
-    return Conversion({BACKBONE_PREFIX + name: tensor for name, tensor in weights.items()}, tuple(unused))
+    return {BACKBONE_PREFIX + name: tensor for name, tensor in weights.items()}, unused
 
 
 def read_public_weights(path: str | Path, sha256: str = "") -> tuple[dict[str, Tensor], str]:
@@ -170,18 +159,20 @@ def read_public_weights(path: str | Path, sha256: str = "") -> tuple[dict[str, T
     return dict(state), digest
 
 
-def converted_file(conversion: Conversion, layout: str, source: str, digest: str) -> dict[str, Any]:
+def converted_file(
+    weights: dict[str, Tensor], unused: list[str], layout: str, source: str, digest: str
+) -> dict[str, Any]:
     """The content of a converted model file, for ``torch.save``."""
     return {
         "format": FORMAT,
         "kind": "backbone",
-        "model": conversion.weights,
+        "model": weights,
         "metadata": {
             "network": LAYOUTS[layout].network,
             "layout": layout,
             "source": source,
             "source_sha256": digest,
-            "unused": list(conversion.unused),
+            "unused": unused,
             "pixel_mean": list(PIXEL_MEAN),
             "pixel_std": list(PIXEL_STD),
             "input_format": "BGR",

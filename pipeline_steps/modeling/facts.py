@@ -54,7 +54,7 @@ class BatchFacts:
             known=None if bool(known.all()) else known.to(device, non_blocking=True),
             region_boxes=moved([sample.get("region_boxes", no_boxes) for sample in samples]),
             region_weights=moved([sample.get("region_weights", no_weights) for sample in samples]),
-            region_groups=moved([_region_groups(sample) for sample in samples]),
+            region_groups=moved([sample.get("region_groups", _no_groups(sample)) for sample in samples]),
             has_masks=tuple(sample.get("has_masks", sample["instances"].has("gt_masks")) for sample in samples),
             generators=tuple(_generator(sample.get("sampling_seed"), device) for sample in samples),
         )
@@ -68,9 +68,7 @@ def _judged(sample: dict[str, Any], category_count: int) -> Tensor:
     return annotated
 
 
-def _region_groups(sample: dict[str, Any]) -> Tensor:
-    if "region_groups" in sample:
-        return sample["region_groups"]
+def _no_groups(sample: dict[str, Any]) -> Tensor:
     return torch.zeros(len(sample.get("region_boxes", ())), dtype=torch.bool)
 
 

@@ -107,8 +107,8 @@ class LvisRCNN(GeneralizedRCNN):
     """Mask R-CNN for LVIS: class-agnostic masks, box head with the paper's losses.
 
     Calling it in training mode gives a dict of scalar losses, in testing mode detectron2's detections. Testing at
-    several scales is built from :meth:`extract_features`, :meth:`propose`, :meth:`box_predictions`, :meth:`scores`,
-    :meth:`decode` and :meth:`soft_masks`.
+    several scales is built from :meth:`extract_features`, :meth:`propose`, :meth:`scores` and :meth:`decode`, and from
+    ``box_predictions`` and ``soft_masks`` of its ``roi_heads``.
     """
 
     channels_last: bool = False
@@ -142,10 +142,6 @@ class LvisRCNN(GeneralizedRCNN):
         proposals, _ = self.proposal_generator(images, features, None)
         return proposals
 
-    def box_predictions(self, features: Features, proposals: list[Instances]) -> tuple[Tensor, Tensor]:
-        """Raw outputs of the box head: logits Tensor[R, C] (or [R, C + 1]) and deltas Tensor[R, 4] or [R, 4 C]."""
-        return self.roi_heads.box_predictions(features, proposals)
-
     def scores(self, logits: Tensor) -> Tensor:
         """Scores of the foreground categories, 0..1: float32 Tensor[R, C]."""
         return self.roi_heads.box_predictor.scores(logits)
@@ -153,7 +149,3 @@ class LvisRCNN(GeneralizedRCNN):
     def decode(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Apply deltas Tensor[R, 4] or [R, 4 C] to proposal boxes Tensor[R, 4]: float32, same shape as ``deltas``."""
         return self.roi_heads.box_predictor.box2box_transform.apply_deltas(deltas.float(), boxes)
-
-    def soft_masks(self, features: Features, boxes: list[Tensor]) -> list[Tensor]:
-        """Mask probabilities inside given boxes: N tensors [k, 4] to N float32 tensors [k, m, m]."""
-        return self.roi_heads.soft_masks(features, boxes)

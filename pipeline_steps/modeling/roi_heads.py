@@ -135,7 +135,7 @@ class LvisROIHeads(StandardROIHeads):
         (box_share, mask_share), (_, mean_mask_count) = process_shares(
             [sum(len(image) for image in sampled), mask_count], self._device
         )
-        losses = self._box_losses(features, sampled, facts, box_share)
+        losses = self.box_predictor.losses(self.box_predictions(features, sampled), sampled, facts, box_share)
         if self.mask_on and mask_count:
             losses["loss_mask"] = self._mask_loss(features, sampled, targets, masked) * mask_share
         elif self.mask_on:
@@ -183,12 +183,6 @@ class LvisROIHeads(StandardROIHeads):
         storage.put_scalar("roi_head/num_fg_samples", sum(foreground) / len(foreground))
         storage.put_scalar("roi_head/num_bg_samples", sum(len(negative) for _, negative in drawn) / len(drawn))
         return sampled, foreground
-
-    def _box_losses(
-        self, features: Features, sampled: list[Instances], facts: BatchFacts, share: Tensor | float
-    ) -> dict[str, Tensor]:
-        predictions = self.box_predictions(features, sampled)
-        return self.box_predictor.losses(predictions, sampled, facts, share)
 
     def _mask_loss(
         self, features: Features, sampled: list[Instances], targets: list[Instances], counts: list[int]

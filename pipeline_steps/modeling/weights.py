@@ -98,8 +98,6 @@ def load_model_weights(module: nn.Module, path: str | Path, *, new_categories: b
     """Load a model file into a detector, in place.
 
     Args:
-        module: a detector of ``build_detector``.
-        path: output of a training or of ``convert_weights``.
         new_categories: the file is a start for other categories (COCO pre-training, then LVIS): the classification
             layer, and the box regression if it is class-specific, keep their initial values whatever their shape.
             All other parameters must be in the file. A converted backbone is always a start.
@@ -133,13 +131,9 @@ def load_model_weights(module: nn.Module, path: str | Path, *, new_categories: b
         raise UserError(f"{path} was made for another detector: it also has {listing(unused, 3)}")
     module.load_state_dict(used, strict=False)
     report = LoadReport(tuple(sorted(used)), tuple(sorted(replaced)), unused)
-    _log(report, path)
-    return report
-
-
-def _log(report: LoadReport, path: str | Path) -> None:
     log.info("%s: loaded %d tensors", path, len(report.loaded))
     if report.reinitialised:
         log.info("%s: left at their initial values: %s", path, listing(report.reinitialised, 8))
     if report.unused:
         log.info("%s: not used: %s", path, listing(report.unused, 8))
+    return report

@@ -96,8 +96,6 @@ def find_resumable(folder: Path, settings: Settings, on_mismatch: OnMismatch) ->
     """The newest readable checkpoint of the same training; None to start from the beginning.
 
     Args:
-        folder: where checkpoints lie.
-        settings: settings of the training that is to start.
         on_mismatch: ``refuse`` stops if the checkpoints belong to other settings or none can be read; ``discard``
             removes all files of the old training.
 

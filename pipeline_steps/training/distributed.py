@@ -28,18 +28,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of the training.
-
-    Attributes:
-        rank: number of this process, 0-based.
-        world_size: number of processes; each has one GPU, or a share of the CPU.
-        local_rank: number of this process on its node.
-        device: where this process computes.
-    """
+    """This process among all of the training, of which each has one GPU, or a share of the CPU."""
 
     rank: int
     world_size: int
     local_rank: int
+    """Number of this process on its node."""
     device: torch.device
 
     @property

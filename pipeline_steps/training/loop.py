@@ -51,9 +51,6 @@ class Trainer:
         """
         Args:
             model: detector in training mode, on the device of ``processes``.
-            training: settings.
-            split: how a batch is worked off.
-            processes: this process among all.
             max_unreadable_images: more unreadable images stop the training.
             gradient_record: what the model records its gradients in, if it does.
         """
@@ -147,7 +144,6 @@ class Trainer:
             batches: this process's micro-batches from the present iteration on.
             report: writes metrics; None in all processes but the main one.
             save: saves a checkpoint; called in all processes at the same iteration.
-            stop_wanted: whether this process wants to stop.
             iteration_seconds: told the time of every iteration.
 
         Returns:

@@ -56,9 +56,8 @@ class MetricsWriter:
     def __init__(self, folder: Path, title: str, iterations: int, start: int, tracker: Tracker | None = None) -> None:
         """
         Args:
-            folder: where ``metrics.jsonl`` and the TensorBoard events go.
             title: name in the progress line.
-            iterations: iterations of the whole training.
+            iterations: of the whole training.
             start: iterations done so far; later entries of an interrupted run are removed.
             tracker: gets the same numbers.
         """

@@ -22,11 +22,7 @@ def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any
 
     Weight and bias of a normalisation layer both belong to it. A parameter that two modules share counts once.
     """
-    decay = {
-        "weight": schedule.weight_decay,
-        "norm": schedule.weight_decay_norm,
-        "bias": schedule.weight_decay_bias,
-    }
+    decay = {"weight": schedule.weight_decay, "norm": schedule.weight_decay_norm, "bias": schedule.weight_decay_bias}
     members: dict[str, list[nn.Parameter]] = {kind: [] for kind in decay}
     seen: set[nn.Parameter] = set()
     for module in model.modules():

@@ -50,7 +50,6 @@ class Job:
     """What to train and where to write it.
 
     Attributes:
-        recipe: the recipe.
         model_name: model, expert or pre-training of the recipe.
         output: ``model.pth``; checkpoints, metrics and TensorBoard events go to its folder.
         init: file of the initial weights, or None.
@@ -86,7 +85,10 @@ def train(job: Job) -> None:
         UserError: wrong settings, data or memory; see the message.
         StoppedEarly: a checkpoint was saved before the end.
     """
-    _check_job(job)
+    model = job.recipe.model(job.model_name)
+    if model.init and job.init is None:
+        raise UserError(f"{job.model_name} starts from {model.init!r}: name its file with --init")
+    require_tracker(job.training.tracker)
     torch.set_num_threads(max(1, job.recipe.compute.threads))
     with processes(job.recipe.compute.device) as group, memory_explained(job.training, group.rank):
         if not group.is_main:
@@ -102,13 +104,6 @@ def train(job: Job) -> None:
         _resume(run, checkpoint)
         _run(run)
         _finish(run)
-
-
-def _check_job(job: Job) -> None:
-    model = job.recipe.model(job.model_name)
-    if model.init and job.init is None:
-        raise UserError(f"{job.model_name} starts from {model.init!r}: name its file with --init")
-    require_tracker(job.training.tracker)
 
 
 def _split_that_fits(job: Job, group: Processes) -> BatchSplit:

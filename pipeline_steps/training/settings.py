@@ -26,14 +26,11 @@ def outcome_settings(recipe: Recipe, model_name: str, config: CfgNode, init_dige
     """Everything that decides the weights, as plain nested values.
 
     Args:
-        recipe: the recipe.
-        model_name: the model, expert or pre-training.
-        config: its detectron2 configuration.
         init_digest: digest of the initial weights; empty without any.
         data_digest: digest of the packed training images.
     """
     model = recipe.model(model_name)
-    detector = {"MODEL": _plain(config.MODEL), "INPUT": _plain(config.INPUT), "LVIS": _plain(config.LVIS)}
+    detector = json.loads(json.dumps({key: config[key] for key in ("MODEL", "INPUT", "LVIS")}))
     del detector["MODEL"]["DEVICE"]
     return {
         "model": model_name,
@@ -46,12 +43,6 @@ def outcome_settings(recipe: Recipe, model_name: str, config: CfgNode, init_dige
         "order_version": ORDER_VERSION,
         "detector": detector,
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest(settings: Settings) -> str:

@@ -22,10 +22,7 @@ RUN_FILE = "tracker_run.txt"
 
 
 def require_tracker(kind: str) -> None:
-    """Check before any work that a tracker can be used.
-
-    Args:
-        kind: ``none``, or the package: ``wandb`` or ``mlflow``.
+    """Check before any work that a tracker (``none``, or the package ``wandb`` or ``mlflow``) can be used.
 
     Raises:
         UserError: the package is not installed.
@@ -43,8 +40,6 @@ class Tracker:
     def __init__(self, kind: str, folder: Path, project: str, title: str, start: int) -> None:
         """
         Args:
-            kind: ``wandb`` or ``mlflow``.
-            folder: of the training.
             project: the recipe's name: project or experiment of the tracker.
             title: the model's name.
             start: iterations done so far; above 0 the run of this training is continued.

@@ -31,7 +31,7 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from detectron2.layers import paste_masks_in_image
     from detectron2.modeling import GeneralizedRCNN
 
-    from pipeline_steps.inference.multi_scale_boxes import BoxSettings
+    from pipeline_steps.inference.multi_scale import BoxSettings
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
     from pipeline_steps.modeling.device import autocast

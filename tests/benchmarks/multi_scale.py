@@ -57,16 +57,16 @@ def spread(model: Any, picture: np.ndarray) -> None:
     scale(head.objectness_logits, head.objectness_logits(hidden), 2.0)
     scale(head.anchor_deltas, head.anchor_deltas(hidden), 0.15)
     proposals = model.propose(images, features)
-    logits, deltas = model.box_predictions(features, proposals)
+    logits, deltas = model.roi_heads.box_predictions(features, proposals)
     predictor = model.roi_heads.box_predictor
     # By the largest value: scores that are saturated would be tied, and detectron2's order of ties is arbitrary.
     predictor.cls_score.weight.mul_(5 / (logits - logits.mean(dim=0)).abs().max())
     scale(predictor.bbox_pred, deltas - deltas.mean(dim=0), 0.5)
-    logits, deltas = model.box_predictions(features, proposals)
+    logits, deltas = model.roi_heads.box_predictions(features, proposals)
     generator = torch.Generator().manual_seed(0)
     predictor.cls_score.bias += -5 + 1.3 * torch.randn(predictor.num_classes, generator=generator) - logits.mean(dim=0)
     predictor.bbox_pred.bias -= deltas.mean(dim=0)
-    masks = torch.logit(model.soft_masks(features, [proposals[0].proposal_boxes.tensor[:50]])[0])
+    masks = torch.logit(model.roi_heads.soft_masks(features, [proposals[0].proposal_boxes.tensor[:50]])[0])
     scale(model.roi_heads.mask_head.predictor, masks, 3.0)
 
 
@@ -94,7 +94,7 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
     """detectron2's test-time augmentation and ours, on one model: functions of a picture and its scales."""
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
-    from pipeline_steps.inference.multi_scale_boxes import BoxSettings
+    from pipeline_steps.inference.multi_scale import BoxSettings
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
     from tests.inference.detectors import boxes_and_masks

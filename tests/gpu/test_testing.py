@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import predict_rles
+from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
 from pipeline_steps.inference.nms_device import select_lazily_on_device
 from pipeline_steps.inference.postprocess import merge_detections, select_detections
 from pipeline_steps.inference.rle import encode_box_masks

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import average_soft_masks
+from pipeline_steps.inference.multi_scale import BoxSettings, average_soft_masks, detect_boxes
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.views import RenderedImages
 from pipeline_steps.recipe import Recipe, resolve_recipe

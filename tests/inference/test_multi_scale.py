@@ -14,8 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline_steps.data.images import fit_size
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import average_soft_masks, predict_rles, unique_boxes
+from pipeline_steps.inference.multi_scale import (
+    BoxSettings,
+    average_soft_masks,
+    detect_boxes,
+    predict_rles,
+    unique_boxes,
+)
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import View, plan_views, render_images
 from pipeline_steps.modeling.build import detector_config

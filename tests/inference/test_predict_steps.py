@@ -14,8 +14,7 @@ import yaml
 from pipeline_steps import gather_shards, predict_boxes, predict_masks
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.detections.table import ImageDetections, TableReader, TableWriter
-from pipeline_steps.inference.multi_scale_boxes import BoxSettings, detect_boxes
-from pipeline_steps.inference.multi_scale_masks import predict_rles
+from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
 from pipeline_steps.inference.views import render_images
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
 

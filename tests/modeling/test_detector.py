@@ -308,14 +308,14 @@ class TestPiecesOfTesting:
             features = model.extract_features(images)
             proposals = model.propose(images, features)
             counts = [len(image) for image in proposals]
-            logits, deltas = model.box_predictions(features, proposals)
+            logits, deltas = model.roi_heads.box_predictions(features, proposals)
             scores = model.scores(logits)
             boxes = model.decode(deltas, torch.cat([image.proposal_boxes.tensor for image in proposals]))
             assert scores.shape == (sum(counts), CATEGORIES)
             assert boxes.shape == (sum(counts), 4 if agnostic else 4 * CATEGORIES)
             padded = torch.nn.functional.pad(scores, (0, 1)).split(counts)
             results, _ = fast_rcnn_inference(boxes.split(counts), padded, images.image_sizes, 0.0, 0.5, 300)
-            masks = model.soft_masks(features, [image.pred_boxes.tensor for image in results])
+            masks = model.roi_heads.soft_masks(features, [image.pred_boxes.tensor for image in results])
         for result, soft, own in zip(results, masks, expected):
             assert torch.equal(result.pred_boxes.tensor, own.pred_boxes.tensor)
             assert torch.equal(soft, own.pred_masks[:, 0])
@@ -324,5 +324,5 @@ class TestPiecesOfTesting:
         model = seeded(tiny_recipe()).eval()
         with torch.no_grad():
             features = model.extract_features(model.preprocess_image([sample(0), sample(1)]))
-            masks = model.soft_masks(features, [torch.zeros(0, 4), torch.tensor([[0.0, 0, 30, 30]])])
+            masks = model.roi_heads.soft_masks(features, [torch.zeros(0, 4), torch.tensor([[0.0, 0, 30, 30]])])
         assert [tuple(image.shape) for image in masks] == [(0, 28, 28), (1, 28, 28)]

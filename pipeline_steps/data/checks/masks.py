@@ -84,9 +84,9 @@ def _check_rles(values: list[Segmentation], images: Sequence[ImageRecord], codes
             rles[row] = rle
             rows.append(row)
     if rows:
-        from pipeline_steps.detections.run_lengths import measure_masks  # compiled code, which most files do without
+        from pipeline_steps.detections.run_lengths import PackedMasks  # compiled code, which most files do without
 
-        areas, totals = measure_masks([rles[row] for row in rows])
+        areas, totals = PackedMasks.of([rles[row] for row in rows]).measure()
         for row, area, total in zip(rows, areas.tolist(), totals.tolist()):
             if total < 0:
                 codes[row] = _CODE[catalogue.MALFORMED_RLE]

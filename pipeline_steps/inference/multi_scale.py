@@ -1,15 +1,16 @@
-"""Multi-scale box testing (paper, section 5): detections of all views of an image, merged per category.
+"""Multi-scale testing (paper, section 5): boxes of all views of an image merged per category, and masks of given boxes.
 
-One pass of the backbone for each distinct view. The detections of a view are those of detectron2 at that size
-(:mod:`pipeline_steps.inference.postprocess`). The merge is that of detectron2's test-time augmentation: per-category
-NMS of all views' detections with a score above 1e-8, then the best ``keep``. Weighted-box fusion can be chosen instead.
+One pass of the backbone for each distinct view (scales that give the same size are one view). The detections of a view
+are those of detectron2 at that size (:mod:`pipeline_steps.inference.postprocess`). The merge is that of detectron2's
+test-time augmentation: per-category NMS of all views' detections with a score above 1e-8, then the best ``keep``.
+Weighted-box fusion can be chosen instead. Soft masks are averaged over all views and mask models before the threshold.
 
-Symbols: N images of a batch, R proposals, C categories, k detections of one image.
+Symbols: N images of a batch, R proposals, C categories, k boxes of one image, m edge of a soft mask (28), M models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -18,12 +19,8 @@ import torch
 from torch import Tensor
 
 from pipeline_steps.detections.fusion import weighted_fusion
-from pipeline_steps.inference.postprocess import (
-    Detections,
-    clip_boxes,
-    merge_detections,
-    select_detections_from_deltas,
-)
+from pipeline_steps.inference.postprocess import Detections, clip_boxes, merge_detections, select_detections_from_deltas
+from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.device import autocast
 from pipeline_steps.recipe.training import Precision
@@ -61,7 +58,7 @@ def detect_in_view(
     """Detections of N images in one view, in its pixels."""
     with autocast(model.device, settings.precision):
         proposals = model.propose(prepared, features)
-        logits, deltas = model.box_predictions(features, proposals)
+        logits, deltas = model.roi_heads.box_predictions(features, proposals)
         scores = model.scores(logits)
         counts = [len(image) for image in proposals]
         return [
@@ -141,3 +138,74 @@ def detect_boxes(model: LvisRCNN, images: RenderedImages, settings: BoxSettings)
         for _, prepared, features in extract_features(model, images, settings.precision)
     ]
     return merge_views(images, found, model.roi_heads.num_classes, settings)
+
+
+def masks_in_view(
+    model: LvisRCNN,
+    view: View,
+    features: dict[str, Tensor],
+    boxes: Sequence[Tensor],
+    image_size: tuple[int, int],
+    precision: Precision,
+) -> list[Tensor]:
+    """Soft masks float32[k, m, m] of N images' boxes float32[k, 4] (original pixels), seen in one view."""
+    with autocast(model.device, precision):
+        in_view = [view.boxes_to_view(of_image.to(model.device), image_size) for of_image in boxes]
+        masks = model.roi_heads.soft_masks(features, in_view)
+    return [of_image.flip(2) for of_image in masks] if view.flip else list(masks)
+
+
+@torch.inference_mode()
+def average_soft_masks(
+    models: Sequence[LvisRCNN], images: RenderedImages, boxes: Sequence[Tensor], precisions: Sequence[Precision] = ()
+) -> list[Tensor]:
+    """Soft masks of given boxes over all views and models.
+
+    Args:
+        models: M models in evaluation mode.
+        images: N images of one size.
+        boxes: for each image float32[k, 4] in original pixels.
+        precisions: of each model; none for fp32.
+
+    Returns:
+        For each image float32[k, m, m].
+    """
+    of_models: Sequence[Precision] = precisions or ["fp32"] * len(models)
+    of_views = [
+        masks_in_view(model, view, features, boxes, images.image_size, precision)
+        for model, precision in zip(models, of_models, strict=True)
+        for view, _, features in extract_features(model, images, precision)
+    ]
+    return [torch.stack(of_image).mean(dim=0) for of_image in zip(*of_views)]
+
+
+def unique_boxes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of boxes float32[k, 4] in order of first occurrence, and for each row its position among them."""
+    rows = np.ascontiguousarray(boxes, np.float32).view(np.dtype((np.void, 16))).reshape(-1)
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return boxes[np.sort(first)], rank[inverse]
+
+
+def predict_rles(
+    models: Sequence[LvisRCNN],
+    images: RenderedImages,
+    boxes: Sequence[np.ndarray],
+    precisions: Sequence[Precision] = (),
+) -> list[list[bytes]]:
+    """Compressed COCO counts of the masks of given boxes, thresholded at 0.5.
+
+    Args:
+        boxes: for each of N images float32[k, 4] in original pixels; equal boxes get one mask.
+        precisions: of each model; none for fp32.
+
+    Returns:
+        For each image k counts; the size is the image's. A mask may be empty.
+    """
+    unique = [unique_boxes(of_image) for of_image in boxes]
+    soft = average_soft_masks(models, images, [torch.from_numpy(distinct) for distinct, _ in unique], precisions)
+    result = []
+    for masks, (distinct, index) in zip(soft, unique):
+        encoded = encode_box_masks(masks, torch.from_numpy(distinct), *images.image_size)
+        result.append([encoded[i]["counts"] for i in index])
+    return result
