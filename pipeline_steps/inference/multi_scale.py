@@ -11,8 +11,7 @@ Symbols: N images of a batch, R proposals, C categories, k boxes of one image, m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,23 +22,13 @@ from pipeline_steps.inference.postprocess import Detections, clip_boxes, merge_d
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.device import autocast
+from pipeline_steps.recipe.testing import Testing
 from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from detectron2.structures import ImageList
 
     from pipeline_steps.modeling.rcnn import LvisRCNN
-
-
-@dataclass(frozen=True)
-class BoxSettings:
-    """Settings of box testing; see the recipe's ``testing`` section."""
-
-    score_threshold: float
-    nms_iou: float
-    keep: int
-    fusion: Literal["nms", "wbf"] = "nms"
-    precision: Precision = "fp32"
 
 
 def extract_features(
@@ -53,10 +42,10 @@ def extract_features(
 
 
 def detect_in_view(
-    model: LvisRCNN, prepared: ImageList, features: dict[str, Tensor], settings: BoxSettings
+    model: LvisRCNN, prepared: ImageList, features: dict[str, Tensor], testing: Testing, precision: Precision
 ) -> list[Detections]:
     """Detections of N images in one view, in its pixels."""
-    with autocast(model.device, settings.precision):
+    with autocast(model.device, precision):
         proposals = model.propose(prepared, features)
         logits, deltas = model.roi_heads.box_predictions(features, proposals)
         scores = model.scores(logits)
@@ -68,38 +57,16 @@ def detect_in_view(
                 model.decode,
                 scores_of_image,
                 image.image_size,
-                settings.score_threshold,
-                settings.nms_iou,
-                settings.keep,
+                testing.score_threshold,
+                testing.nms_iou,
+                testing.keep_per_image,
             )
             for image, scores_of_image, deltas_of_image in zip(proposals, scores.split(counts), deltas.split(counts))
         ]
 
 
-def merge_views(
-    images: RenderedImages, detections: list[list[Detections]], category_count: int, settings: BoxSettings
-) -> list[Detections]:
-    """Detections of N images in original pixels, from those of each distinct view.
-
-    Args:
-        detections: for each distinct view, of N images, in the view's pixels.
-    """
-    merged = []
-    for position in range(len(images)):
-        of_image = [of_view[position] for of_view in detections]
-        boxes = [view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.views, of_image)]
-        scores = torch.cat([found.scores for found in of_image])
-        categories = torch.cat([found.categories for found in of_image])
-        together = torch.cat(boxes), scores, categories, category_count
-        if settings.fusion == "wbf":
-            merged.append(_fuse(*together, images, settings))
-        else:
-            merged.append(merge_detections(*together, images.image_size, settings.nms_iou, settings.keep))
-    return merged
-
-
 def _fuse(
-    boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, settings: BoxSettings
+    boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, testing: Testing
 ) -> Detections:
     """Weighted-box fusion with the views as members; boxes without area are left out, as in the ensemble."""
     boxes = clip_boxes(boxes, images.image_size)
@@ -109,21 +76,24 @@ def _fuse(
         boxes[sized].cpu().numpy(),
         scores[sized].cpu().numpy(),
         categories[sized].cpu().numpy(),
-        settings.nms_iou,
+        testing.nms_iou,
         views,
         views.astype(np.float64),
     )
-    index = sized.cpu()[torch.from_numpy(fused.index[: settings.keep])]
+    keep = testing.keep_per_image
+    index = sized.cpu()[torch.from_numpy(fused.index[:keep])]
     return Detections(
-        torch.from_numpy(fused.boxes[: settings.keep]).float().to(boxes.device),
-        torch.from_numpy(fused.scores[: settings.keep]).float().to(boxes.device),
+        torch.from_numpy(fused.boxes[:keep]).float().to(boxes.device),
+        torch.from_numpy(fused.scores[:keep]).float().to(boxes.device),
         categories.cpu()[index].to(boxes.device),
         index.to(boxes.device),
     )
 
 
 @torch.inference_mode()
-def detect_boxes(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[Detections]:
+def detect_boxes(
+    model: LvisRCNN, images: RenderedImages, testing: Testing, precision: Precision = "fp32"
+) -> list[Detections]:
     """Multi-scale detections of N images of one size.
 
     Args:
@@ -133,11 +103,21 @@ def detect_boxes(model: LvisRCNN, images: RenderedImages, settings: BoxSettings)
     Returns:
         For each image boxes float32[k, 4] in original pixels, scores, categories (0-based), best first.
     """
-    found = [
-        detect_in_view(model, prepared, features, settings)
-        for _, prepared, features in extract_features(model, images, settings.precision)
+    of_views = [
+        detect_in_view(model, prepared, features, testing, precision)
+        for _, prepared, features in extract_features(model, images, precision)
     ]
-    return merge_views(images, found, model.roi_heads.num_classes, settings)
+    merged = []
+    for of_image in zip(*of_views, strict=True):
+        boxes = [view.boxes_to_image(found.boxes, images.image_size) for view, found in zip(images.views, of_image)]
+        scores = torch.cat([found.scores for found in of_image])
+        categories = torch.cat([found.categories for found in of_image])
+        together = torch.cat(boxes), scores, categories, model.roi_heads.num_classes
+        if testing.scale_fusion == "wbf":
+            merged.append(_fuse(*together, images, testing))
+        else:
+            merged.append(merge_detections(*together, images.image_size, testing.nms_iou, testing.keep_per_image))
+    return merged
 
 
 def masks_in_view(

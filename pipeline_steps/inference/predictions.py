@@ -11,7 +11,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.data.lvis import read_lvis
 from pipeline_steps.detections.table import ImageDetections, TableReader, table_metadata
 from pipeline_steps.inference.detector import load_detector, require_categories
-from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
+from pipeline_steps.inference.multi_scale import detect_boxes, predict_rles
 from pipeline_steps.inference.sharding import ImageBatch, Part
 from pipeline_steps.inference.streaming import Work
 from pipeline_steps.inference.views import RenderedImages
@@ -36,13 +36,11 @@ def predict_boxes(recipe: Recipe, name: str, weights: Path, part: Part) -> None:
     detector = load_detector(recipe, name, weights)
     if name not in names(recipe.experts):  # theirs are mapped where members are merged
         require_categories(detector, weights, dataset.category_ids, annotations)
-    settings = BoxSettings(
-        testing.score_threshold, testing.nms_iou, testing.keep_per_image, testing.scale_fusion, detector.precision
-    )
 
     def predict(batch: ImageBatch, pixels: RenderedImages) -> list[ImageDetections]:
         result = []
-        for image, detections in zip(batch.images, detect_boxes(detector.module, pixels, settings)):
+        found = detect_boxes(detector.module, pixels, testing, detector.precision)
+        for image, detections in zip(batch.images, found):
             boxes, scores, categories, _ = (values.cpu().numpy() for values in detections)
             result.append(
                 ImageDetections(image.id, detector.category_ids[categories], scores, scores, boxes, detector.name)  # type: ignore[arg-type]  # one name for all

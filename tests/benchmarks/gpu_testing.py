@@ -31,13 +31,13 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
     from detectron2.layers import paste_masks_in_image
     from detectron2.modeling import GeneralizedRCNN
 
-    from pipeline_steps.inference.multi_scale import BoxSettings
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
     from pipeline_steps.modeling.device import autocast
+    from pipeline_steps.recipe.testing import Testing
     from tests.inference.detectors import boxes_and_masks
 
-    settings = BoxSettings(0.0, 0.5, KEEP, precision=precision)
+    settings = Testing(keep_per_image=KEEP)
 
     @torch.inference_mode()
     def usual(picture: np.ndarray) -> list[dict]:
@@ -52,7 +52,7 @@ def contenders(model: Any, edge: int, precision: str, device: torch.device) -> t
 
     def ours(picture: np.ndarray) -> list[dict]:
         images = render_images([picture], (edge,), LONGER_EDGE, False)
-        ((found, masks),) = boxes_and_masks(model, images, settings)
+        ((found, masks),) = boxes_and_masks(model, images, settings, precision)
         return encode_box_masks(masks, found.boxes, *images.image_size)
 
     return usual, ours

@@ -94,9 +94,9 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
     """detectron2's test-time augmentation and ours, on one model: functions of a picture and its scales."""
     from detectron2.modeling import GeneralizedRCNNWithTTA
 
-    from pipeline_steps.inference.multi_scale import BoxSettings
     from pipeline_steps.inference.rle import encode_box_masks
     from pipeline_steps.inference.views import render_images
+    from pipeline_steps.recipe.testing import Testing
     from tests.inference.detectors import boxes_and_masks
 
     augmented = GeneralizedRCNNWithTTA(cfg, model, batch_size=1)
@@ -110,7 +110,7 @@ def contenders(model: Any, cfg: Any) -> tuple[Callable, Callable]:
 
     def ours(picture: np.ndarray, scales: tuple[int, ...]) -> tuple[Any, list[dict]]:
         images = render_images([picture], scales, LONGER_EDGE, False)
-        settings = BoxSettings(0.0, cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, KEEP)
+        settings = Testing(nms_iou=cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, keep_per_image=KEEP)
         ((found, masks),) = boxes_and_masks(model, images, settings)
         return found, encode_box_masks(masks, found.boxes, *images.image_size)
 

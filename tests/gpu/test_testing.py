@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
+from pipeline_steps.inference.multi_scale import detect_boxes, predict_rles
 from pipeline_steps.inference.nms_device import select_lazily_on_device
 from pipeline_steps.inference.postprocess import merge_detections, select_detections
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import render_images
+from pipeline_steps.recipe.testing import Testing
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
 
 IMAGE = (480, 640)
@@ -88,7 +89,7 @@ def matched(found, wanted):
 def test_multi_scale_boxes_and_masks_are_those_of_the_cpu(size, models):
     scales = (64, 96, 128)
     pictures = [make_image(seed, 96, 128) for seed in range(2)]
-    settings = BoxSettings(0.0, 0.5, 100)
+    settings = Testing(keep_per_image=100)
     images = render_images(pictures, scales, 400, True)
     wanted, found = (detect_boxes(model, images, settings) for model in models)
     for mine, theirs in zip(found, wanted, strict=True):
@@ -116,6 +117,6 @@ def overlap(found, wanted, height, width):
 
 def test_the_tests_look_at_varied_detections(models):
     images = render_images([make_image(0, 96, 128)], (96,), 400, False)
-    (found,) = detect_boxes(models[0], images, BoxSettings(0.0, 0.5, 100))
+    (found,) = detect_boxes(models[0], images, Testing(keep_per_image=100))
     assert len(found.boxes) > 50
     assert len(found.categories.unique()) > CATEGORIES // 4

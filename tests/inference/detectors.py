@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_steps.inference.multi_scale import BoxSettings, average_soft_masks, detect_boxes
+from pipeline_steps.inference.multi_scale import average_soft_masks, detect_boxes
 from pipeline_steps.inference.postprocess import Detections
 from pipeline_steps.inference.views import RenderedImages
 from pipeline_steps.recipe import Recipe, resolve_recipe
+from pipeline_steps.recipe.testing import Testing
+from pipeline_steps.recipe.training import Precision
 
 if TYPE_CHECKING:
     from pipeline_steps.modeling.rcnn import LvisRCNN
@@ -62,10 +64,12 @@ def make_model(recipe: Recipe, name: str = "basic", seed: int = 0, categories: i
     return model
 
 
-def boxes_and_masks(model: LvisRCNN, images: RenderedImages, settings: BoxSettings) -> list[tuple[Detections, Tensor]]:
+def boxes_and_masks(
+    model: LvisRCNN, images: RenderedImages, testing: Testing, precision: Precision = "fp32"
+) -> list[tuple[Detections, Tensor]]:
     """Detections of N images and their soft masks by one model, without boxes that have no area (as detectron2's)."""
-    found = detect_boxes(model, images, settings)
-    soft_masks = average_soft_masks([model], images, [of_image.boxes for of_image in found], [settings.precision])
+    found = detect_boxes(model, images, testing, precision)
+    soft_masks = average_soft_masks([model], images, [of_image.boxes for of_image in found], [precision])
     result = []
     for detections, masks in zip(found, soft_masks):
         sized = (detections.boxes[:, 2:] > detections.boxes[:, :2]).all(dim=1)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pipeline_steps.data.images import fit_size
 from pipeline_steps.inference.multi_scale import (
-    BoxSettings,
     average_soft_masks,
     detect_boxes,
     predict_rles,
@@ -25,12 +24,13 @@ from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import View, plan_views, render_images
 from pipeline_steps.modeling.build import detector_config
 from pipeline_steps.recipe import load_recipe
+from pipeline_steps.recipe.testing import Testing
 from tests.inference.detectors import CATEGORIES, boxes_and_masks, make_image, make_model, small_recipe
 
 CONFIG = Path(__file__).parents[2] / "config"
 RECIPES = sorted(path.name for path in CONFIG.glob("*.yaml"))
 KEEP = 60
-SETTINGS = BoxSettings(score_threshold=0.0, nms_iou=0.5, keep=KEEP)
+SETTINGS = Testing(keep_per_image=KEEP)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_images_without_boxes_and_batches_without_any_are_no_trouble(model):
 def test_a_cap_that_makes_scales_equal_leaves_what_the_distinct_ones_find(model, fusion):
     """Against the same scales written out once: nothing of a view that was asked for again is counted again."""
     picture = make_image(1, 100, 140)
-    settings = BoxSettings(0.0, 0.5, KEEP, fusion=fusion)
+    settings = Testing(keep_per_image=KEEP, scale_fusion=fusion)
 
     def found(scales):
         return detect_boxes(model, render_images([picture], scales, 150, False), settings)[0]
@@ -154,7 +154,7 @@ def test_a_cap_that_makes_scales_equal_leaves_what_the_distinct_ones_find(model,
 def test_mixed_precision_finds_the_same_objects(model):
     images = render_images([make_image(1, 100, 140)], (64, 96), 150, False)
     exact = detect_boxes(model, images, SETTINGS)[0]
-    mixed = detect_boxes(model, images, BoxSettings(0.0, 0.5, KEEP, precision="bf16"))[0]
+    mixed = detect_boxes(model, images, SETTINGS, "bf16")[0]
     assert mixed.scores.dtype == torch.float32
     assert abs(float(exact.scores[:20].mean() - mixed.scores[:20].mean())) < 0.05
 

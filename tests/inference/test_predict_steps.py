@@ -14,8 +14,9 @@ import yaml
 from pipeline_steps import gather_shards, predict_boxes, predict_masks
 from pipeline_steps.common.cli import call_step
 from pipeline_steps.detections.table import ImageDetections, TableReader, TableWriter
-from pipeline_steps.inference.multi_scale import BoxSettings, detect_boxes, predict_rles
+from pipeline_steps.inference.multi_scale import detect_boxes, predict_rles
 from pipeline_steps.inference.views import render_images
+from pipeline_steps.recipe.testing import Testing
 from tests.inference.detectors import CATEGORIES, make_image, make_model, small_recipe
 
 SIZES = [(60, 80), (80, 60), (60, 80), (64, 64), (60, 80), (60, 80), (90, 70), (64, 64), (60, 80), (80, 60), (50, 50)]
@@ -105,7 +106,7 @@ def images_of(path: Path) -> dict[int, ImageDetections]:
 def test_the_boxes_table_holds_what_the_model_detects_in_category_ids_of_the_data_set(shared_world, boxes):
     found = images_of(boxes)
     assert list(found) == sorted(IDS)
-    settings = BoxSettings(0.0, 0.5, 20)
+    settings = Testing(keep_per_image=20)
     for image_id in (1001, 777):  # all images of their size make one batch
         picture = cv2.imread(str(shared_world.image_file(image_id)))
         group = [
@@ -151,8 +152,8 @@ def test_inference_runs_in_the_precision_that_the_model_was_trained_in(shared_wo
     other = ("--recipe", str(tmp_path / "recipe.yaml"))
     assert shared_world.predict_boxes(tmp_path / "boxes.parquet", *other) == 0
     picture = cv2.imread(str(shared_world.image_file(777)))
-    settings = BoxSettings(0.0, 0.5, 20, precision="bf16")
-    (expected,) = detect_boxes(shared_world.models["basic"], render_images([picture], (64, 72), 192, False), settings)
+    images = render_images([picture], (64, 72), 192, False)
+    (expected,) = detect_boxes(shared_world.models["basic"], images, Testing(keep_per_image=20), "bf16")
     assert np.array_equal(images_of(tmp_path / "boxes.parquet")[777].scores, expected.scores.numpy())
     assert not np.array_equal(images_of(boxes)[777].scores, expected.scores.numpy())
     with TableReader(tmp_path / "boxes.parquet") as reader:
