@@ -12,7 +12,8 @@ Arithmetic is float64; weighted-box fusion rounds the accumulated boxes to float
 does. The IoU of two boxes without area is undefined and never above a threshold.
 
 Symbols: n detections of all members of one image, m merged ones, M members; IoU intersection over union.
-Boxes are x1 y1 x2 y2 in any unit; category ids are non-negative and small (tables of their size are allocated).
+All take boxes float[n, 4], x1 y1 x2 y2 in any unit; scores float[n], finite; and categories int[n], ids that are
+non-negative and small (tables of their size are allocated).
 """
 
 from __future__ import annotations
@@ -65,14 +66,7 @@ def _nms(boxes, categories, order, threshold):
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, iou: float) -> Merged:
-    """Greedy non-maximum suppression within each category: a box goes if it overlaps a kept better one above ``iou``.
-
-    Args:
-        boxes: float[n, 4].
-        scores: float[n], finite.
-        categories: int[n].
-        iou: threshold.
-    """
+    """Greedy non-maximum suppression within each category: a box goes if a kept better one has more IoU than ``iou``."""
     boxes, scores, categories, order = _prepare(boxes, scores, categories)
     if not len(order):
         return Merged(order, boxes, scores)
@@ -146,10 +140,7 @@ def weighted_fusion(
     for all categories this is ensemble-boxes.
 
     Args:
-        boxes: float[n, 4].
-        scores: float[n], the members' scores times their weights, finite, not negative.
-        categories: int[n].
-        iou: threshold.
+        scores: the members' scores times their weights, not negative.
         member_count: int[largest category id + 1], members that know a category.
         total_weight: float[largest category id + 1], sum of their weights.
     """
@@ -201,9 +192,6 @@ def soft_nms(
     returns their undecayed scores; here the decayed ones are returned, as in the paper.
 
     Args:
-        boxes: float[n, 4].
-        scores: float[n], finite.
-        categories: int[n].
         sigma: width of the Gaussian.
         score_threshold: in units of the scores.
     """

@@ -2,8 +2,6 @@
 
 A mask of height h and width w is a sequence of run lengths in column-major order, alternately outside and inside the
 object, that add up to h * w; :mod:`pipeline_steps.detections.number_code` is how they are compressed.
-
-Symbols: k masks.
 """
 
 from __future__ import annotations

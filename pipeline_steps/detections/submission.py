@@ -7,8 +7,6 @@ Decisions:
 - There is no ``bbox``: with it, the evaluator would take areas, and so the size groups, from boxes instead of masks.
 - Empty masks are left out before the cap: the evaluator drops them after it, and they would have taken places.
 - Masks are copied as they are, not decoded; validating the written file decodes them all.
-
-Symbols: k detections of one image.
 """
 
 from __future__ import annotations

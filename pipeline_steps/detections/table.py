@@ -7,9 +7,6 @@ convention, and the order in which consumers that merge tables walk them.
 
 The same detections and metadata give the same bytes. Memory of writer and reader is bounded by one row group (whole
 images, 8,192 rows and up to one image more), besides an index of two integers per image.
-
-Symbols: k detections of one image; boxes are x1 y1 x2 y2 in pixels of the original image; RLE = COCO
-run-length encoding.
 """
 
 from __future__ import annotations

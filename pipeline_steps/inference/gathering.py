@@ -14,11 +14,7 @@ from pipeline_steps.inference.sharding import SHARD_KEY
 
 
 def _common_metadata(readers: Sequence[TableReader]) -> dict[str, Any]:
-    """Metadata of the whole table, if the tables are all the shards of one.
-
-    Raises:
-        UserError: a table that is no shard; shards of different predictions; a shard missing or given twice.
-    """
+    """Metadata of the whole table, if the tables are all the shards of one."""
     owner: dict[int, TableReader] = {}
     first = readers[0]
     rest = {key: value for key, value in first.metadata.items() if key not in (SHARD_KEY, "format_version")}
@@ -51,7 +47,7 @@ def gather_shards(inputs: Sequence[Path], output: Path) -> None:
     """Write the table ``output`` of all shards; streaming, images in ascending id.
 
     Raises:
-        UserError: the tables are not all the shards of one prediction.
+        UserError: a table that is no shard; shards of different predictions; a shard missing or given twice.
     """
     with ExitStack() as stack:
         readers = [stack.enter_context(TableReader(path)) for path in inputs]

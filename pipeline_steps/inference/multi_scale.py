@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from pipeline_steps.detections.fusion import weighted_fusion
-from pipeline_steps.inference.postprocess import Detections, clip_boxes, merge_detections, select_detections_from_deltas
+from pipeline_steps.inference.postprocess import Detections, merge_detections, select_detections_from_deltas
 from pipeline_steps.inference.rle import encode_box_masks
 from pipeline_steps.inference.views import RenderedImages, View
 from pipeline_steps.modeling.device import autocast
@@ -69,7 +70,7 @@ def _fuse(
     boxes: Tensor, scores: Tensor, categories: Tensor, count: int, images: RenderedImages, testing: Testing
 ) -> Detections:
     """Weighted-box fusion with the views as members; boxes without area are left out, as in the ensemble."""
-    boxes = clip_boxes(boxes, images.image_size)
+    boxes = clip_boxes_to_image(boxes, images.image_size)
     sized = torch.nonzero((boxes[:, 2:] > boxes[:, :2]).all(dim=1))[:, 0]
     views = np.full(count, len(images.views))
     fused = weighted_fusion(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from pipeline_steps.inference.lazy_nms import split_index
 
@@ -31,17 +31,6 @@ CLOSE_CALLS = 500
 """Pairs within the guard that are decided one by one."""
 
 
-def _overlap_matrix(first: Tensor, second: Tensor) -> Tensor:
-    """IoU float32[a, b] of boxes[a, 4] and boxes[b, 4]; NaN for two boxes without area."""
-    corner = torch.minimum(first[:, None, 2:], second[None, :, 2:]) - torch.maximum(
-        first[:, None, :2], second[None, :, :2]
-    )
-    intersection = corner.clamp_(min=0).prod(dim=2)
-    area_first = (first[:, 2] - first[:, 0]) * (first[:, 3] - first[:, 1])
-    area_second = (second[:, 2] - second[:, 0]) * (second[:, 3] - second[:, 1])
-    return intersection / (area_first[:, None] + area_second[None, :] - intersection)
-
-
 class TooManyCloseCalls(Exception):
     """So many IoUs lie at the threshold that deciding them one by one would take longer than NMS of everything."""
 
@@ -52,7 +41,7 @@ def suppression_matrix(better: Tensor, worse: Tensor, same_category: Tensor, thr
     Raises:
         TooManyCloseCalls: more than ``CLOSE_CALLS`` pairs of one category have an IoU at the threshold.
     """
-    overlap = _overlap_matrix(better, worse).double()
+    overlap = box_iou(better, worse).double()  # NaN for two boxes without area
     suppresses = (overlap > threshold) & same_category
     close = torch.nonzero(((overlap - threshold).abs() <= GUARD) & same_category)
     if len(close) > CLOSE_CALLS:
@@ -87,14 +76,7 @@ def select_lazily_on_device(
     top_k: int,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The ``top_k`` > 0 best detections after per-category NMS; see ``postprocess.select_detections``.
-
-    Args:
-        boxes_of: (proposals LongTensor[n], categories LongTensor[n]) -> clipped boxes float32[n, 4].
-        flat: finite scores float32[R * C].
-
-    Returns:
-        (boxes[k, 4], scores[k], categories[k], proposal_index[k]).
+    """The ``top_k`` > 0 best detections after per-category NMS; arguments and results as in ``select_lazily``.
 
     Raises:
         TooManyCloseCalls: see :func:`suppression_matrix`.

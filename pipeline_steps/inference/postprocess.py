@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from pipeline_steps.inference.lazy_nms import KeptDetections, all_finite, count_above, select_lazily, split_index
 from pipeline_steps.inference.nms_device import TooManyCloseCalls, select_lazily_on_device
@@ -53,13 +53,6 @@ class Detections(NamedTuple):
     """int64[k], 0-based."""
     proposal_index: Tensor
     """int64[k], row among the rows without NaN and infinities."""
-
-
-def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Boxes float32[n, 4] clipped to an image of (height, width)."""
-    height, width = image_size
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return torch.stack((x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)), dim=1)
 
 
 @torch.no_grad()
@@ -90,7 +83,7 @@ def select_detections(
     own = _of_categories(boxes)
 
     def boxes_of(proposals: Tensor, categories: Tensor) -> Tensor:
-        return clip_boxes(own(proposals, categories), image_size)
+        return clip_boxes_to_image(own(proposals, categories), image_size)
 
     return _select(boxes_of, scores, score_threshold, nms_threshold, top_k)
 
@@ -123,7 +116,7 @@ def select_detections_from_deltas(
     own = _of_categories(deltas)
 
     def boxes_of(index: Tensor, categories: Tensor) -> Tensor:
-        return clip_boxes(decode(own(index, categories), proposals[index]), image_size)
+        return clip_boxes_to_image(decode(own(index, categories), proposals[index]), image_size)
 
     return _select(boxes_of, scores, score_threshold, nms_threshold, top_k)
 
@@ -151,7 +144,7 @@ def merge_detections(
         As :func:`select_detections`; ``proposal_index`` is the position in the input among the finite ones.
     """
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-    boxes, scores, categories = clip_boxes(boxes[finite], image_size), scores[finite], categories[finite]
+    boxes, scores, categories = clip_boxes_to_image(boxes[finite], image_size), scores[finite], categories[finite]
     candidates = torch.nonzero(scores > score_threshold)[:, 0]
     boxes, scores, categories = boxes[candidates], scores[candidates], categories[candidates]
     if boxes.device.type != "cpu" or len(boxes) <= _offset_nms_limit(boxes):

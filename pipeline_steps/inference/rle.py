@@ -65,18 +65,12 @@ def encode_box_masks(
         guard = _guard(masks.shape[1], 2.0 * float(largest))
     if np.float32(threshold) <= guard:  # then all pixels around a box are close to the threshold
         proper[:] = False
-    if proper.all():
-        counts = _encode_proper(masks, corners, height, width, np.float32(threshold), np.float32(guard))
-    else:
-        chosen = np.flatnonzero(proper)
-        encoded = _encode_proper(
-            masks[chosen], corners[chosen], height, width, np.float32(threshold), np.float32(guard)
-        )
-        fast = dict(zip(chosen.tolist(), encoded))
-        counts = [
-            fast[i] if i in fast else _paste_and_encode(masks[i], corners[i], height, width, threshold)
-            for i in range(len(masks))
-        ]
+    encoded = _encode_proper(masks[proper], corners[proper], height, width, np.float32(threshold), np.float32(guard))
+    fast = dict(zip(np.flatnonzero(proper).tolist(), encoded))
+    counts = [
+        fast[i] if i in fast else _paste_and_encode(masks[i], corners[i], height, width, threshold)
+        for i in range(len(masks))
+    ]
     return [{"size": [height, width], "counts": value} for value in counts]
 
 

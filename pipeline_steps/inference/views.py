@@ -74,9 +74,6 @@ class RenderedImages:
     pixels: tuple[tuple[Tensor, ...], ...]
     """For each view, N tensors uint8[3, h, w] in BGR order."""
 
-    def __len__(self) -> int:
-        return len(self.pixels[0])
-
 
 def render_images(images: Sequence[np.ndarray], scales: Sequence[int], longer_edge: int, flip: bool) -> RenderedImages:
     """Resize N images uint8[H, W, 3] of one size to all views."""

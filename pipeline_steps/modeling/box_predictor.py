@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.structures import Instances
@@ -39,46 +39,26 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
     tail: Tensor | None
 
     @configurable
-    def __init__(
-        self,
-        input_shape: ShapeSpec,
-        *,
-        loss: str,
-        prior_probability: float,
-        judged_categories: bool,
-        region_iou: float,
-        loss_scale: float,
-        statistics_period: int,
-        **arguments: Any,
-    ) -> None:
+    def __init__(self, input_shape: ShapeSpec, *, keys: CfgNode, **arguments: Any) -> None:
         super().__init__(input_shape, **arguments)
-        if loss not in ("softmax", "sigmoid", "eql"):
-            raise UserError(f"LVIS.LOSS is {loss!r}; choose softmax, sigmoid or eql")
-        self.loss = loss
-        self.judged_categories = judged_categories
-        self.region_iou = region_iou
-        self.loss_scale = loss_scale
-        self.statistics_period = statistics_period
+        self.loss = keys.LOSS
+        if self.loss not in ("softmax", "sigmoid", "eql"):
+            raise UserError(f"LVIS.LOSS is {self.loss!r}; choose softmax, sigmoid or eql")
+        self.keys = keys
+        """The ``LVIS`` keys of the configuration."""
         self.gradient_record: GradientRecord | None = None
         self.register_buffer("tail", None, persistent=False)
-        if loss != "softmax":
+        if self.loss != "softmax":
             self.cls_score: nn.Linear = nn.Linear(self.cls_score.in_features, self.num_classes)
             nn.init.normal_(self.cls_score.weight, std=0.01)
+            prior = keys.PRIOR_PROBABILITY
             # All scores start at the prior: a sum over C negatives that start at 0.5 would swamp the first updates.
-            nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_probability) / prior_probability))
+            nn.init.constant_(self.cls_score.bias, -math.log((1 - prior) / prior))
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:
         """Constructor arguments from a configuration."""
-        return {
-            **super().from_config(cfg, input_shape),
-            "loss": cfg.LVIS.LOSS,
-            "prior_probability": cfg.LVIS.PRIOR_PROBABILITY,
-            "judged_categories": cfg.LVIS.JUDGED_CATEGORIES,
-            "region_iou": cfg.LVIS.REGION_IOU,
-            "loss_scale": cfg.LVIS.BOX_HEAD_LOSS_SCALE,
-            "statistics_period": cfg.LVIS.STATISTICS_PERIOD,
-        }
+        return {**super().from_config(cfg, input_shape), "keys": cfg.LVIS}
 
     def set_tail(self, tail: Tensor) -> None:
         """Name the rare and common categories: BoolTensor[C]. Needed to train with ``eql``, not to test."""
@@ -118,7 +98,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         targets = torch.cat(
             [(image.gt_boxes if image.has("gt_boxes") else image.proposal_boxes).tensor for image in proposals]
         )
-        scale = self.loss_scale * share
+        scale = self.keys.BOX_HEAD_LOSS_SCALE * share
         losses = {
             "loss_cls": self._classification_loss(logits, labels, proposals, facts) * scale,
             "loss_box_reg": self.box_reg_loss(boxes, targets, deltas.float(), labels) * scale,
@@ -136,7 +116,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
                     image.gt_classes,
                     boxes,
                     weights,
-                    self.region_iou,
+                    self.keys.REGION_IOU,
                     self.num_classes,
                     groups,
                 )
@@ -165,7 +145,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
             labels,
             image_index,
             tail=self.tail if equalize else None,
-            judged=facts.judged if equalize and self.judged_categories else None,
+            judged=facts.judged if equalize and self.keys.JUDGED_CATEGORIES else None,
             known=facts.known,
             row_weights=row_weights,
         )
@@ -176,7 +156,7 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
     @torch.no_grad()
     def _log_statistics(self, logits: Tensor, labels: Tensor) -> None:
         storage = get_event_storage()
-        if storage.iter % self.statistics_period != 0:
+        if storage.iter % self.keys.STATISTICS_PERIOD != 0:
             return
         foreground = (labels < self.num_classes).nonzero()[:, 0]
         if len(foreground) == 0:

@@ -21,16 +21,7 @@ QUANTITIES = ("encouraging", "discouraging", "positives", "negatives")
 
 
 def sigmoid_logit_gradients(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Gradient of R times ``sigmoid_classification_loss``.
-
-    Args:
-        logits: Tensor[R, C].
-        labels: LongTensor[R], 0..C.
-        weights: Tensor[R, C], Tensor[R, 1], or None for ones.
-
-    Returns:
-        float32 Tensor[R, C].
-    """
+    """Gradient of R times ``sigmoid_classification_loss`` of these arguments: float32 Tensor[R, C]."""
     gradients = logits.float().sigmoid()
     rows = (labels < logits.shape[1]).nonzero()[:, 0]
     gradients[rows, labels[rows]] -= 1
@@ -40,17 +31,8 @@ def sigmoid_logit_gradients(logits: Tensor, labels: Tensor, weights: Tensor | No
 def softmax_logit_gradients(
     logits: Tensor, labels: Tensor, row_weights: Tensor | None = None, known: Tensor | None = None
 ) -> Tensor:
-    """Gradient of R times ``softmax_classification_loss`` at the logits of foreground categories.
-
-    Args:
-        logits: Tensor[R, C + 1], the last column is background.
-        labels: LongTensor[R], 0..C.
-        row_weights: Tensor[R], or None for ones.
-        known: BoolTensor[R, C], or None if all are known.
-
-    Returns:
-        float32 Tensor[R, C].
-    """
+    """Gradient of R times ``softmax_classification_loss`` of these arguments, at the logits of foreground categories:
+    float32 Tensor[R, C]."""
     x = logits.float()
     if known is not None:
         takes_part = F.pad(known, (0, 1), value=True).scatter(1, labels[:, None], True)

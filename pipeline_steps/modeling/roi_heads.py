@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.modeling.poolers import ROIPooler
@@ -75,11 +74,6 @@ def mask_targets(masks: Any, object_index: Tensor, boxes: Tensor, size: int) -> 
 class LvisROIHeads(StandardROIHeads):
     """detectron2's standard heads with the paper's losses; box-only images take no part in the mask loss."""
 
-    @configurable
-    def __init__(self, *, statistics_period: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.statistics_period = statistics_period
-
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Constructor arguments from a configuration."""
@@ -89,7 +83,6 @@ class LvisROIHeads(StandardROIHeads):
         return {
             **super().from_config(cfg, input_shape),
             "proposal_matcher": WaitlessMatcher(keys.IOU_THRESHOLDS, keys.IOU_LABELS),
-            "statistics_period": cfg.LVIS.STATISTICS_PERIOD,
         }
 
     @classmethod
@@ -119,7 +112,6 @@ class LvisROIHeads(StandardROIHeads):
         """Losses in training (``targets`` and ``facts`` are needed), detections in testing.
 
         Args:
-            images: the batch.
             features: pyramid levels, Tensor[N, channels, H_l, W_l] each.
             proposals: N images with ``proposal_boxes`` and ``objectness_logits``.
             targets: N images with ``gt_boxes``, ``gt_classes`` and, unless box-only, ``gt_masks``.
@@ -224,7 +216,7 @@ class LvisROIHeads(StandardROIHeads):
     @torch.no_grad()
     def _log_mask_statistics(self, logits: Tensor, wanted: Tensor) -> None:
         storage = get_event_storage()
-        if storage.iter % self.statistics_period == 0:
+        if storage.iter % self.box_predictor.keys.STATISTICS_PERIOD == 0:
             storage.put_scalar("mask_rcnn/accuracy", ((logits > 0) == wanted).float().mean().item())
 
     # ---- the pieces of testing ------------------------------------------------------------------------------------

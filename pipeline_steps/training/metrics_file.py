@@ -71,7 +71,7 @@ class MetricsWriter:
         self._last = (time.monotonic(), start)
 
     def write(self, iteration: int, images: int, values: Mapping[str, float], memory_mb: int) -> None:
-        """MetricsWriter the mean ``values`` of the iterations since the last report."""
+        """Write the mean ``values`` of the iterations since the last report."""
         now, (then, before) = time.monotonic(), self._last
         rate = (iteration - before) / max(now - then, 1e-9)
         self._last = (now, iteration)

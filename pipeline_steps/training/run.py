@@ -195,7 +195,7 @@ def _run(run: _Run) -> None:
     report = _report(job, trainer) if group.is_main else None
     with stop.listening():
         try:
-            done = trainer.run(batches, report, partial(_save, run), stop.wanted, stop.note_iteration)
+            done = trainer.run(batches, report, partial(_save, run), stop.wanted, stop.note)
         finally:
             if report is not None:
                 report.close()
@@ -222,7 +222,7 @@ def _save(run: _Run) -> None:
         path = save_checkpoint(run.job.output.parent, run.trainer.iteration, state, run.settings)
         log.info("saved %s", path.name)
     run.group.gather(None)  # no process leaves before: the first one to leave ends the others
-    run.stop.note_checkpoint(time.monotonic() - start)
+    run.stop.note(checkpoint=time.monotonic() - start)
 
 
 def _finish(run: _Run) -> None:

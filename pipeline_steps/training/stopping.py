@@ -58,13 +58,10 @@ class StopRequest:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def note_iteration(self, seconds: float) -> None:
-        """Note how long an iteration took."""
-        self.slowest_iteration = max(self.slowest_iteration, seconds)
-
-    def note_checkpoint(self, seconds: float) -> None:
-        """Note how long saving a checkpoint took."""
-        self.slowest_checkpoint = max(self.slowest_checkpoint, seconds)
+    def note(self, iteration: float = 0.0, checkpoint: float = 0.0) -> None:
+        """Note how many seconds an iteration or saving a checkpoint took."""
+        self.slowest_iteration = max(self.slowest_iteration, iteration)
+        self.slowest_checkpoint = max(self.slowest_checkpoint, checkpoint)
 
     def seconds_left(self) -> float:
         """Seconds until a checkpoint has to be begun; infinite without a budget."""

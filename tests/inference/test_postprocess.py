@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_i
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import boxes as torchvision_boxes
+from torchvision.ops import clip_boxes_to_image
 
 from pipeline_steps.inference import lazy_nms, postprocess
 from pipeline_steps.inference.nms_device import (
@@ -20,7 +21,6 @@ from pipeline_steps.inference.nms_device import (
 )
 from pipeline_steps.inference.postprocess import (
     Detections,
-    clip_boxes,
     merge_detections,
     select_detections,
     select_detections_from_deltas,
@@ -211,7 +211,7 @@ def select_with_tensor_operations(boxes, scores, image_size, score_threshold, nm
     """The path of a GPU, here on CPU tensors."""
     return Detections(
         *select_lazily_on_device(
-            lambda proposals, _: clip_boxes(boxes[proposals], image_size),
+            lambda proposals, _: clip_boxes_to_image(boxes[proposals], image_size),
             scores.reshape(-1),
             scores.shape[1],
             score_threshold,

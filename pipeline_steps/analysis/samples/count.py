@@ -79,7 +79,7 @@ def sample_proposals(model: LvisRCNN, samples: list[dict[str, Any]]) -> Batch:
             sampled, _ = heads.label_and_sample_proposals(proposals, targets, facts)
     finally:
         network.training = False
-    threshold, background = heads.box_predictor.region_iou, heads.num_classes
+    threshold, background = heads.box_predictor.keys.REGION_IOU, heads.num_classes
     row_weights, on_region = [], []
     for image, boxes, weights, groups in zip(sampled, facts.region_boxes, facts.region_weights, facts.region_groups):
         own, labels = image.proposal_boxes.tensor, image.gt_classes
