@@ -66,7 +66,7 @@ def _nms(boxes, categories, order, threshold):
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, categories: np.ndarray, iou: float) -> Merged:
-    """Greedy non-maximum suppression within each category: a box goes if a kept better one has more IoU than ``iou``."""
+    """Greedy NMS within each category: a box goes if it overlaps a kept better one above ``iou``."""
     boxes, scores, categories, order = _prepare(boxes, scores, categories)
     if not len(order):
         return Merged(order, boxes, scores)

@@ -99,7 +99,6 @@ def detect_boxes(
 
     Args:
         model: in evaluation mode.
-        images: see :func:`pipeline_steps.inference.views.render_images`.
 
     Returns:
         For each image boxes float32[k, 4] in original pixels, scores, categories (0-based), best first.

@@ -59,7 +59,6 @@ class Work:
 
         Args:
             metadata: of the table; the shard is added.
-            what: for the progress line.
             predict: detections of each image of a batch.
 
         Returns:

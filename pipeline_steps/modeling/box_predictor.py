@@ -85,7 +85,6 @@ class LvisBoxPredictor(FastRCNNOutputLayers):
         Args:
             predictions: logits Tensor[R, C] or [R, C + 1] and deltas Tensor[R, 4] or [R, 4 C].
             proposals: N images with ``proposal_boxes``, ``gt_classes`` and, where there are objects, ``gt_boxes``.
-            facts: what is known about the images.
             share: this process's number of proposals divided by the mean over all processes.
 
         Returns:

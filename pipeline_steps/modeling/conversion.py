@@ -104,7 +104,6 @@ def convert(state: dict[str, Tensor], layout: str, origin: str | Path) -> tuple[
     Args:
         state: tensors by their public names.
         layout: key of :data:`LAYOUTS`.
-        origin: the file, for messages.
 
     Returns:
         Tensors by the names of our detectors, and the names that a detector has no use for: the classification layer.

@@ -115,7 +115,6 @@ class LvisROIHeads(StandardROIHeads):
             features: pyramid levels, Tensor[N, channels, H_l, W_l] each.
             proposals: N images with ``proposal_boxes`` and ``objectness_logits``.
             targets: N images with ``gt_boxes``, ``gt_classes`` and, unless box-only, ``gt_masks``.
-            facts: per-image facts for the losses.
         """
         if not self.training:
             return super().forward(images, features, proposals)

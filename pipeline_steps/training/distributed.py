@@ -114,7 +114,6 @@ def processes(device_choice: str = "auto", timeout_minutes: float = 30) -> Itera
     """Join the process group that torchrun's environment variables describe, for the length of the block.
 
     Args:
-        device_choice: ``auto``, ``cpu`` or ``cuda``.
         timeout_minutes: how long to wait for another process, e.g. for one that packs the training set.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -1,5 +1,4 @@
-"""What a training reports: a progress line, ``metrics.jsonl`` and TensorBoard events, every ``log_images`` images; and
-at its end the gradient record."""
+"""What a training reports: progress lines, ``metrics.jsonl`` and TensorBoard events; at its end the gradient record."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ def peak_memory_mb(device: torch.device) -> int:
 
 
 class MetricsWriter:
-    """Writes metrics. One JSON object per line and report; ``iteration`` counts iterations done."""
+    """Writes metrics every ``log_images`` images: one JSON object per line; ``iteration`` counts iterations done."""
 
     def __init__(self, folder: Path, title: str, iterations: int, start: int, tracker: Tracker | None = None) -> None:
         """

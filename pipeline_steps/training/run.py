@@ -52,7 +52,6 @@ class Job:
     Attributes:
         model_name: model, expert or pre-training of the recipe.
         output: ``model.pth``; checkpoints, metrics and TensorBoard events go to its folder.
-        init: file of the initial weights, or None.
         stop_before_minutes: time budget, see :class:`pipeline_steps.training.stopping.StopRequest`.
         on_mismatch: what to do with files of a training with other settings.
         check_memory: called with the images at once and the bytes of the GPU (None without one) before anything is
