@@ -77,9 +77,10 @@ def remove_unfinished(folder: Path) -> None:
 def remove_training_files(folder: Path, keep_metrics: bool) -> None:
     """Remove checkpoints, and unless ``keep_metrics`` also metrics and TensorBoard events, of a training."""
     remove_unfinished(folder)
-    for pattern in ["checkpoint_*.pth"] + (
-        [] if keep_metrics else [GRADIENTS_FILE, METRICS_FILE, "events.out.tfevents.*"]
-    ):
+    patterns = ["checkpoint_*.pth"]
+    if not keep_metrics:
+        patterns += [GRADIENTS_FILE, METRICS_FILE, "events.out.tfevents.*"]
+    for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
