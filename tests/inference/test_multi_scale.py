@@ -116,8 +116,8 @@ def test_soft_masks_are_the_mean_over_models_and_distinct_scales(model):
 def test_equal_boxes_get_one_mask(model, monkeypatch):
     boxes = np.array([[10, 20, 60, 70], [30, 5, 90, 99], [10, 20, 60, 70], [0, 0, 5, 5]], np.float32)
     seen = []
-    original = model.soft_masks
-    monkeypatch.setattr(model, "soft_masks", lambda f, b: seen.append([len(x) for x in b]) or original(f, b))
+    original = model.roi_heads.soft_masks
+    monkeypatch.setattr(model.roi_heads, "soft_masks", lambda f, b: seen.append([len(x) for x in b]) or original(f, b))
     images = render_images([make_image(1, 100, 140)], (64,), 150, False)
     rles = predict_rles([model], images, [boxes])[0]
     assert seen == [[3]]
