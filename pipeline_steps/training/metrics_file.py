@@ -56,7 +56,6 @@ class MetricsWriter:
         """
         Args:
             title: name in the progress line.
-            iterations: of the whole training.
             start: iterations done so far; later entries of an interrupted run are removed.
             tracker: gets the same numbers.
         """

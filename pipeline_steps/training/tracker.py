@@ -41,7 +41,6 @@ class Tracker:
         """
         Args:
             project: the recipe's name: project or experiment of the tracker.
-            title: the model's name.
             start: iterations done so far; above 0 the run of this training is continued.
 
         Raises:
