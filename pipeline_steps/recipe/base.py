@@ -1,7 +1,5 @@
 """Base of all configuration sections: unknown keys are refused, values cannot be changed after loading."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from typing import Annotated, Literal, get_args

@@ -1,8 +1,6 @@
 """Configuration keys of the data stage: sources, mini world, category tables, OpenImages selection."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -81,7 +79,7 @@ class MiniWorld(Section):
     """Quality of the JPEG files."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> MiniWorld:
+    def _consistent(self) -> Self:
         if self.coco_matching > self.shapes * self.hues:
             raise ValueError(
                 f"coco_matching is {self.coco_matching}, but there are {self.shapes * self.hues} categories"

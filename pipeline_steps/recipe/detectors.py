@@ -1,7 +1,5 @@
 """detectron2 configuration files of a recipe's models: the file itself and those it inherits from."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

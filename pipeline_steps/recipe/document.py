@@ -1,7 +1,5 @@
 """Documentation of the recipe's keys and JSON schema for editors, generated from their declaration."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin

@@ -1,7 +1,5 @@
 """Validation errors as messages for people: the key, what is wrong, and the nearest valid name."""
 
-from __future__ import annotations
-
 import difflib
 from functools import reduce
 

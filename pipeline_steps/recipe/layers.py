@@ -1,7 +1,5 @@
 """Layers of a recipe: what a file says is laid over what it extends, key by key."""
 
-from __future__ import annotations
-
 import difflib
 from types import GenericAlias
 from typing import Any, get_args, get_origin

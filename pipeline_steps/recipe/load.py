@@ -1,7 +1,5 @@
 """Loading recipes: YAML files laid over each other with ``extends``, checked as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias

@@ -4,8 +4,6 @@ Expanded while a recipe is read, so that everything after it sees ordinary model
 replicate of its own seed of a replicated pre-training: runs of one seed in different settings are then fair pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

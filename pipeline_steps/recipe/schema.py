@@ -1,10 +1,8 @@
 """The recipe as a whole, with the checks that need more than one section."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -80,7 +78,7 @@ class Recipe(Section):
         return expand_replicates(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _references(self) -> Recipe:
+    def _references(self) -> Self:
         if "{" in self.datasets_root:
             raise ValueError(f"datasets_root: {self.datasets_root!r} contains braces, which are wildcards in Snakemake")
         used = names((*self.trained, *self.weights))
@@ -140,7 +138,7 @@ class Recipe(Section):
 
         return overridden(self.testing, "testing"), overridden(self.ensemble, "ensemble")
 
-    def variant(self, name: str) -> Recipe:
+    def variant(self, name: str) -> Self:
         """This recipe with the testing and ensembling of one of its ``variants``, without variants and tables."""
         testing, ensemble = self._sections_of(name)
         report = self.report.model_copy(update={"tables": {}})

@@ -1,7 +1,5 @@
 """Configuration keys of testing, ensembling, evaluation, report and compute resources."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,8 +1,6 @@
 """Configuration keys of training: losses, sampling, augmentation, schedule, checkpoints, and the models to train."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -165,7 +163,7 @@ class Expert(Model):
     for one that is trained on ``openimages_own_train``."""
 
     @model_validator(mode="after")
-    def _trained_on_its_table(self) -> Expert:
+    def _trained_on_its_table(self) -> Self:
         wanted = {"coco": "coco_train", "openimages": "openimages_own_train"}[self.category_table]
         if self.datasets != [wanted]:
             raise ValueError(

@@ -1,7 +1,5 @@
 """The one place that knows how files are named below ``datasets_root``; the same for real data and mini world."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath

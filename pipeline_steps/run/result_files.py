@@ -6,10 +6,9 @@ the same folders as the recipe itself, below ``variants/<name>/``; boxes that th
 predicts with the same settings are not predicted again.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from pipeline_steps.recipe.schema import ENSEMBLE, Recipe, names
 from pipeline_steps.run.stage_settings import boxes_settings
@@ -37,7 +36,7 @@ class Pattern(str):
     _root: Path
     _name: str
 
-    def __new__(cls, root: Path, name: str) -> Pattern:
+    def __new__(cls, root: Path, name: str) -> Self:
         pattern = super().__new__(cls, f"{root}/{name}")
         pattern._root, pattern._name = root, name
         return pattern

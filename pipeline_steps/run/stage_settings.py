@@ -5,8 +5,6 @@ cannot change a result (threads, log intervals) reruns nothing. Each is JSON tex
 settings are equal texts.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

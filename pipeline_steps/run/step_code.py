@@ -4,8 +4,6 @@ For rules near the end of the workflow only, which run again when their code cha
 such below them, run again on request (``-R``): :data:`CHEAP` names the folders and modules that are looked into.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is looked at before the first job of a run: GPUs or a cluster, permissions, and room for the whole recipe."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What Snakemake was asked for: a choice of recipe is required, and names of targets are checked."""
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import io

@@ -3,8 +3,6 @@
 The workflow's own profile (``workflow/profiles/default``) calls this: it is the only place that comes before.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What Snakemake is about to do, has done, or knows of a run: read from its workflow object."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

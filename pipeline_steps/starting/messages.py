@@ -1,7 +1,5 @@
 """What the workflow prints before a run, when it starts, ends well, or fails."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

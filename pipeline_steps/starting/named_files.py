@@ -4,8 +4,6 @@ Not when Snakemake asks a rule for its inputs: what is raised there is swallowed
 and a misspelt name then passes as "nothing to be done".
 """
 
-from __future__ import annotations
-
 import difflib
 from pathlib import Path
 

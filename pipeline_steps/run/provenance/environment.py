@@ -1,7 +1,5 @@
 """What a step ran with: version of the code, installed packages, hardware, job."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

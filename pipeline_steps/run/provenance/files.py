@@ -1,7 +1,5 @@
 """Which files a step writes, from its command line."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 digest and the name of their own manifest, so that a submission leads back to every model in it.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

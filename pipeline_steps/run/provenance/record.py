@@ -1,7 +1,5 @@
 """Manifests as they are read again: what a step wrote and read, by names relative to where the workflow ran."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

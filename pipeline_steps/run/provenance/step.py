@@ -1,7 +1,5 @@
 """Entry point of steps that leave results: runs the step, then writes the manifest beside its output."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable

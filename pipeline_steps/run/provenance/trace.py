@@ -1,7 +1,5 @@
 """The way back from a result: its manifest, those of its inputs, and so on; checked against the files of today."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ step that made it (a step that ran on an older version of its input breaks this 
 not among them: the annotations that name them are (for their numbers and sizes see :mod:`pipeline_steps.verify`).
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
