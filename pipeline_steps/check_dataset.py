@@ -27,7 +27,6 @@ def _is_table(path: str) -> bool:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     if arguments.plot and (len(arguments.files) > 1 or _is_table(arguments.files[0])):
         raise UserError("--plot draws a single data set: give one FILE")
     faulty: list[str] = []

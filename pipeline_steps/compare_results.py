@@ -31,7 +31,6 @@ parser.add_argument(
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.evaluation.comparison import compare_systems, comparison_text
 
     if min(arguments.max_detections, arguments.fixed_per_category) < 1 or arguments.bootstrap < 2 or arguments.seed < 0:

@@ -20,7 +20,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="f
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.files import read_analysis
     from pipeline_steps.report.ablations.write import write_comparison
 

@@ -23,7 +23,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.ablations.runs import Runs
     from pipeline_steps.analysis.ablations.tables import compare
     from pipeline_steps.analysis.files import write_analysis

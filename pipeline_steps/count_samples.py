@@ -22,7 +22,6 @@ parser.add_argument("--page", type=Path, required=True, metavar="HTML", help="pa
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     recipe = load_recipe(arguments.recipe)
     from pipeline_steps.analysis.samples.collect import collect_samples  # imports torch and detectron2: seconds
     from pipeline_steps.report.missing import missing_page

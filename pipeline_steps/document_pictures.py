@@ -14,7 +14,6 @@ parser.add_argument("--output", type=Path, default=Path("docs/pictures"), metava
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.report.explained import eql_svg, pipeline_svg, workflow_rules
 
     arguments.output.mkdir(parents=True, exist_ok=True)

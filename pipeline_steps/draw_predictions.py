@@ -17,7 +17,6 @@ parser.add_argument("--picture", type=Path, metavar="PNG", help="also write a sm
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.scenes import SceneReader
     from pipeline_steps.analysis.showcase import choose_examples, rank_scenes
     from pipeline_steps.data.lvis import read_lvis

@@ -33,7 +33,6 @@ def _add_missing(recipe: Recipe, traces: dict[str, Trace], new: dict[str, Trace]
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     if arguments.shipped:
         traces: dict[str, Trace] = {}
         for path in sorted(CONFIG_FOLDER.glob("*.yaml")):

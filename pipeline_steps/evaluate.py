@@ -151,7 +151,6 @@ def _line(metrics: dict[str, Any]) -> str:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.data.lvis import read_categories
     from pipeline_steps.evaluation.metrics import Figures, coco_metrics, lvis_metrics
 

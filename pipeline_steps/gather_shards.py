@@ -17,7 +17,6 @@ parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     gather_shards(arguments.inputs, arguments.output)
 
 

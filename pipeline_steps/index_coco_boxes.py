@@ -21,7 +21,6 @@ parser.add_argument("--output", metavar="FILE", required=True, type=Path, help="
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     boxes = index_boxes(load_recipe(arguments.recipe))
     with atomic_output(arguments.output) as temporary:
         temporary.write_bytes(orjson.dumps({"boxes": boxes}))

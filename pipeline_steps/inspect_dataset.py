@@ -26,7 +26,6 @@ parser.add_argument("--port", type=int, default=5151, help="port of the app")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.data.lvis import read_lvis
     from pipeline_steps.inspection.database import prepare_database
     from pipeline_steps.run.data_files import DatasetPaths

@@ -16,7 +16,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.files import write_analysis
     from pipeline_steps.analysis.scores import judge_scores
 

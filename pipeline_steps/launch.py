@@ -33,7 +33,6 @@ def _replace_process(command: list[str]) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     layout = Layout(arguments.gpus, arguments.nodes, arguments.threads)
     step, rest = arguments.step, arguments.arguments
     if arguments.on_each_node:

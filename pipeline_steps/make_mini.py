@@ -22,7 +22,6 @@ parser.add_argument("--output", required=True, type=Path, help="folder of the da
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     make_mini(load_recipe(arguments.recipe), arguments.output)
 
 

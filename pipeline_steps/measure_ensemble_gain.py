@@ -17,7 +17,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.ensemble_gain import ensemble_gain
     from pipeline_steps.analysis.files import write_analysis
 

@@ -27,7 +27,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="f
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.report.figures.index import draw_figures
     from pipeline_steps.report.figures.inputs import Inputs
 

@@ -21,7 +21,6 @@ add_part_options(parser, "split to test")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     recipe = load_recipe(arguments.recipe)
     name = recipe.tested(arguments.model).name
     from pipeline_steps.inference.predictions import predict_boxes  # imports torch: seconds

@@ -22,7 +22,6 @@ add_part_options(parser, "split of the boxes")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     recipe = load_recipe(arguments.recipe)
     for name in arguments.weights:
         recipe.tested(name)

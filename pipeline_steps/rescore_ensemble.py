@@ -24,7 +24,6 @@ parser.add_argument("--output", required=True, type=Path, metavar="FILE.parquet"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     recipe, detections = load_recipe(arguments.recipe), arguments.detections
     rescore_ensemble(recipe, detections, arguments.categories, arguments.split, arguments.output)
 

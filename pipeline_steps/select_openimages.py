@@ -33,7 +33,6 @@ parser.add_argument("--list-only", metavar="FILE", help="only write the names of
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     if bool(arguments.list_only) == bool(arguments.output and arguments.summary):
         raise UserError("give either --output and --summary, or --list-only")
     recipe = load_recipe(arguments.recipe)

@@ -17,7 +17,6 @@ parser.add_argument("--quick", action="store_true", help="compare sizes only, no
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     wrong = 0
     for origin in origins(arguments.result, check=not arguments.quick):
         step = f"  ({origin.step})" if origin.step else ""

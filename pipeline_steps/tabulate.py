@@ -26,7 +26,6 @@ parser.add_argument("--csv", type=Path, metavar="CSV", help="the table as CSV, u
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.analysis.measured import read_all
     from pipeline_steps.report.tables import comparison_frame, comparison_grid, summary_frame, summary_grid
 

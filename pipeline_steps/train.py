@@ -39,7 +39,6 @@ parser.add_argument(
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     recipe = load_recipe(arguments.recipe)
     from pipeline_steps.estimates.memory import require_training_memory
     from pipeline_steps.training.run import Job, train  # imports torch and detectron2: seconds

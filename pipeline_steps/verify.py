@@ -76,7 +76,6 @@ def _recipe_of(results: Path) -> Recipe | None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     started = time.monotonic()
     root = root_of(arguments.results)
     results = arguments.results.absolute().relative_to(root)

@@ -24,7 +24,6 @@ parser.add_argument("--output", type=Path, required=True, metavar="HTML", help="
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     from pipeline_steps.report.figures.index import draw_figures, read_figures
     from pipeline_steps.report.figures.inputs import Inputs
     from pipeline_steps.report.run_page.parts import Run

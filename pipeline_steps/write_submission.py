@@ -26,7 +26,6 @@ parser.add_argument("--max-detections", type=int, default=300, help="detections 
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the step."""
     writing = [name for name in ("detections", "output", "zip") if getattr(arguments, name)]
     if arguments.check and writing:
         raise UserError(f"--check validates a file: remove {', '.join(f'--{name}' for name in writing)}")

@@ -21,17 +21,11 @@ RENDEZVOUS_SECONDS = 600
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the processes of a step run.
+    """Where the processes of a step run."""
 
-    Attributes:
-        gpus: GPUs of the job, over all nodes; 0 for a job without GPUs.
-        nodes: nodes of the job.
-        threads: CPU threads of the job on each node.
-    """
-
-    gpus: int
-    nodes: int = 1
-    threads: int = 1
+    gpus: int  # GPUs of the job, over all nodes; 0 for a job without GPUs
+    nodes: int = 1  # nodes of the job
+    threads: int = 1  # CPU threads of the job on each node
 
     def __post_init__(self) -> None:
         if self.gpus < 0 or self.nodes < 1 or self.threads < 1:
@@ -52,17 +46,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Node:
-    """This node among those of the job.
+    """This node among those of the job."""
 
-    Attributes:
-        rank: number of this node, 0-based.
-        first: address of the first node, where all meet.
-        port: TCP port on the first node.
-    """
-
-    rank: int
-    first: str
-    port: int
+    rank: int  # number of this node, 0-based
+    first: str  # address of the first node, where all meet
+    port: int  # TCP port on the first node
 
 
 def step_command(step: str, arguments: Sequence[str]) -> list[str]:

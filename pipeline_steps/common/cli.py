@@ -55,14 +55,7 @@ class _NamedFiles(argparse.Action):
 
 
 def add_named_files(parser: argparse.ArgumentParser, option: str, metavar: str, help: str, least: int = 0) -> None:
-    """An option that takes NAME=FILE several times; its value is a mapping of names to paths.
-
-    Args:
-        parser: of the step.
-        option: with its hyphens.
-        metavar: what a value looks like.
-        help: what the files are.
-        least: how many there must be, 0 or 1.
+    """An option that takes NAME=FILE ``least`` (0 or 1) times or more; its value is a mapping of names to paths.
 
     Raises:
         UserError: while parsing, if a name is given twice.

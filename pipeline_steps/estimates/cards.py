@@ -26,15 +26,10 @@ GROUPED_RATE = 0.164e12 / (0.690 * 8 / 16 - 2.153e12 / DENSE_RATE)
 
 @dataclass(frozen=True)
 class Card:
-    """One kind of GPU.
+    """One kind of GPU."""
 
-    Attributes:
-        peak: FLOP/s of dense arithmetic that its maker states, by precision.
-        speed: how many times as fast as a V100 in fp32, by precision.
-    """
-
-    peak: Mapping[str, float]
-    speed: Mapping[str, float]
+    peak: Mapping[str, float]  # FLOP/s of dense arithmetic that its maker states, by precision
+    speed: Mapping[str, float]  # how many times as fast as a V100 in fp32, by precision
 
 
 _H100 = 3350 / 1555

@@ -23,19 +23,12 @@ KEPT_CHECKPOINTS = 3
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes of disk.
+    """Bytes of disk."""
 
-    Attributes:
-        data: images, annotations and weights, unpacked.
-        unpacking: archives that are there for a time besides.
-        checkpoints: of trainings; removed when each ends, counted as if all ran at once.
-        results: final models, tables of detections, submission and its zip.
-    """
-
-    data: int
-    unpacking: int
-    checkpoints: int
-    results: int
+    data: int  # images, annotations and weights, unpacked
+    unpacking: int  # archives that are there for a time besides
+    checkpoints: int  # of trainings; removed when each ends, counted as if all ran at once
+    results: int  # final models, tables of detections, submission and its zip
 
     @property
     def total(self) -> int:

@@ -7,7 +7,7 @@ imports neither torch nor detectron2. ``one_line(estimate)`` and ``table_lines(e
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline_steps.estimates.cards import gpu_seconds
@@ -34,32 +34,20 @@ def needed_bytes(tensors: float) -> float:
 
 @dataclass(frozen=True)
 class Job:
-    """One training, or the testing of one model on one split. Numbers are None where the model is not traced yet.
+    """One training, or the testing of one model on one split. Numbers are None where the model is not traced yet."""
 
-    Attributes:
-        stage: ``COCO pre-training``, ``LVIS fine-tuning``, ``experts``, ``box testing``, ``mask testing`` or
-            ``variants for tables``.
-        name: the model, or the ensemble.
-        output: its result, relative to the recipe's.
-        images: images trained on, or tested.
-        precision: of the arithmetic.
-        flops: by kind, all images together.
-        memory: bytes of one GPU at the peak, at the largest 4:3 image.
-        largest_memory: the same at the largest image of any aspect.
-        model_bytes: the final model file.
-        checkpoint_bytes: one checkpoint.
-    """
-
+    # ``COCO pre-training``, ``LVIS fine-tuning``, ``experts``, ``box testing``, ``mask testing`` or ``variants for
+    # tables``
     stage: str
-    name: str
-    output: str
-    images: int
-    precision: str
-    flops: dict[str, float] | None = None
-    memory: float | None = None
-    largest_memory: float | None = None
-    model_bytes: int | None = None
-    checkpoint_bytes: int | None = None
+    name: str  # the model, or the ensemble
+    output: str  # its result, relative to the recipe's
+    images: int  # images trained on, or tested
+    precision: str  # of the arithmetic
+    flops: dict[str, float] | None = None  # by kind, all images together
+    memory: float | None = None  # bytes of one GPU at the peak, at the largest 4:3 image
+    largest_memory: float | None = None  # the same at the largest image of any aspect
+    model_bytes: int | None = None  # the final model file
+    checkpoint_bytes: int | None = None  # one checkpoint
 
     @property
     def known(self) -> bool:
@@ -83,21 +71,13 @@ class Job:
 
 @dataclass(frozen=True)
 class RecipeEstimate:
-    """A recipe's jobs and disk.
+    """A recipe's jobs and disk."""
 
-    Attributes:
-        jobs: all jobs that use a GPU.
-        done: outputs that exist already.
-        unknown: requests of models that are not traced yet, with the models' names.
-        disk: bytes of disk.
-        on_gpus: whether the recipe uses GPUs at all.
-    """
-
-    jobs: tuple[Job, ...]
-    done: frozenset[str]
-    unknown: dict[Request, str]
+    jobs: tuple[Job, ...]  # those that use a GPU
+    done: frozenset[str]  # outputs that exist already
+    unknown: dict[Request, str]  # requests of models that are not traced yet, with the models' names
     disk: Disk
-    on_gpus: bool
+    on_gpus: bool  # whether the recipe uses GPUs at all
 
     @property
     def total_flops(self) -> float:
@@ -136,8 +116,8 @@ class _Estimator:
         if trace is None:
             return job
         of_step = trace.flops_at(training_pixels(edges, images))
-        return Job(
-            *(stage, name, str(output), job.images, job.precision),
+        return replace(
+            job,
             flops={kind: value * job.images / images for kind, value in of_step.items()},
             memory=trace.peak_at(area(training_sizes(edges)[-1])),
             largest_memory=trace.peak_at(area(largest(max(edges.shorter_edge), edges.longer_edge))),
@@ -149,19 +129,18 @@ class _Estimator:
         """Testing of ``images`` images with all of ``models``."""
         testing = self.recipe.testing
         sizes = test_sizes(testing.box_scales if purpose == "boxes" else testing.mask_scales, testing)
-        precision = self.recipe.test_precision(models[0])
-        job = Job(stage, name, str(output), images, precision)
+        job = Job(stage, name, str(output), images, self.recipe.test_precision(models[0]))
         traces = [self.trace(model, purpose) for model in models]
+        known = [trace for trace in traces if trace is not None]
+        if len(known) < len(models):
+            return job
         flops: dict[str, float] = {}
-        for trace in traces:
-            if trace is None:
-                return job
+        for trace in known:
             for size in sizes:
                 for kind, value in trace.flops_at(area(size)).items():
                     flops[kind] = flops.get(kind, 0.0) + value * images / testing.batch_images
-        known = [trace for trace in traces if trace is not None]
-        return Job(
-            *(stage, name, str(output), images, precision),
+        return replace(
+            job,
             flops=flops,
             # The models of one image's masks are all on the GPU, and work one after the other.
             memory=max(trace.peak_at(area(sizes[-1])) for trace in known) + _others(known),
@@ -218,7 +197,6 @@ def recipe_estimate(
     """What a recipe takes.
 
     Args:
-        recipe: the recipe.
         results: its folder of results, ``results/<name>``.
         exists: whether an output, named relative to ``results``, is there; looked up on the disk if not given.
         traces: numbers of the detectors; those that are shipped or kept by the step ``estimate`` if not given.

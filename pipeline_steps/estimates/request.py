@@ -13,29 +13,17 @@ Purpose = Literal["train", "boxes", "masks"]
 
 @dataclass(frozen=True)
 class Request:
-    """What decides a trace.
+    """What decides a trace."""
 
-    Attributes:
-        detector: digest of the detector files.
-        options: ``training.detector_options``.
-        categories: C.
-        purpose: a training step, or a view of box or mask testing.
-        images: images that go through the network at once.
-        size: the largest size of an image.
-        precision: autocast precision.
-        checkpointing: activation checkpointing.
-        proposals: of an image in box testing.
-    """
-
-    detector: str
-    options: tuple[str, ...]
-    categories: int
-    purpose: Purpose
-    images: int
-    size: Size
-    precision: Precision
-    checkpointing: bool
-    proposals: int
+    detector: str  # digest of the detector files
+    options: tuple[str, ...]  # ``training.detector_options``
+    categories: int  # C
+    purpose: Purpose  # a training step, or a view of box or mask testing
+    images: int  # images that go through the network at once
+    size: Size  # the largest size of an image
+    precision: Precision  # autocast precision
+    checkpointing: bool  # activation checkpointing
+    proposals: int  # of an image in box testing
 
     @property
     def key(self) -> str:

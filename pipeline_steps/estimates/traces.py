@@ -28,21 +28,13 @@ SHIPPED = Path(__file__).with_name("traces.json")
 
 @dataclass(frozen=True)
 class Trace:
-    """FLOPs and memory as straight lines over the pixels of an image (height times width, padded).
+    """FLOPs and memory as straight lines over the pixels of an image (height times width, padded)."""
 
-    Attributes:
-        pixels: of the smaller and of the larger image that were traced.
-        flops: by kind, at both sizes, of all images of the step.
-        peak_bytes: at both sizes.
-        weight_bytes: parameters and buffers.
-        trained_bytes: parameters that are trained.
-    """
-
-    pixels: tuple[int, int]
-    flops: Mapping[str, tuple[float, float]]
-    peak_bytes: tuple[float, float]
-    weight_bytes: int
-    trained_bytes: int
+    pixels: tuple[int, int]  # of the smaller and of the larger image that were traced
+    flops: Mapping[str, tuple[float, float]]  # by kind, at both sizes, of all images of the step
+    peak_bytes: tuple[float, float]  # at both sizes
+    weight_bytes: int  # parameters and buffers
+    trained_bytes: int  # parameters that are trained
 
     def _at(self, values: tuple[float, float], pixels: float) -> float:
         low, high = self.pixels
@@ -71,25 +63,19 @@ def images_per_gpu(recipe: Recipe, model: Model) -> int:
 
 
 def request(recipe: Recipe, name: str, purpose: Purpose, images: int | None = None) -> Request:
-    """What decides the numbers of a model for a purpose.
-
-    Args:
-        recipe: the recipe.
-        name: model, expert or pre-training.
-        purpose: what it does.
-        images: images at once on a GPU; those of the recipe if not given.
+    """What decides the numbers of a model for a purpose; ``images`` at once on a GPU, those of the recipe if not given.
 
     Raises:
         UserError: its detector file is missing, or the GPUs do not divide its batch.
     """
     model = recipe.model(name)
     training, testing = recipe.training_of(model), recipe.testing
-    if purpose == "train":
+    train = purpose == "train"
+    if train:
         edges = training.augmentation
         size = largest(max(edges.shorter_edge), edges.longer_edge)
     else:
         size = largest_view(testing.box_scales if purpose == "boxes" else testing.mask_scales, testing)
-    train = purpose == "train"
     return Request(
         detector=_digest(tuple(detector_files(recipe, name))),
         options=tuple(training.detector_options),

@@ -42,19 +42,12 @@ MASKED_BOXES = 300
 
 @dataclass(frozen=True)
 class Account:
-    """What one pass takes.
+    """What one pass takes."""
 
-    Attributes:
-        flops: by kind, see :class:`pipeline_steps.estimates.accounting.Accountant`.
-        peak_bytes: largest memory of all tensors together.
-        weight_bytes: parameters and buffers.
-        trained_bytes: parameters that are trained.
-    """
-
-    flops: dict[str, int]
-    peak_bytes: int
-    weight_bytes: int
-    trained_bytes: int
+    flops: dict[str, int]  # by kind, see :class:`pipeline_steps.estimates.accounting.Accountant`
+    peak_bytes: int  # largest memory of all tensors together
+    weight_bytes: int  # parameters and buffers
+    trained_bytes: int  # parameters that are trained
 
 
 def skeleton(recipe: Recipe, name: str, categories: int) -> LvisRCNN:

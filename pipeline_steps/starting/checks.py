@@ -11,13 +11,7 @@ from pipeline_steps.common.errors import UserError, listing
 from pipeline_steps.common.files import existing_folder
 from pipeline_steps.common.progress import format_bytes
 from pipeline_steps.data.sources.source import Source
-from pipeline_steps.data.sources.space import (
-    BYTES_PER_IMAGE,
-    absent_targets,
-    most_images,
-    space_needed,
-    used_sources,
-)
+from pipeline_steps.data.sources.space import BYTES_PER_IMAGE, absent_targets, most_images, space_needed, used_sources
 from pipeline_steps.estimates.estimates import recipe_estimate
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.run.data_files import DatasetPaths, is_writable
@@ -28,12 +22,7 @@ def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:
     """The recipe with a ``compute`` that this machine can give; no other key changes, and no result.
 
     A training that asks for more GPUs, or for more nodes, gets as many as there are and divide every batch; its batch
-    is then worked through in more parts. A job's threads are its GPU's share of the cores.
-
-    Args:
-        recipe: the recipe.
-        gpus: GPUs of the machine, at least 1.
-        cores: its cores.
+    is then worked through in more parts. A job's threads are its GPU's share of the cores. ``gpus``: at least 1.
     """
     compute = recipe.compute
 
@@ -56,13 +45,10 @@ def fitted(recipe: Recipe, gpus: int, cores: int) -> Recipe:
 
 
 def check_devices(recipe: Recipe, asked: int, cluster: str, gpus: Sequence[str]) -> None:
-    """Refuse jobs that have no GPU to run on.
+    """Refuse jobs that have no GPU to run on; ``asked``: the most GPUs that a job of this run asks for.
 
     Args:
-        recipe: the recipe.
-        asked: the most GPUs that a job of this run asks for.
-        cluster: name of Snakemake's executor; empty for jobs on this machine.
-        gpus: GPUs of this machine.
+        cluster: name of Snakemake's executor; empty for jobs on this machine, which has ``gpus``.
 
     Raises:
         UserError: there is no GPU here, or no Slurm.
@@ -91,14 +77,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def room_needed(recipe: Recipe, paths: DatasetPaths, results: Path, results_bytes: int) -> Iterator[tuple[Path, int]]:
-    """Folders that the recipe fills, and bytes that are still missing there.
-
-    Args:
-        recipe: the recipe.
-        paths: its data.
-        results: its folder of results.
-        results_bytes: what results take in the end.
-    """
+    """Folders that the recipe fills, and bytes that are still missing there; results take so many bytes in the end."""
     data = space_needed(missing_sources(recipe, paths), paths.root)
     folder = paths.openimages_images
     images = max(0, most_images(recipe) - (sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0))
@@ -127,13 +106,7 @@ def check_room(needed: Sequence[tuple[Path, int]]) -> None:
 
 
 def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path, brings_data: bool) -> None:
-    """Refuse folders that this run has to write to and cannot.
-
-    Args:
-        recipe: the recipe.
-        paths: its data.
-        results: its folder of results.
-        brings_data: whether a job of this run downloads data, or draws the mini world.
+    """Refuse folders that this run has to write to and cannot; it may bring data: download them, or draw them.
 
     Raises:
         UserError: names the folder and what would have been put there.
@@ -149,13 +122,6 @@ def check_permissions(recipe: Recipe, paths: DatasetPaths, results: Path, brings
 
 def check_start(recipe: Recipe, paths: DatasetPaths, results: Path, workflow: Any, gpus: Sequence[str]) -> None:
     """Refuse to start without GPUs, permissions or room, or while jobs of an earlier run are in the cluster's queue.
-
-    Args:
-        recipe: the recipe.
-        paths: its data.
-        results: its folder of results.
-        workflow: Snakemake's, with its jobs.
-        gpus: GPUs of this machine.
 
     Raises:
         UserError: what is missing, and what to do.

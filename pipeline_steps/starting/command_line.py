@@ -38,25 +38,15 @@ Your own recipe: --configfile FILE (the challenge's is config/challenge.yaml). W
 
 @dataclass(frozen=True)
 class Request:
-    """A command line of Snakemake, with what its profiles add.
+    """A command line of Snakemake, with what its profiles add."""
 
-    Attributes:
-        targets: rules and files that are asked for; none for the default target.
-        named: these, and the rules and files named by -R, --until and --omit-from.
-        profile: whether there is a profile besides the workflow's own.
-        cluster: name of the executor; empty where jobs run on this machine.
-        resources: names of the resources that are limited.
-        runs: whether jobs are run, or would be if this were no dry run.
-        dry_run: whether only the plan is wanted.
-    """
-
-    targets: tuple[str, ...]
-    named: tuple[str, ...]
-    profile: bool
-    cluster: str
-    resources: frozenset[str]
-    runs: bool
-    dry_run: bool
+    targets: tuple[str, ...]  # rules and files that are asked for; none for the default target
+    named: tuple[str, ...]  # these, and the rules and files named by -R, --until and --omit-from
+    profile: bool  # whether there is a profile besides the workflow's own
+    cluster: str  # name of the executor; empty where jobs run on this machine
+    resources: frozenset[str]  # names of the resources that are limited
+    runs: bool  # whether jobs are run, or would be if this were no dry run
+    dry_run: bool  # whether only the plan is wanted
 
     def refuse_without_choice(self) -> str | None:
         """What to say where no recipe is chosen; None where nothing costly would start."""
@@ -66,11 +56,7 @@ class Request:
 
 
 def read_request(argv: Sequence[str]) -> Request | None:
-    """The command line of this process; None for one of Snakemake's own jobs and for programs that use it.
-
-    Args:
-        argv: as in ``sys.argv``.
-    """
+    """The command line ``sys.argv``; None for one of Snakemake's own jobs and for programs that use it."""
     program = Path(argv[0])
     if "snakemake" not in (program.name, program.parent.name):
         return None
@@ -99,11 +85,7 @@ def _request(arguments: Any) -> Request:
 
 
 def check_names(named: Iterable[str], rules: Iterable[Any]) -> None:
-    """Refuse names that no rule has and no rule makes, with the nearest ones; Snakemake names none.
-
-    Args:
-        named: targets, and names given to options.
-        rules: Snakemake's rules.
+    """Refuse targets, and names given to options, that no rule has and no rule makes; names the nearest ones.
 
     Raises:
         UserError: one of the names is unknown.

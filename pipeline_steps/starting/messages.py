@@ -126,24 +126,19 @@ def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:
 def failure_message(
     jobs: Iterable[Any], cluster_logs: Path | None = None, tail: int = 15, interrupted: bool = False
 ) -> str:
-    """Which jobs failed, the last lines of their logs, and what to do.
+    """Which jobs failed in all their attempts, the last ``tail`` lines of their logs, and what to do.
 
     Args:
-        jobs: Snakemake's jobs that failed in all their attempts.
-        interrupted: whether the run was ended from outside (Ctrl-C, SIGTERM).
         cluster_logs: folder of what the cluster writes about jobs; None for a run without a cluster.
-        tail: lines of each log to show.
+        interrupted: whether the run was ended from outside (Ctrl-C, SIGTERM).
     """
     failed = sorted(jobs, key=lambda job: job.jobid)
     lines: list[str] = []
     for job in failed[:FAILURES_SHOWN]:
         lines += ["", *_describe(job, cluster_logs, tail)]
     if len(failed) > FAILURES_SHOWN:
-        lines += [
-            "",
-            f"and {len(failed) - FAILURES_SHOWN} more:",
-            *(f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]),
-        ]
+        logs = [f"  {_log(job)}" for job in failed[FAILURES_SHOWN:]]
+        lines += ["", f"and {len(logs)} more:", *logs]
     kept = "finished stages are kept, trainings resume from their last checkpoint."
     if not failed and interrupted:
         return f"Stopped. To continue, run the same command again: {kept}"

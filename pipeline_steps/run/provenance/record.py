@@ -15,26 +15,16 @@ Entries = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Record:
-    """One manifest: what a step wrote and read.
-
-    Attributes:
-        file: the manifest.
-        step: name of the step.
-        ended: when it ended, as written.
-        outputs: its outputs; files of a folder singly.
-        inputs: its inputs.
-        declared: what the workflow makes to get an output: the folder of a file in a folder, the main output for a
-            record beside it.
-        manifests: manifest of each input that had one.
-    """
+    """One manifest: what a step wrote and read."""
 
     file: Path
-    step: str
-    ended: str
-    outputs: Entries
-    inputs: Entries
+    step: str  # name of the step
+    ended: str  # when it ended, as written
+    outputs: Entries  # its outputs; files of a folder singly
+    inputs: Entries  # its inputs
+    # what the workflow makes to get an output: the folder of a file in a folder, the main output for a record beside it
     declared: Mapping[str, str]
-    manifests: Mapping[str, str]
+    manifests: Mapping[str, str]  # manifest of each input that had one
 
     @property
     def main(self) -> str:

@@ -12,21 +12,13 @@ from pipeline_steps.run.provenance.manifest import manifest_path
 
 @dataclass(frozen=True)
 class Origin:
-    """One file on the way back.
-
-    Attributes:
-        path: the file.
-        depth: number of steps between it and the result.
-        step: the step that wrote it; empty if it has no manifest, like downloaded data.
-        problem: what is wrong with it; empty if it is what it was.
-        repeated: its own inputs were listed before.
-    """
+    """One file on the way back."""
 
     path: Path
-    depth: int
-    step: str
-    problem: str
-    repeated: bool
+    depth: int  # number of steps between it and the result
+    step: str  # the step that wrote it; empty if it has no manifest, like downloaded data
+    problem: str  # what is wrong with it; empty if it is what it was
+    repeated: bool  # its own inputs were listed before
 
 
 class _Walk:

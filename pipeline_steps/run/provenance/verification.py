@@ -45,18 +45,12 @@ def start_command(arguments: Sequence[str], recipe: str) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not what it should be.
-
-    Attributes:
-        path: the file.
-        problem: what is wrong with it.
-        again: results to make again, which fixes it.
-        if_meant: results to make again if the change of the file is meant; otherwise it has to be put back.
-    """
+    """Something that is not what it should be."""
 
     path: str
-    problem: str
-    again: tuple[str, ...] = ()
+    problem: str  # what is wrong with it
+    again: tuple[str, ...] = ()  # results to make again, which fixes it
+    # results to make again if the change of the file is meant; otherwise it has to be put back
     if_meant: tuple[str, ...] = ()
 
 
