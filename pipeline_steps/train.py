@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.recipe import load_recipe
-from pipeline_steps.run.provenance.files import BESIDE
+from pipeline_steps.run.provenance.manifest import BESIDE
 from pipeline_steps.run.provenance.step import run_recorded_step
 from pipeline_steps.run.result_files import GRADIENTS_FILE, METRICS_FILE
 

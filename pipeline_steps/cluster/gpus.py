@@ -45,11 +45,7 @@ def usable_gpus(limit: int | None = None, environment: MutableMapping[str, str] 
     """GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them: numbers or UUIDs.
 
     Those of ``CUDA_VISIBLE_DEVICES`` where it is set (as CUDA reads it: up to the first that is no GPU), else all that
-    the driver knows.
-
-    Args:
-        limit: as many, whatever is found; None for those that are found.
-        environment: variables of the process.
+    the driver knows. ``limit``: as many, whatever is found.
     """
     if (named := environment.get(VISIBLE)) is not None:
         gpus = []

@@ -111,11 +111,7 @@ def _scontrol(*arguments: str) -> str:
 def run_on_node(layout: Layout, step: str, arguments: Sequence[str], node: Node | None = None) -> int:
     """Run one process for each GPU of this node and return the exit code of the first that failed, or 0.
 
-    Args:
-        layout: processes and threads.
-        step: name of the step.
-        arguments: its command line.
-        node: this node among several; None for a job on one node.
+    ``node`` is this one among several; None for a job on one node.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException  # torch takes seconds to import
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -56,11 +56,6 @@ def largest(shorter: int, longer: int) -> Size:
     return padded(min(shorter, longer)), padded(longer)
 
 
-def half(size: Size) -> Size:
-    """A second size to draw a line through: everything but a constant grows with the pixels."""
-    return padded(size[0] / 2), padded(size[1] / 2)
-
-
 def area(size: Size) -> int:
     """Pixels."""
     return size[0] * size[1]
@@ -93,8 +88,3 @@ def test_sizes(scales: list[int], testing: Testing) -> list[Size]:
     """Padded sizes at which a 4:3 image is looked at; equal ones and mirrored ones count as :mod:`inference` does."""
     sizes = dict.fromkeys(fitted(scale, testing.longer_edge) for scale in scales)
     return [size for size in sizes for _ in range(1 + testing.horizontal_flip)]
-
-
-def largest_view(scales: list[int], testing: Testing) -> Size:
-    """The largest padded view of any image."""
-    return largest(max(scales), testing.longer_edge)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.estimates.request import Purpose, Request
-from pipeline_steps.estimates.sizes import area, category_count, half, largest, largest_view
+from pipeline_steps.estimates.sizes import area, category_count, largest, padded
 from pipeline_steps.recipe.detectors import detector_files
 from pipeline_steps.recipe.schema import Recipe
 from pipeline_steps.recipe.training import Model
@@ -71,18 +71,15 @@ def request(recipe: Recipe, name: str, purpose: Purpose, images: int | None = No
     model = recipe.model(name)
     training, testing = recipe.training_of(model), recipe.testing
     train = purpose == "train"
-    if train:
-        edges = training.augmentation
-        size = largest(max(edges.shorter_edge), edges.longer_edge)
-    else:
-        size = largest_view(testing.box_scales if purpose == "boxes" else testing.mask_scales, testing)
+    limits = training.augmentation if train else testing
+    edges = {"train": training.augmentation.shorter_edge, "boxes": testing.box_scales, "masks": testing.mask_scales}
     return Request(
         detector=_digest(tuple(detector_files(recipe, name))),
         options=tuple(training.detector_options),
         categories=category_count(recipe, model),
         purpose=purpose,
         images=images or (images_per_gpu(recipe, model) if train else testing.batch_images),
-        size=size,
+        size=largest(max(edges[purpose]), limits.longer_edge),
         precision=training.precision if train else recipe.test_precision(name),
         checkpointing=train and training.activation_checkpointing,
         proposals=testing.proposals if purpose == "boxes" else 0,
@@ -114,7 +111,8 @@ def make_trace(recipe: Recipe, name: str, wanted: Request) -> Trace:
     """Trace a model at its largest size and at half of it (imports torch; 5 to 15 seconds)."""
     from pipeline_steps.estimates.tracing import trace_training, trace_view
 
-    sizes = (half(wanted.size), wanted.size)
+    # A second size to draw a line through: everything but a constant grows with the pixels.
+    sizes = (padded(wanted.size[0] / 2), padded(wanted.size[1] / 2)), wanted.size
     trace = trace_training if wanted.purpose == "train" else trace_view
     low, high = (trace(recipe, name, wanted, size) for size in sizes)
     return Trace(

@@ -14,8 +14,6 @@ Symbols:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +76,6 @@ def give_memory(model: nn.Module, device: str) -> None:
                 module._buffers[name] = torch.empty_like(buffer, device=device)
 
 
-@contextmanager
-def _accounted() -> Iterator[Accountant]:
-    with FakeTensorMode(allow_non_fake_inputs=True), Accountant() as accountant:
-        yield accountant
-
-
 def _account(model: nn.Module, accountant: Accountant) -> Account:
     def size(tensors: Any) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -102,7 +94,7 @@ def trace_training(recipe: Recipe, name: str, wanted: Request, size: Size) -> Ac
 
     training = recipe.training_of(recipe.model(name))
     model = skeleton(recipe, name, wanted.categories)
-    with _accounted() as accountant:
+    with FakeTensorMode(allow_non_fake_inputs=True), Accountant() as accountant:
         give_memory(model, "cpu")
         model.train()
         optimizer = build_optimizer(model, training.schedule)
@@ -174,7 +166,7 @@ def _mask_logits(heads: Any, features: dict[str, Tensor], boxes: int) -> Tensor:
 def trace_view(recipe: Recipe, name: str, wanted: Request, size: Size) -> Account:
     """Testing images at one size: their boxes, or the masks of boxes that are known."""
     model = skeleton(recipe, name, wanted.categories)
-    with _accounted() as accountant, torch.no_grad():
+    with FakeTensorMode(allow_non_fake_inputs=True), Accountant() as accountant, torch.no_grad():
         give_memory(model, "cpu")
         model.train(False)
         pixels = torch.empty(wanted.images, 3, *size)

@@ -1,10 +1,11 @@
-"""Layers of a recipe: what a file says is laid over what it extends, key by key."""
+"""Layers of a recipe: what a file says is laid over what it extends, key by key; what is wrong with it, in words."""
 
 import difflib
+from functools import reduce
 from types import GenericAlias
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pipeline_steps.common.errors import listing
 
@@ -34,8 +35,6 @@ def merged(base: dict[str, Any], overlay: dict[str, Any], kind: Any = object, pl
     names changes the entries that it names, takes away those that it sets to null, and adds the others at the end.
 
     Args:
-        base: keys and values below.
-        overlay: those that are laid over them.
         kind: type of both. Where it is not declared, null is passed on: overrides that are laid over something else.
         place: where both are, for messages; with a dot at its end.
 
@@ -67,3 +66,20 @@ def merged(base: dict[str, Any], overlay: dict[str, Any], kind: Any = object, pl
         else:
             result[key] = value
     return result
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """Every problem of a validation error of ``root`` in one line, separated by semicolons."""
+    problems = []
+    for problem in error.errors():
+        location = problem["loc"]
+        key = ".".join(str(part) for part in location)
+        if problem["type"] == "extra_forbidden":
+            valid = sorted(getattr(reduce(kind_at, location[:-1], root), "model_fields", ()))
+            near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
+            problems.append(f"unknown key {key!r}; {hint}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {message}" if key else message)
+    return "; ".join(problems)

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.common.files import nearest_file
-from pipeline_steps.recipe.explain import explain
-from pipeline_steps.recipe.layers import by_name, merged
+from pipeline_steps.recipe.layers import by_name, explain, merged
 from pipeline_steps.recipe.schema import Recipe
 
 CONFIG_FOLDER = Path(__file__).parents[2] / "config"
@@ -104,8 +103,7 @@ def resolve_recipe(
     """A checked recipe from raw values; ``extends`` is looked up beside the file that has it, then in config/.
 
     Args:
-        values: keys and values.
-        folder: folder of the recipe.
+        values: keys and values of the recipe, whose folder is ``folder``.
         origin: what the values are called in messages.
         files: recipes that the values are laid over, later ones over earlier ones. All of them lie over what the last
             ``extends`` among them names.

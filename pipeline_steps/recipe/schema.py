@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe.base import LvisVersion, PathText, Section
 from pipeline_steps.recipe.data import Data
-from pipeline_steps.recipe.explain import explain
-from pipeline_steps.recipe.layers import merged
+from pipeline_steps.recipe.layers import explain, merged
 from pipeline_steps.recipe.replicates import expand_replicates
 from pipeline_steps.recipe.testing import Compute, Ensemble, Evaluation, Report, Testing, Variant
 from pipeline_steps.recipe.training import NAME, Expert, Model, Name, Precision, Training, Weights

@@ -67,10 +67,6 @@ def read_request(argv: Sequence[str]) -> Request | None:
         _, arguments = parse_args(list(argv[1:]))
     if arguments.mode != ExecMode.DEFAULT:
         return None
-    return _request(arguments)
-
-
-def _request(arguments: Any) -> Request:
     targets = tuple(map(str, arguments.targets))
     others = (arguments.forcerun, arguments.until, arguments.omit_from)
     return Request(

@@ -23,11 +23,8 @@ def _names(items: Sequence[Model | Member]) -> str:
 def _on_disk(files: ResultFiles) -> str:
     """Which of the recipe's trainings and other results are there already."""
     models = [files.model(model.name) for model in files.recipe.trained]
-    others = {
-        "ensemble": [files.ensemble(split) for split in SPLITS],
-        "submission": [files.submission],
-        "summary": [files.summary],
-    }
+    ensemble = [files.ensemble(split) for split in SPLITS]
+    others = {"ensemble": ensemble, "submission": [files.submission], "summary": [files.summary]}
     parts = [f"{sum(path.exists() for path in models)} of {len(models)} models"]
     parts += [name for name, paths in others.items() if all(path.exists() for path in paths)]
     return ", ".join(parts)
@@ -90,17 +87,14 @@ def _tail(path: Path, count: int) -> list[str]:
     return [line for line in lines if line.strip()][-count:]
 
 
-def _newest(folder: Path) -> Path | None:
-    return max(folder.rglob("*.log"), key=lambda path: path.stat().st_mtime, default=None)
-
-
 def _cluster_log(job: Any, folder: Path | None) -> Path | None:
     """Newest log of the cluster about a job; tasks of an array have theirs directly in the folder of the rule."""
     if folder is None:
         return None
     of_rule = folder / f"rule_{job.rule.name}"
     of_job = of_rule / "_".join(job.wildcards).replace("/", "_")
-    return _newest(of_job if of_job.is_dir() else of_rule)
+    logs = (of_job if of_job.is_dir() else of_rule).rglob("*.log")
+    return max(logs, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _describe(job: Any, cluster_logs: Path | None, tail: int) -> list[str]:

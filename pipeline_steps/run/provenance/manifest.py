@@ -17,10 +17,21 @@ from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.files import file_digest, read_json
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.run.provenance.environment import code_version, hardware, job, packages
-from pipeline_steps.run.provenance.files import BESIDE, written_files
 
 FORMAT = 1
 MANIFEST_SUFFIX = ".manifest.json"
+
+OUTPUT_OPTIONS = ("output", "list_only", "summary", "per_category", "csv", "zip", "picture", "page")
+"""Options that name files which a step writes; the first gives the manifest its name."""
+
+BESIDE = "beside"
+"""Attribute of a parsed command line with further files that a step has left beside its output, to be recorded too."""
+
+
+def written_files(arguments: argparse.Namespace) -> list[Path]:
+    """Outputs on a command line that exist now; the main one first."""
+    values = (getattr(arguments, name, None) for name in OUTPUT_OPTIONS)
+    return [Path(value) for value in values if value and Path(value).exists()]
 
 
 def manifest_path(output: Path) -> Path:
@@ -44,15 +55,10 @@ def describe(path: Path) -> dict[str, Any]:
 def build_manifest(
     step: str, arguments: argparse.Namespace, recipe: Recipe | None, started: float, read: Iterable[Path]
 ) -> dict[str, Any]:
-    """Manifest of the step that has just ended.
+    """Manifest of the step that has just ended, and began when ``time.time()`` was ``started``.
 
-    Args:
-        step: name of the step.
-        arguments: its parsed command line.
-        recipe: its recipe, if it has one.
-        started: ``time.time()`` when it began.
-        read: the files that it has read, see :func:`pipeline_steps.common.files.noted_inputs`; its outputs among them
-            and files that are gone are left out.
+    Of the files that it has read (:func:`pipeline_steps.common.files.noted_inputs`) its outputs, and files that are
+    gone, are left out.
     """
     ended = time.time()
     outputs = {_relative(path): describe(path) for path in written_files(arguments)}
@@ -61,7 +67,7 @@ def build_manifest(
         if path.is_file() and _relative(path) not in outputs:
             own = manifest_path(path)
             inputs[_relative(path)] = {**describe(path), "manifest": _relative(own) if own.is_file() else None}
-    manifest: dict[str, Any] = {
+    return {
         "format": FORMAT,
         "step": step,
         "command": ["python", "-m", f"pipeline_steps.{step}", *sys.argv[1:]],
@@ -80,7 +86,6 @@ def build_manifest(
         "job": job(),
         "recipe": recipe.model_dump() if recipe else None,
     }
-    return manifest
 
 
 def _models(step: str, arguments: argparse.Namespace, inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -91,11 +96,8 @@ def _models(step: str, arguments: argparse.Namespace, inputs: dict[str, Any]) ->
             models |= read_json(entry["manifest"], "manifest").get("models", {})
     if step == "train":
         path = Path(arguments.output)
-        models[_relative(path)] = {
-            "name": arguments.model,
-            **describe(path),
-            "manifest": _relative(manifest_path(path)),
-        }
+        own = {"name": arguments.model, **describe(path), "manifest": _relative(manifest_path(path))}
+        models[_relative(path)] = own
     return dict(sorted(models.items()))
 
 

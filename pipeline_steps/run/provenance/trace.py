@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class _Walk:
     def __init__(self, check: bool) -> None:
         self.check = check
         self.seen: set[Path] = set()
-        self._digests: dict[Path, str] = {}
+        self._digest = cache(file_digest)
 
     def problem(self, path: Path, recorded: dict[str, Any]) -> str:
         if "files" in recorded:
@@ -37,11 +38,6 @@ class _Walk:
         if path.stat().st_size != recorded["bytes"] or (self.check and self._digest(path) != recorded["sha256"]):
             return "the file has changed since"
         return ""
-
-    def _digest(self, path: Path) -> str:
-        if path not in self._digests:
-            self._digests[path] = file_digest(path)
-        return self._digests[path]
 
     def origins(self, path: Path, recorded: dict[str, Any], manifest: Path | None, depth: int) -> Iterator[Origin]:
         problem = self.problem(path, recorded)
@@ -61,11 +57,7 @@ class _Walk:
 
 
 def origins(result: Path, check: bool = True) -> Iterator[Origin]:
-    """The result and everything it was made from, depth first.
-
-    Args:
-        result: a file with a manifest.
-        check: compare digests, not only sizes.
+    """The result and everything it was made from, depth first; ``check`` compares digests, not only sizes.
 
     Raises:
         UserError: ``result`` has no manifest.

@@ -27,9 +27,7 @@ THREADS = 8
 def start_command(arguments: Sequence[str], recipe: str) -> str:
     """How to start the workflow as Snakemake was started now, with its Snakefile and its profile, or here.
 
-    Args:
-        arguments: of Snakemake.
-        recipe: the resolved recipe; empty where another workflow configures this one.
+    ``recipe`` is the resolved one; empty where another workflow configures this one.
     """
 
     def given(*names: str) -> list[str]:
@@ -171,7 +169,6 @@ def verify_results(
     """Compare the results in a folder with their manifests, and these with one another.
 
     Args:
-        folder: ``results/<recipe>``.
         expected: results that should be there, as the workflow names them; they need manifests.
         only: nothing but these results and what they rest on.
         drawn: folder of data that the workflow draws itself, and can draw again.
