@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline_steps.common.atomic import write_text
 from pipeline_steps.common.errors import UserError
-from pipeline_steps.common.files import csv_records, require_file
+from pipeline_steps.common.files import csv_records, csv_text, require_file
 from pipeline_steps.data.categories import CategoryList
 
 COLUMNS = ("category", "parent")
@@ -82,5 +82,4 @@ def wordnet_parents(folder: str | Path, synsets: Iterable[str]) -> list[tuple[st
 def update_parents(path: Path, lists: Mapping[str, CategoryList], wordnet: str | Path) -> None:
     """Write the table of all LVIS categories: ``lists`` by version, ``wordnet`` the folder of the database files."""
     synsets = sorted({category.synset for listed in lists.values() for category in listed.categories})
-    rows = [COLUMNS, *wordnet_parents(wordnet, synsets)]
-    write_text(path, "".join(f"{category},{parent}\n" for category, parent in rows))
+    write_text(path, csv_text(COLUMNS, wordnet_parents(wordnet, synsets)))

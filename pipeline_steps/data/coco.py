@@ -59,11 +59,9 @@ def read_coco(
         for image in images:
             image.group_boxes = tuple(a.bbox for a in groups[image.id] if a.iscrowd and a.id not in unusable)
         groups = {image_id: [a for a in group if not a.iscrowd] for image_id, group in groups.items()}
-    images_of: Counter[int] = Counter()
-    instances_of: Counter[int] = Counter()
-    for group in groups.values():
-        images_of.update({annotation.category_id for annotation in group})
-        instances_of.update(annotation.category_id for annotation in group)
+    present = [[annotation.category_id for annotation in group] for group in groups.values()]
+    images_of = Counter(category_id for found in present for category_id in set(found))
+    instances_of = Counter(category_id for found in present for category_id in found)
     counted = CategoryList(with_counts(categories.categories, images_of, instances_of), str(path))
     return LvisDataset(path, counted, images, groups, True, findings, unusable)
 

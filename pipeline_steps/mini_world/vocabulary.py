@@ -139,11 +139,6 @@ class MiniVocabulary:
         return sorted(self.categories, key=lambda category: category.rank)
 
 
-def family_of(shape: str) -> str:
-    """Family (a class above the shapes) that ``shape`` belongs to."""
-    return next(family for family, shapes in FAMILIES.items() if shape in shapes)
-
-
 def _spread(count: int, among: int) -> list[int]:
     """``count`` of the numbers 0 .. ``among`` - 1, evenly."""
     return [index * among // count for index in range(count)]
@@ -173,8 +168,9 @@ def _coco(
     settings: MiniWorld, categories: tuple[MiniCategory, ...], extra: tuple[str, ...]
 ) -> tuple[CocoCategory, ...]:
     head = sorted(categories, key=lambda category: category.rank)[: settings.coco_matching]
+    family_of = {shape: family for family, shapes in FAMILIES.items() for shape in shapes}
     entries: list[tuple[str, str, int | None, str]] = [
-        (category.name.replace("_", " "), family_of(category.shape), category.key, category.shape) for category in head
+        (category.name.replace("_", " "), family_of[category.shape], category.key, category.shape) for category in head
     ]
     entries += [(shape, "object", None, shape) for shape in extra]
     return tuple(CocoCategory(coco_id, *entry) for coco_id, entry in zip(_coco_ids(len(entries)), entries, strict=True))
