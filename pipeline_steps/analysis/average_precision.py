@@ -18,10 +18,6 @@ def average_precision(
     """:data:`FIGURES` in per cent, NaN where there is no ground truth.
 
     Args:
-        truth: ground truth.
-        results: detections.
-        iou_type: ``segm`` or ``bbox``.
-        recipe: gives the caps.
         cap: per image, in place of the recipe's.
     """
     settings = recipe.evaluation

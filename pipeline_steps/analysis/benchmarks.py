@@ -10,7 +10,6 @@ def job_seconds(files: Iterable[Path], column: str) -> tuple[float, int]:
     """Seconds of all jobs together, and the number of files that tell them; damaged files and values are left out.
 
     Args:
-        files: benchmark files.
         column: ``s`` (time that passed) or ``cpu_time``.
     """
     total, jobs = 0.0, 0

@@ -14,14 +14,7 @@ from pipeline_steps.recipe import Recipe
 
 
 def write_analysis(path: str | Path, recipe: Recipe, tables: Mapping[str, pd.DataFrame], **facts: Any) -> None:
-    """Write tables and facts; numbers keep every digit, NaN and infinity become null.
-
-    Args:
-        path: the file.
-        recipe: which they belong to.
-        tables: by name.
-        facts: JSON values beside the tables.
-    """
+    """Write tables and facts, which are JSON values; numbers keep every digit, NaN and infinity become null."""
     split = {}
     for name, table in tables.items():
         rows = table.replace([np.inf, -np.inf], np.nan).astype(object)
@@ -31,11 +24,6 @@ def write_analysis(path: str | Path, recipe: Recipe, tables: Mapping[str, pd.Dat
 
 def read_analysis(path: Path | None, recipe: Recipe, step: str) -> dict[str, Any]:
     """What :func:`write_analysis` has written, ``tables`` as data frames.
-
-    Args:
-        path: the file, None if none was given.
-        recipe: which it has to belong to.
-        step: which writes it.
 
     Raises:
         UserError: missing, damaged or of another recipe.

@@ -10,9 +10,7 @@ from pipeline_steps.common.files import read_json
 from pipeline_steps.recipe import Recipe
 
 GROUP_COLUMNS = {"AP": "AP", "APr": "AP_r", "APc": "AP_c", "APf": "AP_f"}  # key in metrics files -> column name
-
 PUBLISHED_DATA = "LVIS"  # data of the paper's figures, as data_name calls them: LVIS v0.5
-
 PUBLISHED_CAP = 300  # detections of an image that count in the paper's figures, as on the test server
 
 

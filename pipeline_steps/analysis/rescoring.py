@@ -26,10 +26,7 @@ def rescored(truth: GroundTruth, results: Results, alpha: RescoringAlpha, factor
     """``results`` ranked as the ensemble ranks with ``factor`` times ``alpha``.
 
     Args:
-        truth: gives the frequency of each category.
         results: with the models' own scores.
-        alpha: addends of the frequency groups.
-        factor: of all addends.
     """
     scaled = RescoringAlpha(**{group: factor * addend for group, addend in alpha.model_dump().items()})
     alphas = alpha_by_category(truth.category_ids, truth.frequencies, scaled)
@@ -49,7 +46,6 @@ def sweep_rescoring(recipe: Recipe, detections: Path) -> tuple[pd.DataFrame, dic
     """Mask AP under each alpha at the usual cap, and under each cap with and without re-scoring.
 
     Args:
-        recipe: with alpha and caps.
         detections: the ensemble's table on val, with masks.
 
     Returns:

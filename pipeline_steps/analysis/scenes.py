@@ -24,7 +24,6 @@ from pipeline_steps.detections.table import TableReader
 from pipeline_steps.evaluation.matching import TRUE, match_detections, verdicts
 
 MATCH_IOU = 0.5  # IoU from which a detection of the right category is drawn as right
-
 MISSED = "missed"  # verdict on an object of the ground truth that no drawn detection matches; ``true`` if one does
 
 
@@ -117,9 +116,7 @@ def match_image(
     Args:
         categories: int[g], of the objects.
         shapes: g RLE objects, or g boxes x, y, width, height (lists, as pycocotools wants them).
-        found: d detections.
         size: height and width of the masks, if these are compared; None compares boxes.
-        iou_thresholds: T thresholds.
 
     Returns:
         int64[T, d], index of the matched object or -1.
@@ -132,12 +129,7 @@ def match_image(
 
 
 def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
-    """bool[d]: the chosen detections, and others that rank above one of them in its category and may take its object.
-
-    Args:
-        found: d detections of one image.
-        chosen: bool[d].
-    """
+    """bool[d]: those chosen, bool[d], and others that rank above one of them in its category and may take its object."""
     _, category = np.unique(found.category_ids, return_inverse=True)
     least = np.full(category.max(initial=-1) + 1, np.inf)
     np.minimum.at(least, category[chosen], found.rank_scores[chosen])
@@ -160,8 +152,6 @@ class SceneReader:
     """Scenes of a data set with the detections of a table.
 
     Args:
-        dataset: LVIS ground truth.
-        table: detections table, with or without masks.
         min_score: detections of a lower score (the model's own, whatever re-scoring adds) are not drawn. The verdicts
             on the others are those of all detections.
         iou_thresholds: T thresholds of :attr:`Scene.matches`, the first of which gives the verdicts.
@@ -227,26 +217,8 @@ class SceneReader:
         detections = [self._shape(*row, *values) for row, values in zip(rows, scores)]
         return Scene(one.image, truths, detections, one.matches, one.verdicts)
 
-    def _shape(
-        self,
-        category_id: int,
-        verdict: str,
-        mask: dict[str, Any] | None,
-        box: tuple[float, float, float, float],
-        score: float | None = None,
-        rank_score: float | None = None,
-        source: str = "",
-    ) -> Shape:
+    def _shape(self, category_id: int, *judged: Any) -> Shape:
+        """A shape from what follows its category's name and letter."""
         categories = self.dataset.categories
         position = int(categories.positions([category_id])[0])
-        return Shape(
-            category_id=category_id,
-            name=categories.names[position],
-            letter=str(categories.frequencies[position]),
-            verdict=verdict,
-            mask=mask,
-            box=box,
-            score=score,
-            rank_score=rank_score,
-            source=source,
-        )
+        return Shape(category_id, categories.names[position], str(categories.frequencies[position]), *judged)

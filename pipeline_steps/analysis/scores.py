@@ -17,10 +17,6 @@ EDGES = np.logspace(-3, 0, 31)  # edges of the bins; what lies outside counts in
 def judge_scores(recipe: Recipe, detections: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Count the detections on val that are right and wrong (IoU 0.5) by score; others do not count in their image.
 
-    Args:
-        recipe: names the data.
-        detections: a detections table on val.
-
     Returns:
         Histograms with the columns ``frequency``, ``verdict``, ``low``, ``high`` (edges), ``detections``; and totals
         with ``frequency``, ``verdict``, ``detections`` and ``median``, NaN without detections.

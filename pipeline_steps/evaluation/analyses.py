@@ -24,7 +24,10 @@ from pipeline_steps.evaluation.matched import MatchedDetections, precision_at_re
 from pipeline_steps.evaluation.precision import IOU_THRESHOLDS
 from pipeline_steps.evaluation.results import Results
 
+log = logging.getLogger(__name__)
+
 POOL_KEYS = ("AP_pool", *(f"AP{letter}_pool" for letter in FREQUENCIES))
+BINS = 10  # bins of equal width between 0 and 1; a re-scored detection above 1 is in the last
 
 
 def pooled_ap(table: MatchedDetections, frequencies: np.ndarray) -> dict[str, float | None]:
@@ -48,9 +51,6 @@ def pooled_ap(table: MatchedDetections, frequencies: np.ndarray) -> dict[str, fl
         ]
         values[key] = 100 * float(np.mean(curves)) if objects else None
     return values
-
-
-BINS = 10  # bins of equal width between 0 and 1; a re-scored detection above 1 is in the last
 
 
 def reliability(scores: np.ndarray, true: np.ndarray) -> dict[str, Any] | None:
@@ -100,9 +100,6 @@ def calibration(
     }
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class Analyses:
     """Which of them are wanted."""
@@ -133,8 +130,6 @@ class Analyses:
         """What metrics files hold of them.
 
         Args:
-            truth: ground truth.
-            results: n detections.
             capped: those that count for AP, matched with :attr:`least`.
             fixed: those that count for AP_fixed.
             counted: bool[C], categories that count.

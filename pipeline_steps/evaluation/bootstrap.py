@@ -10,7 +10,6 @@ Symbols: N images, C categories, T IoU thresholds, B resamples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,41 +27,23 @@ GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
 """Keys of what is resampled: AP over all categories, and over each frequency group."""
 
 
-@dataclass(frozen=True)
-class _Ranking:
+def _ranking(table: MatchedDetections) -> tuple[np.ndarray, ...]:
     """What the kernel reads of a table: rows below the last right one of their category change nothing and go."""
-
-    images: np.ndarray
-    true: np.ndarray
-    ignored: np.ndarray
-    bounds: np.ndarray
-    object_images: np.ndarray
-    object_bounds: np.ndarray
-
-    @classmethod
-    def of(cls, table: MatchedDetections) -> "_Ranking":
-        last = np.full(table.shape[1], -1)
-        rows = np.flatnonzero(table.true)
-        np.maximum.at(last, table.categories[rows], rows)
-        kept = np.flatnonzero(np.arange(len(table)) <= last[table.categories])
-        objects = np.flatnonzero(~table.objects.crowd)
-        objects = objects[np.argsort(table.objects.categories[objects], kind="stable")]
-        categories = np.arange(table.shape[1] + 1)
-        return cls(
-            table.images[kept].astype(np.int32),
-            table.true[kept],
-            table.ignored[kept],
-            np.searchsorted(table.categories[kept], categories),
-            table.objects.images[objects].astype(np.int32),
-            np.searchsorted(table.objects.categories[objects], categories),
-        )
-
-    def category_aps(self, weights: np.ndarray) -> np.ndarray:
-        """AP of each category, float64[C], under int32[N] weights."""
-        return resampled_ap(
-            weights, self.images, self.true, self.ignored, self.bounds, self.object_images, self.object_bounds,
-            RECALLS, len(IOU_THRESHOLDS),
-        )  # fmt: skip
+    last = np.full(table.shape[1], -1)
+    rows = np.flatnonzero(table.true)
+    np.maximum.at(last, table.categories[rows], rows)
+    kept = np.flatnonzero(np.arange(len(table)) <= last[table.categories])
+    objects = np.flatnonzero(~table.objects.crowd)
+    objects = objects[np.argsort(table.objects.categories[objects], kind="stable")]
+    categories = np.arange(table.shape[1] + 1)
+    return (
+        table.images[kept].astype(np.int32),
+        table.true[kept],
+        table.ignored[kept],
+        np.searchsorted(table.categories[kept], categories),
+        table.objects.images[objects].astype(np.int32),
+        np.searchsorted(table.objects.categories[objects], categories),
+    )
 
 
 def group_means(aps: np.ndarray, frequencies: np.ndarray) -> list[float]:
@@ -88,21 +69,19 @@ def resample(
 
     Args:
         tables: matched detections of any number of systems or selections on one data set.
-        frequencies: letters of the C categories.
-        samples: B.
         seed: resamples of one seed are the same on every machine.
         counted: bool[C], categories that count; all if not given.
 
     Returns:
         float64[B, 4] for each table, by :data:`GROUPS`, in per cent; NaN where a group has no object left.
     """
-    rankings = {name: _Ranking.of(table) for name, table in tables.items()}
+    rankings = {name: _ranking(table) for name, table in tables.items()}
     images = next(iter(tables.values())).shape[0]
     values = {name: np.empty((samples, len(GROUPS))) for name in tables}
     for sample in range(samples):
         weights = image_weights(images, seed, sample)
         for name, ranking in rankings.items():
-            aps = ranking.category_aps(weights)
+            aps = resampled_ap(weights, *ranking, RECALLS, len(IOU_THRESHOLDS))
             values[name][sample] = group_means(aps if counted is None else np.where(counted, aps, -1.0), frequencies)
     return values
 

@@ -107,7 +107,6 @@ def boundaries(shapes: Shapes, rows: np.ndarray, heights: np.ndarray, ds: np.nda
     """Boundaries of some masks; their boxes are those of the masks.
 
     Args:
-        shapes: masks.
         rows: int64[k], those that are wanted.
         heights: int64[k], height of the image of each.
         ds: int64[k], :func:`dilations` of it.

@@ -100,9 +100,7 @@ def evaluate_coco(
     are not all in COCO val.
 
     Args:
-        path: COCO annotation file.
         results: detections with COCO category ids.
-        iou_type: ``segm`` or ``bbox``.
         evaluator: ``compiled``, ours, or ``official`` for pycocotools.
         boundary_ratio: see :func:`match_results`.
 

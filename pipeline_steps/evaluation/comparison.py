@@ -42,13 +42,7 @@ def compare_systems(
     """Compare every system with the first one.
 
     Args:
-        annotations: ground truth.
         detections: table or results file of each system.
-        iou_type: ``segm`` or ``bbox``.
-        max_detections: cap per image for AP.
-        fixed_per_category: cap per category for AP_fixed.
-        samples: resamples of the images.
-        seed: their seed.
 
     Returns:
         ``systems``: AP and AP_fixed of each, by group; ``differences``: of each other system to the first, with

@@ -43,7 +43,6 @@ ERRORS = ("classification", "localisation", "both", "duplicate", "background", "
 """Names of the errors; positions are the codes of the first five."""
 
 NEAR_SYNONYM = "near_synonym"  # classification errors between categories that share a parent
-
 CONFUSIONS = 50  # pairs of categories in the list of confusions at most
 
 

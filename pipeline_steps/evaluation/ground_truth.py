@@ -86,7 +86,6 @@ def require_masks(dataset: LvisDataset, iou_type: str) -> None:
     """Refuse ground truth whose masks cannot be evaluated, and name in the log what no detection can match.
 
     Args:
-        dataset: ground truth that was read for evaluation.
         iou_type: ``bbox`` leaves the masks unread.
 
     Raises:

@@ -85,9 +85,7 @@ def evaluate_lvis(
     """Evaluate ``results`` against ``truth``.
 
     Args:
-        truth: checked ground truth.
         results: detections with boxes or masks as ``iou_type`` asks.
-        iou_type: ``segm`` or ``bbox``.
         max_detections: cap per image for AP.
         fixed_per_category: cap per category for AP_fixed.
         evaluator: ``compiled``, ours, on :class:`MatchedDetections`; or ``official`` for the lvis package: the same

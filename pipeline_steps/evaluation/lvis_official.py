@@ -53,10 +53,7 @@ def accumulate(
     """Precision and recall of two selections of the detections.
 
     Args:
-        truth: ground truth.
-        results: n detections.
         images: int64[n], position of each detection's image.
-        iou_type: ``segm`` or ``bbox``.
         selections: bool[n] each, after the caps.
 
     Raises:

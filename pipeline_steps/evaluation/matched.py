@@ -201,7 +201,6 @@ def match_results(
         chosen: bool[n], those that count under the caps. Within a category of an image the highest scores.
         judged: bool[N, C], where a detection can be right or wrong.
         loose: bool[N, C], where an unmatched one is ignored: not every object is annotated.
-        objects: the ground truth.
         sizes: int64[N, 2], height and width of each image.
         least: for errors: overlap with any object from this IoU on (TIDE: 0.1); None leaves that out.
         empty_counts: detections without area count as wrong (COCO) instead of not at all (LVIS).

@@ -34,7 +34,6 @@ def match_detections(
         categories: int[d].
         scores: float[d], written scores.
         shapes: d shapes of the same kind as ``truth_shapes``.
-        iou_thresholds: T thresholds.
 
     Returns:
         int64[T, d], index of the matched object or -1.

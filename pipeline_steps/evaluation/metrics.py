@@ -47,7 +47,6 @@ class Figures:
         """The figures.
 
         Args:
-            frequencies: letters of the C categories.
             accumulated: by suffix: "" and, where they exist, "_fixed", "_boundary" and "_boundary_fixed".
         """
         found = {suffix: summarize(one, frequencies) for suffix, one in accumulated.items() if one is not None}

@@ -11,7 +11,6 @@ import numpy as np
 from pipeline_steps.evaluation.ground_truth import FREQUENCIES
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the T thresholds
-
 AREAS = ("all", "small", "medium", "large")  # names of the A area ranges; the limits are 32 x 32 and 96 x 96 pixels
 
 
@@ -43,7 +42,6 @@ def summarize(accumulated: Accumulated, frequencies: np.ndarray) -> dict[str, fl
     that they agree to the last bit. The AP of a group is the mean over its categories that have ground truth.
 
     Args:
-        accumulated: precision and recall.
         frequencies: letters of the C categories.
 
     Returns:

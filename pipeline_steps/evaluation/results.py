@@ -45,17 +45,12 @@ class Results:
     def mapped(self, category_ids: Mapping[int, int]) -> "Results":
         """Detections of the categories that ``category_ids`` has, in the categories that it names; the order stays."""
         rows = np.flatnonzero(np.isin(self.category_ids, list(category_ids)))
+        columns = {name: getattr(self, name) for name in ("image_ids", "scores", "boxes", "mask_sizes", "model_scores")}
+        columns = {name: None if column is None else column[rows] for name, column in columns.items()}
+        named = np.array([category_ids[own] for own in self.category_ids[rows].tolist()], np.int64)
         packed = self.packed
-        return replace(
-            self,
-            image_ids=self.image_ids[rows],
-            category_ids=np.array([category_ids[own] for own in self.category_ids[rows].tolist()], np.int64),
-            scores=self.scores[rows],
-            boxes=None if self.boxes is None else self.boxes[rows],
-            packed=None if packed is None else lambda wanted: packed(rows[wanted]),
-            mask_sizes=None if self.mask_sizes is None else self.mask_sizes[rows],
-            model_scores=None if self.model_scores is None else self.model_scores[rows],
-        )
+        masks = None if packed is None else lambda wanted: packed(rows[wanted])
+        return replace(self, **columns, category_ids=named, packed=masks)
 
     def sound_masks(self, rows: np.ndarray, sizes: np.ndarray) -> tuple[PackedMasks, np.ndarray]:
         """The masks of some detections, checked before anything decodes them.
@@ -90,10 +85,6 @@ class Results:
 
 def read_results(path: str | Path, iou_type: str) -> Results:
     """Read detections, by the suffix of the file: ``.parquet`` is a detections table, anything else a results file.
-
-    Args:
-        path: the file.
-        iou_type: ``segm`` or ``bbox``.
 
     Raises:
         UserError: missing, truncated, empty or foreign file; scores or boxes that are NaN or infinite; no masks

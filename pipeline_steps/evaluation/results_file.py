@@ -142,7 +142,6 @@ def read_results_file(
     """Columns of a results file.
 
     Args:
-        path: the file.
         masks: read the masks and not the boxes; else the boxes and not the masks.
 
     Returns:

@@ -167,7 +167,6 @@ def image_document(pattern: Document, dataset: LvisDataset, scenes: Mapping[str,
 
     Args:
         pattern: the document that :func:`pattern_sample` became.
-        dataset: ground truth.
         scenes: the image with the detections of each model, at :data:`IOU_THRESHOLDS`.
         own: what else the sample has: ``filepath`` and ``tags``.
     """

@@ -113,8 +113,6 @@ def build_inspection(
     """Make the FiftyOne data set; it stays in the database until it is made anew or deleted.
 
     Args:
-        dataset: ground truth of the split.
-        paths: where the images lie.
         tables: detections table of each model, at least one.
         name: of the FiftyOne data set; one of that name is replaced.
         split: tag of every image.

@@ -11,11 +11,8 @@ import cv2
 import numpy as np
 
 USUAL = 1 / 24  # height of a number as a share of the longer edge; less where many numbers have to share an image
-
 _DIGIT = 0.62  # width of a bold digit as a share of the height of its box, margins left out
-
 GRID = 3  # distance between the places that are tried for a name
-
 COVERING = 150  # A name moves this far rather than cover objects with its whole box
 
 

@@ -68,7 +68,6 @@ def workflow_rules(root: Path, configfile: str = "config/challenge.yaml") -> dic
     """Rules of a recipe and what needs what, from Snakemake: ``rules`` (name -> jobs, stage) and ``edges``.
 
     Args:
-        root: folder of the workflow.
         configfile: the recipe; its data are taken to be missing.
 
     Raises:

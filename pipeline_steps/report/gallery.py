@@ -50,8 +50,6 @@ def _panel(title: str, scene: Scene, shapes: list[tuple[str, str, Shape]], posit
     """One side of a scene.
 
     Args:
-        title: what it shows.
-        scene: the scene.
         shapes: in the order of their numbers, each with its name, unique in the scene, and the name of the object that
             it matches, or an empty text.
         positions: position of each category, which gives its colour.
@@ -137,11 +135,8 @@ def gallery_page(
 
     Args:
         reader: scenes; their detections of at least its ``min_score`` are drawn.
-        sections: images to show.
         paths: where the images lie. Unreadable ones are left out, with a warning.
-        title: heading.
         source: which detections these are.
-        lead: sentences below the heading.
     """
     positions = {category_id: k for k, category_id in enumerate(reader.dataset.categories.ids.tolist())}
     groups = [_group(section, reader, paths, positions) for section in sections]

@@ -29,8 +29,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_co
     """A Markdown table with padded columns.
 
     Args:
-        header: column names.
-        rows: cells as text, one per column.
         text_columns: so many columns from the left are aligned left, the others right.
     """
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]

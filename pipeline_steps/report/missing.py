@@ -41,12 +41,6 @@ def _picture(example: Example) -> dict[str, Any]:
 
 
 def missing_page(title: str, lines: list[str], examples: list[Example]) -> str:
-    """The page of missing annotations.
-
-    Args:
-        title: heading.
-        lines: what was measured.
-        examples: pictures to show; may be empty.
-    """
+    """The page of missing annotations."""
     pictures = [_picture(example) for example in examples]
     return html_page(title, render("missing.html", lines=lines, pictures=pictures, legend=_LEGEND))

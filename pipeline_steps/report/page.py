@@ -56,9 +56,6 @@ def html_page(
     """A whole page.
 
     Args:
-        title: heading, as plain text.
-        content: what the page shows.
-        lead: sentences below the heading.
         links: anchor and name of each section, for the list that stays in sight.
         heading: of the content, which is not part of it: where it is put into another page, that has its own.
     """

@@ -18,11 +18,8 @@ from pipeline_steps.report.gallery import colour
 from pipeline_steps.run.data_files import DatasetPaths
 
 TILE = 320  # longer edge of a tile, in pixels
-
 TILES, SHOWN = 3, 4  # tiles side by side, and detections drawn in each
-
 CANDIDATES = 300  # images to choose from
-
 MAX_BYTES = 300_000  # the picture is made smaller until it has at most so many bytes
 
 _GAP, _LINE, _FONT, _FAR = 8, 18, 12, 6
@@ -164,9 +161,6 @@ def write_picture(reader: SceneReader, sections: list[ExampleGroup], paths: Data
     """Draw a few scenes into one file of at most :data:`MAX_BYTES` bytes.
 
     Args:
-        reader: scenes.
-        sections: examples to take from.
-        paths: where the images lie.
         output: ``.png`` or ``.jpg``.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_steps.analysis.measured import GROUP_COLUMNS, PUBLISHED_CAP, Measured, like_published
-from pipeline_steps.analysis.published import PublishedTable, check_rows, published_table
+from pipeline_steps.analysis.published import check_rows, published_table
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.recipe import Recipe
 from pipeline_steps.recipe.schema import ENSEMBLE
@@ -140,12 +140,6 @@ def comparison_frame(name: str, measured: Sequence[Measured], recipe: Recipe) ->
     return pd.DataFrame(rows).astype({"images_seen": "Int64"})
 
 
-def _figures_of(table: PublishedTable) -> str:
-    if table.source == "report":
-        return "The paper's figures are of LVIS v0.5"
-    return f"The published figures are of {table.data}"
-
-
 def _seed_label(seeds: str) -> str:
     """Seeds as they are shown: a bare 0 would read as none."""
     numbers = seeds.split()
@@ -156,7 +150,7 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
     """The comparison as it is shown: the published line, ours and the difference below each other; or ours alone."""
     frame = comparison_frame(name, measured, recipe)
     table = published_table(name)
-    beside = like_published(recipe, table.data)
+    beside, of_report = like_published(recipe, table.data), table.source == "report"
     rows, absent = [], []
     for row in frame.to_dict("records"):
         blanks = [""] * len(FIXED)
@@ -180,17 +174,14 @@ def comparison_grid(name: str, measured: Sequence[Measured], recipe: Recipe) -> 
         "seeds."
     ]
     if not beside:
-        notes.append(
-            f"{_figures_of(table)} val with at most {PUBLISHED_CAP} detections per image: they are not set beside "
-            "these."
-        )
+        figures = "The paper's figures are of LVIS v0.5" if of_report else f"The published figures are of {table.data}"
+        notes.append(f"{figures} val with at most {PUBLISHED_CAP} detections per image: they are not set beside these.")
     if absent:
         notes.append(
             f"Missing here: {', '.join(absent)} (a recipe names the evaluations of a row in report.tables.{name})."
         )
     used = {one for names in recipe.report.tables.get(name, {}).values() for one in names}
     notes += _notes([entry for entry in measured if entry.name in used], recipe)
-    of_report = table.source == "report"
     called = f"{name.replace('table', 'table ')} of the paper" if of_report else "published results"
     title = f"{called.capitalize()}: {table.caption}"
     if not beside:

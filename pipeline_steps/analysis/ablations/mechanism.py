@@ -69,14 +69,9 @@ def category_ratios(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class GroupObjects:
-    """The objects of one frequency group of a data set, as masks by image."""
+    """The objects of one frequency group of a data set with masks, by image."""
 
     def __init__(self, dataset: LvisDataset, letter: str = "r") -> None:
-        """
-        Args:
-            dataset: ground truth with masks.
-            letter: frequency group.
-        """
         of_group = set(dataset.categories.ids[dataset.categories.frequencies == letter].tolist())
         self.by_image: dict[int, tuple[np.ndarray, list[Any]]] = {}
         """Category ids and masks of an image's objects, by image id."""

@@ -46,12 +46,7 @@ def describe(values: Iterable[float]) -> Sample:
 
 
 def paired_difference(ours: Mapping[int, float], reference: Mapping[int, float]) -> Sample:
-    """Difference ``ours`` - ``reference`` over the seeds that both have.
-
-    Args:
-        ours: value by seed.
-        reference: value by seed.
-    """
+    """Difference ``ours`` - ``reference`` over the seeds that both have."""
     return describe(ours[seed] - reference[seed] for seed in sorted(ours.keys() & reference.keys()))
 
 

@@ -89,7 +89,6 @@ def differences_frame(runs: Runs, frame: pd.DataFrame) -> pd.DataFrame:
     ``high`` (interval), ``report`` (the paper's difference, NaN if it has none), ``finding`` (:func:`finding`).
 
     Args:
-        runs: the compared settings.
         frame: from :func:`runs_frame`.
     """
     rows = []
@@ -124,7 +123,6 @@ def quotients_frame(runs: Runs, mechanism: pd.DataFrame) -> pd.DataFrame:
     """Paired quotients of the positive quantities of :data:`QUOTIENTS`.
 
     Args:
-        runs: the compared settings.
         mechanism: one row per run, from :func:`pipeline_steps.analysis.ablations.mechanism.measure`.
 
     Returns:
@@ -143,7 +141,6 @@ def compare(runs: Runs, benchmarks: Path | None = None) -> tuple[dict[str, pd.Da
     """Compute everything that is shown of the compared settings.
 
     Args:
-        runs: the compared models' files.
         benchmarks: folder of the workflow's benchmark files, for the CPU time.
 
     Returns:

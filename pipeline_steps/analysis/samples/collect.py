@@ -49,9 +49,7 @@ def collect_samples(recipe: Recipe, name: str, weights: Path, images: int) -> Co
     """Look at what a model is trained on.
 
     Args:
-        recipe: the recipe.
         name: an LVIS model of it, with any loss.
-        weights: its model.pth.
         images: training images to look at, rounded up to whole batches.
 
     Raises:

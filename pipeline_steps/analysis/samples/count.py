@@ -100,8 +100,6 @@ def add_batch(counts: SampleCounts, batch: Batch, tail: Tensor, judged_categorie
     """Count the samples of a batch.
 
     Args:
-        counts: sums to add to.
-        batch: from :func:`sample_proposals`.
         tail: BoolTensor[C], rare and common categories.
         judged_categories: whether S_P and S_N keep their loss, see the recipe key of this name.
     """

@@ -12,7 +12,6 @@ from torchvision.ops import box_iou
 from pipeline_steps.analysis.samples.count import Batch
 
 SAME_OBJECT_IOU = 0.5  # A COCO box that overlaps an annotated object of LVIS by more than this is that object
-
 POSITIVES_SHOWN, NEGATIVES_SHOWN = 2, 3  # proposals drawn for each object, those of the highest IoU first
 
 

@@ -20,9 +20,7 @@ def design(runs: Runs, settings: pd.DataFrame, missing: Mapping[str, str]) -> li
     """How the comparison was made.
 
     Args:
-        runs: the compared settings.
         settings: from :func:`pipeline_steps.analysis.ablations.tables.settings_frame`.
-        missing: models without metrics, and why.
     """
     recipe = runs.recipe
     counts = sorted({len(runs.models(setting)) for setting in runs.settings})
@@ -103,7 +101,6 @@ def explanation(
     """Why EQL may do less here than in the paper, said only where its sign does not show on the mini world.
 
     Args:
-        runs: the compared settings.
         settings: from :func:`pipeline_steps.analysis.ablations.tables.settings_frame`.
         differences: from :func:`pipeline_steps.analysis.ablations.tables.differences_frame`.
         frequent_per_rare: annotated objects of frequent categories per object of a rare category, or None.
@@ -138,7 +135,6 @@ def mechanism_findings(runs: Runs, quotients: pd.DataFrame, means: pd.DataFrame)
     """What EQL does to gradients and scores of rare categories, from the intervals; its first comparison with sigmoid.
 
     Args:
-        runs: the compared settings.
         quotients: from :func:`pipeline_steps.analysis.ablations.tables.quotients_frame`.
         means: mechanism of each setting, over seeds.
     """

@@ -53,9 +53,7 @@ def write_comparison(recipe: Recipe, content: dict[str, Any], folder: Path) -> s
     """Write everything into ``folder`` and return the Markdown.
 
     Args:
-        recipe: with the comparisons.
         content: from :func:`pipeline_steps.analysis.files.read_analysis`, of the compute_ablations step.
-        folder: an existing folder.
     """
     runs, tables = Runs(recipe), content["tables"]
     tables["settings"]["images_seen"] = tables["settings"]["images_seen"].astype("Int64")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,14 @@ from pipeline_steps.report.grid import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_WRITTEN: dict[str, Any] = {
+    "textcoords": "offset points",
+    "rotation": 90,
+    "ha": "center",
+    "va": "bottom",
+    "fontsize": 8,
+}
+_WRITTEN |= {"fontweight": "bold", "bbox": {"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none"}}
 _KEYS = {"all": "AP", "r": "APr", "c": "APc", "f": "APf"}
 
 
@@ -41,18 +48,7 @@ def ap_by_group(inputs: Inputs) -> Figure:
         axes.plot(at, fixed, "_", color="black", markersize=11, markeredgewidth=2, label="AP_fixed" if k == 3 else None)
         for x, value in zip(at, values):
             if not np.isnan(value):
-                axes.annotate(
-                    number(value),  # as the tables round
-                    (x, 0),
-                    (0.5, 3),
-                    textcoords="offset points",
-                    rotation=90,
-                    ha="center",
-                    va="bottom",
-                    fontsize=8,
-                    fontweight="bold",
-                    bbox={"boxstyle": "square,pad=0.12", "facecolor": "white", "edgecolor": "none"},
-                )
+                axes.annotate(number(value), (x, 0), (0.5, 3), **_WRITTEN)  # as the tables round
     labels = [f"{entry.name}\n({', '.join(entry.evaluated.split(', ')[::2])})" for entry in entries]
     axes.set_xticks(places, labels)
     axes.grid(visible=False, axis="x")
@@ -70,14 +66,12 @@ def precision_recall(inputs: Inputs) -> Figure:
     for panel, entry in zip(axes, entries):
         for group, curve in entry.metrics["precision_at_recall"].items():
             if curve:
-                panel.plot(
-                    np.linspace(0, 100, len(curve)),
-                    curve,
-                    color=GROUP_COLOURS[group],
-                    linestyle=GROUP_LINES[group],
-                    label=GROUP_NAMES[group],
-                    linewidth=1.6,
-                )
+                look: dict[str, Any] = {
+                    "color": GROUP_COLOURS[group],
+                    "linestyle": GROUP_LINES[group],
+                    "linewidth": 1.6,
+                }
+                panel.plot(np.linspace(0, 100, len(curve)), curve, label=GROUP_NAMES[group], **look)
         panel.set(
             title=entry.name, xlabel="recall, per cent", ylabel="precision, per cent", xlim=(0, 100), ylim=(0, 102)
         )
@@ -92,23 +86,13 @@ def ap_by_category(inputs: Inputs) -> Figure:
     for panel, (name, table) in zip(axes, tables.items()):
         counts = {c.id: c.image_count for c in inputs.train_categories.categories}
         images = table["category_id"].map(counts).astype(float)
+        dots = {"markersize": 4.0 if len(table) < 300 else 2.2, "alpha": 0.65, "markeredgewidth": 0}
         for group in "rcf":
             chosen = table["frequency"] == group
-            panel.plot(
-                images[chosen],
-                table["AP"][chosen],
-                "o",
-                color=GROUP_COLOURS[group],
-                label=GROUP_NAMES[group],
-                **_dots(table),
-            )
+            look: dict[str, Any] = {"color": GROUP_COLOURS[group], "label": GROUP_NAMES[group], **dots}
+            panel.plot(images[chosen], table["AP"][chosen], "o", **look)
         panel.set(
             title=name, xlabel="train images of the category", ylabel="AP, per cent", xscale="log", ylim=(-2, 102)
         )
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, handletextpad=0.2)
     return figure
-
-
-def _dots(table: Sized) -> dict[str, Any]:
-    size = 4.0 if len(table) < 300 else 2.2
-    return {"markersize": size, "alpha": 0.65, "markeredgewidth": 0}

@@ -21,7 +21,6 @@ from pipeline_steps.report.tables import COLUMNS
 from pipeline_steps.run.data_files import DatasetPaths
 
 CONFUSIONS, PICTURES = 15, 8  # confusions in the table, and those of them with a picture
-
 LONGEST_EDGE = 400  # pixels of a picture
 
 _ERROR_NAMES = {

@@ -63,7 +63,6 @@ class Run:
         """The table that was written with a plot; empty if there is none.
 
         Args:
-            name: of the plot.
             columns: columns to show and what to call them; all of them under their names if not given.
         """
         path = self.figures.folder / f"{name}.csv"
@@ -98,8 +97,6 @@ def sortable_table(frame: pd.DataFrame, text_columns: int, label: str) -> Markup
 
     Args:
         frame: text columns first; floats are shown with one decimal, missing values sort last.
-        text_columns: number of text columns.
-        label: what the rows are.
     """
     rows = [[_shown(value) for value in row] for row in frame.astype(object).itertuples(index=False)]
     csv = data_uri(frame.to_csv(index=False).encode(), "text/csv")
@@ -110,7 +107,6 @@ def embedded_page(path: Path, step: str) -> Markup:
     """The content of one of our pages.
 
     Args:
-        path: the page.
         step: what makes it, for the sentence that stands in its place if it is missing.
     """
     try:

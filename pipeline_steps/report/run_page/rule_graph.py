@@ -110,7 +110,6 @@ def draw_graph(graph: nx.DiGraph, seconds: Mapping[str, float | None], caption: 
     Args:
         graph: from :func:`read_graph`, at least one rule.
         seconds: time of all jobs of each rule, None if unknown.
-        caption: what stands below it.
     """
     x, layer, chains = _arrange(graph)
     top = {name: row * (HEIGHT + GAP_Y) for name, row in layer.items()}

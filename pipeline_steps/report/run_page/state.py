@@ -57,19 +57,10 @@ def trainings_grid(files: ResultFiles, states: list[TrainingState]) -> Grid:
     """A table of the trainings."""
     rows = []
     for state in states:
-        model, training = state.model, files.recipe.training_of(state.model)
-        rows.append(
-            [
-                model.name,
-                state.stage,
-                "complete" if state.complete else ("interrupted" if state.seen is not None else "missing"),
-                model.init or "random weights",
-                " + ".join(model.datasets),
-                training.loss,
-                str(files.recipe.seed_of(model)),
-                number(state.seen),
-                number(state.images),
-            ]
-        )
+        model, recipe = state.model, files.recipe
+        reached = "complete" if state.complete else ("interrupted" if state.seen is not None else "missing")
+        learned = [model.init or "random weights", " + ".join(model.datasets), recipe.training_of(model).loss]
+        seen = [str(recipe.seed_of(model)), number(state.seen), number(state.images)]
+        rows.append([model.name, state.stage, reached, *learned, *seen])
     header = ["model", "kind", "state", "starts from", "data", "loss", "seed", "images seen", "of"]
     return Grid("Trainings", header, rows, 6, [])
