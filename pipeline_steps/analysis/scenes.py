@@ -129,7 +129,7 @@ def match_image(
 
 
 def _competing(found: ImageDetections, chosen: np.ndarray) -> np.ndarray:
-    """bool[d]: those chosen, bool[d], and others that rank above one of them in its category and may take its object."""
+    """bool[d]: those chosen, bool[d], and what ranks above one of them in its category and may take its object."""
     _, category = np.unique(found.category_ids, return_inverse=True)
     least = np.full(category.max(initial=-1) + 1, np.inf)
     np.minimum.at(least, category[chosen], found.rank_scores[chosen])

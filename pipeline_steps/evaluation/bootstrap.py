@@ -27,8 +27,8 @@ GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
 """Keys of what is resampled: AP over all categories, and over each frequency group."""
 
 
-def _ranking(table: MatchedDetections) -> tuple[np.ndarray, ...]:
-    """What the kernel reads of a table: rows below the last right one of their category change nothing and go."""
+def _ranking(table: MatchedDetections) -> tuple[Any, ...]:
+    """What :func:`resampled_ap` reads of a table: rows below the last right one of their category change nothing and go."""
     last = np.full(table.shape[1], -1)
     rows = np.flatnonzero(table.true)
     np.maximum.at(last, table.categories[rows], rows)
@@ -43,6 +43,8 @@ def _ranking(table: MatchedDetections) -> tuple[np.ndarray, ...]:
         np.searchsorted(table.categories[kept], categories),
         table.objects.images[objects].astype(np.int32),
         np.searchsorted(table.objects.categories[objects], categories),
+        RECALLS,
+        len(IOU_THRESHOLDS),
     )
 
 
@@ -81,7 +83,7 @@ def resample(
     for sample in range(samples):
         weights = image_weights(images, seed, sample)
         for name, ranking in rankings.items():
-            aps = resampled_ap(weights, *ranking, RECALLS, len(IOU_THRESHOLDS))
+            aps = resampled_ap(weights, *ranking)
             values[name][sample] = group_means(aps if counted is None else np.where(counted, aps, -1.0), frequencies)
     return values
 
