@@ -28,7 +28,7 @@ GROUPS = ("AP", *(f"AP{letter}" for letter in FREQUENCIES))
 
 
 def _ranking(table: MatchedDetections) -> tuple[Any, ...]:
-    """What :func:`resampled_ap` reads of a table: rows below the last right one of their category change nothing and go."""
+    """What :func:`resampled_ap` reads of a table, without rows below the last right one of their category."""
     last = np.full(table.shape[1], -1)
     rows = np.flatnonzero(table.true)
     np.maximum.at(last, table.categories[rows], rows)
