@@ -6,6 +6,7 @@ import logging
 from pipeline_steps.common.atomic import atomic_output
 from pipeline_steps.common.cli import step_parser
 from pipeline_steps.common.errors import listing
+from pipeline_steps.recipe import load_recipe
 from pipeline_steps.run.provenance.step import run_recorded_step
 
 log = logging.getLogger(__name__)
@@ -17,12 +18,8 @@ parser.add_argument("--output", required=True, help="file to write, e.g. results
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Read, check, convert, write."""
-    from pipeline_steps.recipe.load import load_recipe
-
     recipe = load_recipe(arguments.recipe)
     entry = recipe.weights_entry(arguments.name)
-
     import torch
 
     from pipeline_steps.modeling.conversion import convert, converted_file, read_public_weights

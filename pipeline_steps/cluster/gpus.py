@@ -28,14 +28,9 @@ _LOOK_AGAIN = 2.0
 
 def _driver_gpus() -> list[str]:
     """UUIDs of the machine's GPUs by index, as the driver tells; none without a driver."""
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        told = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in told.stdout.splitlines() if line.strip().startswith("GPU-")]

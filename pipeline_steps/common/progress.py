@@ -38,11 +38,8 @@ class Progress:
         else:
             timing = f"{format_duration((self.total - self.done) / rate)} left" if rate else "starting"
         suffix = f", {note}" if note else ""
-        print(
-            f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.3g}/s, {timing}{suffix}",
-            file=self.stream,
-            flush=True,
-        )
+        line = f"{self.what}: {self.done}/{self.total} {self.unit}, {rate:.3g}/s, {timing}{suffix}"
+        print(line, file=self.stream, flush=True)
 
 
 def format_bytes(count: float) -> str:

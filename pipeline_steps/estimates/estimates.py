@@ -80,11 +80,6 @@ class RecipeEstimate:
     on_gpus: bool  # whether the recipe uses GPUs at all
 
     @property
-    def total_flops(self) -> float:
-        """FLOPs of all jobs that are known."""
-        return sum(job.total_flops for job in self.jobs)
-
-    @property
     def memory_gb(self) -> float:
         """GiB that a GPU must have for every job."""
         return max((job.needed for job in self.jobs), default=0.0) / GIB

@@ -11,12 +11,7 @@ from typing import Any
 from pipeline_steps.recipe.schema import Recipe
 
 WITHOUT_EFFECT = {
-    "checkpoint_images",
-    "log_images",
-    "loader_workers",
-    "activation_checkpointing",
-    "compile_backbone",
-    "tracker",
+    *("checkpoint_images", "log_images", "loader_workers", "activation_checkpointing", "compile_backbone", "tracker"),
 }
 """Training keys that change speed or comfort, not the weights (beyond rounding)."""
 
