@@ -9,23 +9,18 @@ Symbols:
     N: images of a batch; R: sampled proposals, combined over the images; C: foreground categories, label C background
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from pipeline_steps.modeling.facts import BatchFacts
 from pipeline_steps.modeling.losses import classification_weights, region_row_weights
-
-if TYPE_CHECKING:
-    from detectron2.structures import Instances
-
-    from pipeline_steps.modeling.rcnn import LvisRCNN
+from pipeline_steps.modeling.rcnn import LvisRCNN
 
 
 @dataclass
@@ -44,7 +39,7 @@ class SampleCounts:
     background_on_coco: int = 0  # those of them that hit an object which COCO annotates
 
     @classmethod
-    def zeros(cls, category_count: int) -> SampleCounts:
+    def zeros(cls, category_count: int) -> "SampleCounts":
         """No samples yet."""
         one, two, three, four = torch.zeros((4, category_count), dtype=torch.int64)
         return cls(one, two, three, four)

@@ -1,18 +1,14 @@
 """Figures of a comparison: differences with their intervals, gradients over the training, scores of rare objects."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.report.figures.style import GROUP_COLOURS, GROUP_NAMES, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _METRIC_COLOURS = {"AP_r": GROUP_COLOURS["r"], "AP_c": GROUP_COLOURS["c"], "AP_f": GROUP_COLOURS["f"]}
 _LINES = ("-", "--", ":", "-.")

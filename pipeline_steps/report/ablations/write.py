@@ -1,15 +1,14 @@
 """The comparison as files: Markdown, CSV, figures, and one self-contained page with all of it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from pipeline_steps.analysis.ablations.runs import METRICS, Runs
 from pipeline_steps.common.atomic import write_text
@@ -19,9 +18,6 @@ from pipeline_steps.report.ablations import figures, text
 from pipeline_steps.report.figures.style import save
 from pipeline_steps.report.grid import Grid, markdown_table, number, with_spread
 from pipeline_steps.report.page import PIXELS_PER_INCH, file_uri, html_page, part, render
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,10 @@
 """Figures of the ensemble: what members bring, re-scoring against alpha and the cap, scores by frequency group."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from pipeline_steps.analysis.files import read_analysis
 from pipeline_steps.analysis.measured import GROUP_COLUMNS
@@ -20,9 +19,6 @@ from pipeline_steps.report.figures.style import (
     GROUP_NAMES,
     new_figure,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def ensemble_gain(inputs: Inputs) -> tuple[Figure, pd.DataFrame]:

@@ -1,12 +1,12 @@
 """All figures of a run: which function draws which, and the list of those that could be drawn."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from pipeline_steps.common.atomic import write_json
 from pipeline_steps.common.errors import UserError
@@ -15,10 +15,6 @@ from pipeline_steps.report.figures import ensemble, results, training
 from pipeline_steps.report.figures.captions import CAPTIONS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import save
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 LIST = "figures.json"  # file beside the figures: for each figure why it is missing, or an empty text
 

@@ -72,9 +72,8 @@ class Inputs:
                 table = pd.read_csv(note_input(path), keep_default_na=False, na_values=[""])
             except (OSError, ValueError):
                 continue
-            if {"AP", "AP_fixed", "frequency", "category_id"} <= set(table) and table["frequency"].isin(
-                ["r", "c", "f"]
-            ).all():
+            complete = {"AP", "AP_fixed", "frequency", "category_id"} <= set(table)
+            if complete and table["frequency"].isin(["r", "c", "f"]).all():
                 tables[name] = table
         if not tables:
             raise UserError("no per-category results of an LVIS evaluation")

@@ -1,10 +1,9 @@
 """Figures from metrics files: AP by frequency group, by category, precision over recall."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from pipeline_steps.common.errors import UserError
 from pipeline_steps.report.figures.inputs import Inputs
@@ -18,9 +17,6 @@ from pipeline_steps.report.figures.style import (
     panels,
 )
 from pipeline_steps.report.grid import number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _WRITTEN: dict[str, Any] = {
     "textcoords": "offset points",

@@ -1,13 +1,11 @@
-"""One look for all figures; matplotlib without a display, imported only when something is drawn."""
-
-from __future__ import annotations
+"""One look for all figures; matplotlib without a display."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 GROUP_COLOURS = {"all": "#4d4d4d", "r": "#c8402f", "c": "#c98a00", "f": "#1f6fb4"}
 """Colours of the frequency groups. Red-blind readers see red as dark grey: see the next two."""
@@ -41,9 +39,6 @@ _STYLE: dict[Any, Any] = {
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 7.2, height: float = 3.4) -> tuple[Figure, list[Axes]]:
     """An empty figure and its axes in reading order; sizes in inches."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
     mpl.rcParams.update(_STYLE)  # before the figure, which reads some of them when it is made
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(rows, columns, squeeze=False)

@@ -1,11 +1,10 @@
 """Figures of data and trainings: the long tail, valid samples under the equalization loss, loss curves."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from pipeline_steps.analysis.samples.table import group_frame, sample_frame
 from pipeline_steps.common.errors import UserError
@@ -13,9 +12,6 @@ from pipeline_steps.common.files import note_input
 from pipeline_steps.data.categories import GROUPS
 from pipeline_steps.report.figures.inputs import Inputs
 from pipeline_steps.report.figures.style import GROUP_COLOURS, new_figure, panels
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _LOSSES = {
     "loss_cls": ("box classification", "#c8402f"),
