@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.layers import CNNBlockBase, ShapeSpec
+from detectron2.layers import CNNBlockBase
 from detectron2.modeling.backbone import FPN, Backbone, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
+
+
+def read_levels(cfg: CfgNode) -> set[str]:
+    """Names of the pyramid levels that the proposal network or the heads read, e.g. {"p2", "p3", "p4"}."""
+    return {*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES}
 
 
 def residual_backbone(
@@ -54,10 +60,9 @@ def feature_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
         "norm": cfg.MODEL.FPN.NORM,
         "fuse_type": cfg.MODEL.FPN.FUSE_TYPE,
     }
-    levels = {*cfg.MODEL.RPN.IN_FEATURES, *cfg.MODEL.ROI_HEADS.IN_FEATURES}
-    if "p6" in levels:
+    if "p6" in read_levels(cfg):
         return FPN(**arguments, top_block=LastLevelMaxPool())
-    return ReadLevelsFPN(**arguments, levels=levels)
+    return ReadLevelsFPN(**arguments, levels=read_levels(cfg))
 
 
 class ReadLevelsFPN(FPN):
@@ -66,18 +71,33 @@ class ReadLevelsFPN(FPN):
     Their parameters would get no gradient, which distributed training treats as an error, and their work is wasted.
     """
 
+    output_convs: list[nn.Module | None]
+    _out_features: list[str]
+
     def __init__(self, *, levels: set[str], **arguments: object) -> None:
         super().__init__(**arguments)
-        self.levels = levels
-        for position, name in enumerate(reversed(self._out_features)):  # from low to high resolution
-            if name not in levels:
+        kept: list[nn.Module | None] = []
+        for name, convolution in zip(reversed(self._out_features), self.output_convs):  # from low to high resolution
+            if name in levels:
+                kept.append(convolution)
+            else:
                 delattr(self, f"fpn_output{name[1:]}")
-                self.output_convs[position] = nn.Identity()
+                kept.append(None)
+        self.output_convs = kept
+        self._out_features = [name for name in self._out_features if name in levels]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images Tensor[N, 3, H, W] to ``{"p2": Tensor[N, channels, H/4, W/4], ...}``, high resolution first."""
-        return {name: level for name, level in super().forward(x).items() if name in self.levels}
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of the levels."""
-        return {name: shape for name, shape in super().output_shape().items() if name in self.levels}
+        features = self.bottom_up(x)
+        outputs: dict[str, Tensor] = {}
+        merged: Tensor | None = None
+        for name, lateral, output in zip(reversed(self.in_features), self.lateral_convs, self.output_convs):
+            level = lateral(features[name])
+            if merged is not None:
+                level = level + F.interpolate(merged, scale_factor=2.0, mode="nearest")
+                if self._fuse_type == "avg":
+                    level = level / 2
+            merged = level
+            if output is not None:
+                outputs[f"p{name[3:]}"] = output(level)
+        return {name: outputs[name] for name in self._out_features}
