@@ -119,7 +119,7 @@ def changed(path: Path, text: str) -> Iterator[None]:
         ("pipeline_steps/evaluation/metrics.py", EVALUATION),
         ("pipeline_steps/detections/submission.py", {"write_submission": 1}),
         ("pipeline_steps/report/tables.py", {"tabulate_summary": 1, "write_report": 1}),
-        ("pipeline_steps/report/figures/samples.py", {"plot_figures": 1, "write_report": 1}),
+        ("pipeline_steps/report/figures/training.py", {"plot_figures": 1, "write_report": 1}),
         ("pipeline_steps/analysis/rescoring.py", {"sweep_rescoring": 1, "plot_figures": 1, "write_report": 1}),
         ("pipeline_steps/report/gallery.py", {"draw_predictions": 1, "write_report": 1}),
         ("config/smoke.yaml", {}),
