@@ -8,7 +8,7 @@ Track at ICCV 2019, on LVIS v0.5. ``lvis_v1``: the same losses and their success
 - Seesaw: README of configs/seesaw_loss in github.com/open-mmlab/mmdetection (Wang et al., "Seesaw Loss for Long-Tailed
   Instance Segmentation", CVPR 2021); 24 epochs ("2x"); it gives no AP of frequency groups.
 
-The report has no figures on v1. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
+The paper has no figures on v1. A recipe says by ``report.tables`` which of its evaluations reproduce which row.
 """
 
 import difflib
@@ -31,7 +31,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """One table of the report or of a later publication."""
+    """One table of the paper or of a later publication."""
 
     caption: str  # its caption
     rows: dict[str, PublishedRow]  # rows in its order, by the key that recipes name them by

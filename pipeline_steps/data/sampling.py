@@ -35,7 +35,7 @@ def category_frequencies(positives: np.ndarray, offsets: np.ndarray, category_co
 def repeat_factors(positives: np.ndarray, offsets: np.ndarray, category_count: int, threshold: float) -> np.ndarray:
     """Repeat factors of images: r_i = max over categories c of image i of max(1, sqrt(t / f_c)).
 
-    From the LVIS paper (Gupta et al. 2019, section 5.1); the report's class-aware resampling with t = 0.001. Images
+    From the LVIS paper (Gupta et al. 2019, section 5.1); the paper's class-aware resampling with t = 0.001. Images
     without annotations, and every image if t is 0, have the factor 1.
 
     Args:

@@ -1,6 +1,6 @@
-"""Re-scoring: detections are ranked by score and category frequency jointly (the report, section 5).
+"""Re-scoring: detections are ranked by score and category frequency jointly (the paper, section 5).
 
-The rule of the report: a rare detection goes before a frequent one if ``score_rare + alpha > score_frequent``, with
+The rule of the paper: a rare detection goes before a frequent one if ``score_rare + alpha > score_frequent``, with
 alpha 0.1 for rare and 0.05 for common categories. That is an order by
 
     rank score = score + alpha(frequency group of the category),   alpha(frequent) = 0,

@@ -2,12 +2,12 @@
 
 Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", section 2, as the reference package
 tidecv has it: every wrong detection has one of five errors, every object that nothing explains is missed, and the cost
-of an error is the gain in AP50 if it alone is mended. Here only detections that the data can call wrong have errors:
+of an error is the gain in AP50 if it alone is fixed. Here only detections that the data can call wrong have errors:
 those of a category that is annotated in their image or verified to be absent, and not those that are unmatched where
 a category is not exhaustively annotated.
 
 ======================  ==========================================  ==============================================
-error                   what it is (IoU with objects)               what mends it
+error                   what it is (IoU with objects)               what fixes it
 ======================  ==========================================  ==============================================
 localisation            its category: 0.1 to 0.5                    it matches that object
 classification          another category: at least 0.5              it gets that category and matches
@@ -92,13 +92,13 @@ class ErrorAnalysis:
         return np.select([self.codes == ERRORS.index("localisation"), self.codes == 0], [same, other], -1)
 
     @cached_property
-    def mended(self) -> np.ndarray:
-        """bool[m], detections that match their aim once their error is mended: the highest score of each free one."""
+    def fixed(self) -> np.ndarray:
+        """bool[m], detections that match their aim once their error is fixed: the highest score of each free one."""
         rows = np.flatnonzero((self.aims >= 0) & ~self.used[self.aims])
         rows = rows[np.lexsort((self.table.rows[rows], -self.table.scores[rows]))]
-        mended = np.zeros(len(self.table), bool)
-        mended[rows[np.unique(self.aims[rows], return_index=True)[1]]] = True
-        return mended
+        fixed = np.zeros(len(self.table), bool)
+        fixed[rows[np.unique(self.aims[rows], return_index=True)[1]]] = True
+        return fixed
 
     @cached_property
     def missed(self) -> np.ndarray:
@@ -116,8 +116,8 @@ class ErrorAnalysis:
         return chosen & (self.related is not None)
 
     def _aps(self, chosen: np.ndarray, counts: np.ndarray | None = None) -> list[float]:
-        """AP50 over all categories and by group if the chosen errors, bool[m], are mended; under other counts."""
-        table, moved = self.table, np.flatnonzero(chosen & self.mended)
+        """AP50 over all categories and by group if the chosen errors, bool[m], are fixed; under other counts."""
+        table, moved = self.table, np.flatnonzero(chosen & self.fixed)
         true, false = table.at(0)
         categories = table.categories.copy()
         categories[moved] = table.objects.categories[self.aims[moved]]

@@ -1,4 +1,4 @@
-"""Classification losses of the box head and the weights that the report puts into them. Pure torch.
+"""Classification losses of the box head and the weights that the paper puts into them. Pure torch.
 
 Symbols:
     R: proposals of a batch, combined over its images
@@ -31,11 +31,11 @@ _SOFTPLUS_LINEAR_FROM = 60.0
 
 
 def equalization_weights(labels: Tensor, image_index: Tensor, tail: Tensor, judged: Tensor) -> Tensor:
-    """Weights of the equalization loss (the report, equation 4).
+    """Weights of the equalization loss (the paper, equation 4).
 
     w[r, j] = 0 if proposal r is foreground and category j is rare or common and j is neither annotated nor verified
     to be absent in the proposal's image; 1 otherwise. The condition concerns category j, as in the equation; the
-    report's prose, "its category c is not in the union", would never hold, because c is always annotated.
+    paper's prose, "its category c is not in the union", would never hold, because c is always annotated.
 
     Args:
         labels: LongTensor[R], 0..C-1, or C for background.
@@ -71,7 +71,7 @@ def region_row_weights(
     category_count: int,
     region_groups: Tensor | None = None,
 ) -> Tensor:
-    """Row weights of the proposals of one image (COCO Ignore: the report, section 3.1; groups of objects: weight 0).
+    """Row weights of the proposals of one image (COCO Ignore: the paper, section 3.1; groups of objects: weight 0).
 
     A background proposal that hits a region gets the region's weight, the smallest if it hits several. All other
     proposals get 1. A region around one object is hit by an IoU above ``iou``. A region around many objects (group-of
@@ -189,7 +189,7 @@ class _WeightedSigmoidLoss(torch.autograd.Function):
 
 
 def sigmoid_classification_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sigmoid cross-entropy over C categories (the report, equations 1 to 3).
+    """Sigmoid cross-entropy over C categories (the paper, equations 1 to 3).
 
     Args:
         logits: Tensor[R, C], any floating type; computed in float32 (float64 stays float64).
@@ -209,7 +209,7 @@ def sigmoid_classification_loss(logits: Tensor, labels: Tensor, weights: Tensor 
 def softmax_classification_loss(
     logits: Tensor, labels: Tensor, row_weights: Tensor | None = None, known: Tensor | None = None
 ) -> Tensor:
-    """Softmax cross-entropy over C categories and background, the report's first baseline.
+    """Softmax cross-entropy over C categories and background, the paper's first baseline.
 
     Args:
         logits: Tensor[R, C + 1], the last column is background; computed in float32 (float64 stays float64).

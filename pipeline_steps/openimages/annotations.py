@@ -13,7 +13,7 @@ Boxes that must not be learned as background, though they are no single object o
 (``IsGroupOf``) or ``ignore_boxes``: views from inside (``IsInside``), and boxes of classes that are not mapped
 themselves but are a kind of one that is. Depictions (``IsDepiction``) are dropped.
 
-Symbols: *MID* OpenImages class id; S_P, S_N as in the report, equation 4.
+Symbols: *MID* OpenImages class id; S_P, S_N as in the paper, equation 4.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class ResultFiles:
         return {name: self.ensemble("val", variant_folder(name)) for name in self.recipe.variants}
 
     def table_evaluations(self, table: str) -> list[str]:
-        """Evaluations that stand in a table of the report, each once."""
+        """Evaluations that stand in a table of the paper, each once."""
         rows = self.recipe.report.tables.get(table, {})
         return list(dict.fromkeys(name for evaluations in rows.values() for name in evaluations))
 
