@@ -37,7 +37,7 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": "", "COLUMNS": "200"}
 
-    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 1400) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; standard output and error are joined in ``stdout``."""
         return subprocess.run(
             self.command(*arguments),
