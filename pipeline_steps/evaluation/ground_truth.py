@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 FREQUENCIES = ("r", "c", "f")  # frequency letters of LVIS categories: rare, common, frequent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal and hashed by identity: what is made from it can be kept
 class GroundTruth:
     """Ground truth of one split. Annotations without area are left out, as the official evaluator leaves them out."""
 

@@ -10,7 +10,7 @@ included), T = 10 IoU thresholds, R = 101 recall levels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -135,8 +135,9 @@ def _rles(annotations: Sequence[dict[str, Any]], sizes: list[list[int]]) -> list
     return rles
 
 
+@lru_cache(maxsize=1)
 def read_objects(truth: GroundTruth, iou_type: str) -> Objects:
-    """The objects of ``truth``, with masks or boxes as ``iou_type`` asks."""
+    """The objects of ``truth``, with masks or boxes as ``iou_type`` asks; drawn once for all systems and settings."""
     images, categories = truth.annotation_pairs.T.reshape(2, -1)
     order = np.argsort(images, kind="stable")
     annotations = [truth.annotations[position] for position in order.tolist()]

@@ -43,15 +43,15 @@ class Figures:
     """Every AP of :data:`KEYS` by boundary IoU, too, as ``AP_boundary``, ``AP_boundary_fixed`` ..., with boundaries of
     this share of the image's diagonal."""
 
-    def of(self, frequencies: np.ndarray, accumulated: Mapping[str, Accumulated | None]) -> dict[str, Any]:
+    def of(
+        self, first: Accumulated, frequencies: np.ndarray, found: Mapping[str, Mapping[str, float | None]]
+    ) -> dict[str, Any]:
         """The figures.
 
         Args:
-            accumulated: by suffix: "" and, where they exist, "_fixed", "_boundary" and "_boundary_fixed".
+            first: the evaluation itself, of which AR is taken.
+            found: summaries by suffix: "" and, where they exist, "_fixed", "_boundary" and "_boundary_fixed".
         """
-        found = {suffix: summarize(one, frequencies) for suffix, one in accumulated.items() if one is not None}
-        first = accumulated[""]
-        assert first is not None
         metrics: dict[str, Any] = recalls(first, frequencies) if self.recall else {}
         if self.fixed_sizes and "_fixed" in found:
             metrics |= {f"{key}_fixed": found["_fixed"][key] for key in KEYS[1:6]}
@@ -69,6 +69,12 @@ class Figures:
             if (one := accumulated.get(suffix)) is not None:
                 columns[f"AP{suffix}"] = _rounded(by_category(one))
         return columns
+
+
+def _summaries(
+    accumulated: Mapping[str, Accumulated | None], frequencies: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    return {suffix: summarize(one, frequencies) for suffix, one in accumulated.items() if one is not None}
 
 
 def _inputs(**files: Path) -> dict[str, Any]:
@@ -150,13 +156,12 @@ def lvis_metrics(
     every: dict[str, Accumulated | None] = {"": capped, "_fixed": uncapped}
     if figures.boundary_ratio is not None:
         every |= zip(("_boundary", "_boundary_fixed"), (one.restricted_to(shared) for one in evaluation.boundaries()))
-    fixed = summarize(uncapped, truth.frequencies)
-    values = summarize(capped, truth.frequencies)
-    values |= {f"{key}_fixed": fixed[key] for key in ("AP", "APr", "APc", "APf")}
+    found = _summaries(every, truth.frequencies)
+    values = found[""] | {f"{key}_fixed": found["_fixed"][key] for key in ("AP", "APr", "APc", "APf")}
     metrics = {
         **{key: values[key] for key in KEYS},
         "AR": values["AR"],
-        **figures.of(truth.frequencies, every),
+        **figures.of(capped, truth.frequencies, found),
         "format": "lvis",
         "iou_type": iou_type,
         "evaluator": evaluator,
@@ -199,12 +204,13 @@ def coco_metrics(
     results: Results = read_results(detections, iou_type)
     evaluation = evaluate_coco(annotations, results, iou_type, evaluator, figures.boundary_ratio)
     frequencies = np.full(len(evaluation.categories), "")
-    values = summarize(evaluation.accumulated, frequencies)
     every = {"": evaluation.accumulated, "_boundary": evaluation.boundary}
+    found = _summaries(every, frequencies)
+    values = found[""]
     metrics = {
         **{key: values.get(key) for key in KEYS},
         "AR": values["AR"],
-        **figures.of(frequencies, every),
+        **figures.of(evaluation.accumulated, frequencies, found),
         "format": "coco",
         "iou_type": iou_type,
         "evaluator": evaluator,
